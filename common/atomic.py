@@ -1,0 +1,53 @@
+"""Files that appear under their final name only when they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Iterator, Union
+
+from common.errors import OutputExists
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def refuse_existing(path: Union[str, Path], force: bool) -> None:
+    """Raise OutputExists if `path` is there and `force` is not set."""
+    if not force and Path(path).exists():
+        raise OutputExists(f"{path}: exists already; give --force to replace it")
+
+
+@contextlib.contextmanager
+def replacing(path: Union[str, Path]) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; flush it to disk and rename it on success.
+
+    When the body raises (or is interrupted) the partial file is removed and whatever stood
+    under `path` before is untouched. A partial file left by a killed process is overwritten.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        yield partial
+        _fsync(partial)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+        raise
+    _fsync(path.parent)  # the rename itself must survive a crash of the node
+
+
+def write_text(path: Union[str, Path], text: str) -> None:
+    """Write `text` to `path` as UTF-8, complete or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

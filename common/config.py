@@ -1,0 +1,237 @@
+"""Configs: YAML files, each possibly a variant of a `base:` file, validated by strict models.
+
+Each mistake is reported with file, line, key, value and, where a name is close to a right
+one, that name. Reading is bounded: one file is at most 1 MB, bases nest at most 8 deep, and
+YAML aliases (which can expand without bound) are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import typing
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
+
+import pydantic
+import yaml
+
+from common.errors import ConfigError
+
+MAX_BYTES = 1_000_000
+MAX_BASES = 8
+
+Loc = Tuple[Union[str, int], ...]
+M = TypeVar("M", bound="Model")
+
+
+class Model(pydantic.BaseModel):
+    """Base of all config models: no unknown keys, no silent conversions, immutable."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+    def canonical(self) -> str:
+        """The config, defaults filled in, as JSON with sorted keys: equal configs, equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+    def digest(self) -> str:
+        """SHA-256 of `canonical()`, hexadecimal."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+def load(path: Union[str, Path], model: Type[M]) -> M:
+    """Read the config at `path`, with its bases, as a `model`; raises ConfigError."""
+    data, origins = _read_with_bases(Path(path), ())
+    try:
+        # Through JSON, because strict models take a list for a tuple only from JSON.
+        return model.model_validate_json(json.dumps(data))
+    except pydantic.ValidationError as error:
+        lines = [_explain(problem, model, data, origins, str(path)) for problem in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def dump(config: Model) -> str:
+    """The whole config, defaults filled in, as YAML that `load` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read_with_bases(path: Path, seen: Tuple[Path, ...]) -> Tuple[dict, Dict[Loc, str]]:
+    data, origins = _read_one(path)
+    if "base" not in data:
+        return data, origins
+    name, where = data.pop("base"), origins[("base",)]
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: base: {name!r} is not the name of a config file")
+    base = path.parent / name
+    if path.resolve() in seen or len(seen) >= MAX_BASES:
+        raise ConfigError(f"{where}: base: {name!r} leads back to itself or too deep (over {MAX_BASES})")
+    if not base.is_file():
+        raise ConfigError(f"{where}: base: {base} is not there{_nearest_file(base)}")
+    base_data, base_origins = _read_with_bases(base, (*seen, path.resolve()))
+    return _merge(base_data, data), {**base_origins, **origins}
+
+
+def _read_one(path: Path) -> Tuple[dict, Dict[Loc, str]]:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config{_nearest_file(path)}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; is this a config?")
+    loader = None
+    try:
+        loader = _Loader(raw)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}: is not a list of `key: value` lines")
+        origins: Dict[Loc, str] = {}
+        data = _construct(loader, node, (), origins, str(path))
+        return data, origins
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _construct(loader: _Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str], path: str) -> Any:
+    """The Python value of `node`; notes in `origins` the file and line of every key."""
+    where = f"{path}:{node.start_mark.line + 1}"
+    origins.setdefault(loc, where)
+    if isinstance(node, yaml.MappingNode):
+        result: dict = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node)
+            key_where = f"{path}:{key_node.start_mark.line + 1}"
+            if not isinstance(key, str):
+                raise ConfigError(f"{key_where}: {_dotted(loc)}: key {key!r} is not a word")
+            if key in result:
+                raise ConfigError(f"{key_where}: {_dotted((*loc, key))}: given twice")
+            origins[(*loc, key)] = key_where
+            result[key] = _construct(loader, value_node, (*loc, key), origins, path)
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(loader, n, (*loc, i), origins, path) for i, n in enumerate(node.value)]
+    value = loader.construct_object(node)
+    if value is not None and not isinstance(value, (str, int, float, bool)):
+        raise ConfigError(f"{where}: {_dotted(loc)}: {node.value!r} is read as a {type(value).__name__}; quote it")
+    return value
+
+
+def _merge(base: Any, variant: Any) -> Any:
+    """`variant` over `base`: mappings key by key, everything else (lists too) replaced whole."""
+    if isinstance(base, dict) and isinstance(variant, dict):
+        return {key: _merge(base.get(key), variant[key]) if key in variant else base[key]
+                for key in (*base, *(k for k in variant if k not in base))}
+    return variant
+
+
+# --- explaining --------------------------------------------------------------------------
+
+
+def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str], path: str) -> str:
+    """One line for one pydantic problem: file:line: key: value: what is wrong."""
+    loc = _without_tags(tuple(problem["loc"]), data)
+    where = next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), path)
+    kind, context = problem["type"], problem.get("ctx", {})
+    shown = repr(problem["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if kind == "extra_forbidden":
+        return f"{where}: {_dotted(loc)}: unknown key{suggest(str(loc[-1]), _keys_at(model, loc[:-1]))}"
+    if kind == "missing":
+        return f"{where}: {_dotted(loc)}: missing; it has no default"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context.get("expected", ""))
+        hint = suggest(str(problem["input"]), choices) or f"; choose one of {', '.join(choices)}"
+        return f"{where}: {_dotted(loc)}: {shown} is not a choice{hint}"
+    if kind in ("value_error", "assertion_error"):
+        message = problem["msg"].split(", ", 1)[-1]
+        return f"{where}: {_dotted(loc) + ': ' if loc else ''}{message}"
+    message = problem["msg"]
+    return f"{where}: {_dotted(loc)}: {shown}: {message[0].lower()}{message[1:]}"
+
+
+def suggest(word: str, names: typing.Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of `names`, or the names themselves, or ''."""
+    names = list(names)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known here: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+def _without_tags(loc: Loc, data: Any) -> Loc:
+    """`loc` without the union tags that pydantic puts between the keys of the file."""
+    kept: List[Union[str, int]] = []
+    for n, part in enumerate(loc):
+        inside = isinstance(part, str) and isinstance(data, dict) and part in data
+        inside = inside or isinstance(part, int) and isinstance(data, list) and part < len(data)
+        if inside or n == len(loc) - 1:
+            kept.append(part)
+            data = data[part] if inside else None
+    return tuple(kept)
+
+
+def _dotted(loc: Loc) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "(top level)"
+
+
+def _keys_at(model: Type[Model], loc: Loc) -> List[str]:
+    """The keys that the models allow at `loc` (union branches that do not match are skipped)."""
+    candidates: List[Any] = [model]
+    for part in loc:
+        found: List[Any] = []
+        for candidate in candidates:
+            if isinstance(candidate, type) and issubclass(candidate, Model):
+                field = candidate.model_fields.get(part) if isinstance(part, str) else None
+                found += _models_in(field.annotation) if field else []
+        # A part that names no field is an index, a key of a mapping or the tag of a union.
+        candidates = found or candidates
+    return list(dict.fromkeys(key for c in candidates for key in c.model_fields))
+
+
+def _models_in(annotation: Any) -> List[Type[Model]]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return [annotation]
+    return [m for part in typing.get_args(annotation) for m in _models_in(part)]
+
+
+def _nearest_file(path: Path) -> str:
+    try:
+        names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / close[0]}?" if close else ""

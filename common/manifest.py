@@ -1,0 +1,105 @@
+"""The manifest: which shots are in which split, as a CSV file that is committed.
+
+Columns: split, label, run, seconds, nanoseconds, fiducial. The order of the rows is the order
+of the images in the HDF5 file. The last four columns together are the key of a shot.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from pathlib import Path
+from typing import Dict, Iterable, List, NamedTuple, Sequence, Union
+
+from common import atomic
+from common.errors import ManifestError
+from common.shots import ID_FIELDS, ShotId
+
+COLUMNS = ("split", "label", *ID_FIELDS)
+SPLITS = ("train", "validation", "test")
+
+
+class Row(NamedTuple):
+    """One selected shot: its split, the name of its class, its key."""
+
+    split: str
+    label: str
+    shot: ShotId
+
+
+def write(path: Union[str, Path], rows: Iterable[Row]) -> None:
+    """Write `rows` to `path`, complete or not at all."""
+    atomic.write_text(path, text(rows))
+
+
+def text(rows: Iterable[Row]) -> str:
+    """The manifest file's text: a header and a line for each row, `\\n` line ends."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((row.split, row.label, *row.shot) for row in rows)
+    return out.getvalue()
+
+
+def digest(rows: Iterable[Row]) -> str:
+    """SHA-256 of the manifest's text, hexadecimal."""
+    return hashlib.sha256(text(rows).encode()).hexdigest()
+
+
+def read(path: Union[str, Path]) -> List[Row]:
+    """The rows of the manifest at `path`; raises ManifestError with file and line."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return _parse(file, str(path))
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such manifest; make it with `python -m prepare select`") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path}: is not a text file") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}") from None
+
+
+def counts(rows: Sequence[Row]) -> Dict[str, Dict[str, int]]:
+    """How many rows each split has of each class: {split: {label: count}}."""
+    table: Dict[str, Dict[str, int]] = {}
+    for row in rows:
+        of_split = table.setdefault(row.split, {})
+        of_split[row.label] = of_split.get(row.label, 0) + 1
+    return table
+
+
+def _parse(lines: Iterable[str], path: str) -> List[Row]:
+    rows: List[Row] = []
+    seen: Dict[ShotId, int] = {}
+    try:
+        reader = csv.reader(lines, strict=True)
+        header = next(reader, None)
+        if header != list(COLUMNS):
+            raise ManifestError(f"{path}:1: the header is not {','.join(COLUMNS)}")
+        for cells in reader:
+            where = f"{path}:{reader.line_num}"
+            row = _row(cells, where)
+            if row.shot in seen:
+                raise ManifestError(f"{where}: {row.shot} stands in line {seen[row.shot]} already")
+            seen[row.shot] = reader.line_num
+            rows.append(row)
+    except csv.Error as error:
+        raise ManifestError(f"{path}:{reader.line_num}: {error}") from None
+    if not rows:
+        raise ManifestError(f"{path}: has no rows; make it again with `python -m prepare select --force`")
+    return rows
+
+
+def _row(cells: List[str], where: str) -> Row:
+    if len(cells) != len(COLUMNS):
+        raise ManifestError(f"{where}: {len(cells)} columns, not {len(COLUMNS)}")
+    split, label, *numbers = cells
+    if split not in SPLITS:
+        raise ManifestError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+    if not label:
+        raise ManifestError(f"{where}: the label is empty")
+    for name, cell in zip(ID_FIELDS, numbers):
+        if not (cell.isascii() and cell.isdigit() and int(cell[:11]) < 2**32 and len(cell) <= 10):
+            raise ManifestError(f"{where}: {name} {cell[:40]!r} is not an integer from 0 to {2**32 - 1}")
+    return Row(split, label, ShotId(*map(int, numbers)))

@@ -1,0 +1,219 @@
+"""The HDF5 file between `prepare` and `train`: its layout, its version, its checks.
+
+README.md describes the format on one page ("The HDF5 file"). Whoever writes creates a file
+with `create`, fills it, and ends with `finish`; whoever reads opens it with `open_data`, which
+refuses anything that is not a complete file of a version it knows.
+
+    /                   attributes: format, format_version, complete, content_digest, ... (see ATTRIBUTES)
+    /dark/mean, std     (H, W) float32, counts: the camera's pedestal and noise, raw orientation
+    /statistics/mean, std   (h, w) float32: per pixel over the images of the train split
+    /train, /validation, /test
+        images          (N, h, w) float32 or float16, one image per chunk
+        labels          (N,) int8: index into the root attribute `classes`
+        run, seconds, nanoseconds, fiducial   (N,): together the key of a shot
+        crc32           (N,) uint32: zlib.crc32 of each image's bytes (C order, little endian)
+        ebeam/NAME, gas_detector/NAME   (N,) float64, attribute `units`; NaN where a shot has none
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+
+import h5py
+import numpy as np
+
+from common.errors import DataError
+from common.manifest import SPLITS
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS
+
+FORMAT = "xtcav-lasing"
+FORMAT_VERSION = 1
+
+# Root attributes besides format, format_version, complete and content_digest: name -> meaning.
+ATTRIBUTES: Dict[str, str] = {
+    "name": "the data set's name",
+    "experiment": "e.g. amo86815",
+    "classes": "JSON list of class names; labels index it",
+    "config": "JSON of the prepare config, defaults filled in",
+    "manifest_sha256": "digest of the manifest whose rows these are",
+    "sources": "JSON list of the files read: name and size in bytes",
+    "skipped": "JSON of {run: {reason: count}}: shots that could not be selected",
+    "software": "JSON of {package: version}",
+    "created": "UTC time, ISO 8601",
+}
+RECORDS: Dict[str, Dict[str, str]] = {"ebeam": EBEAM_UNITS, "gas_detector": GAS_DETECTOR_UNITS}
+COMPRESSIONS = ("none", "bitshuffle-lz4")
+
+# Left out of the content digest: what may differ between two builds of the same content.
+_NOT_CONTENT = frozenset({"created", "software", "sources", "content_digest", "complete"})
+
+
+# --- writing -----------------------------------------------------------------------------
+
+
+def create(
+    path: Union[str, Path],
+    splits: Mapping[str, int],
+    image_shape: Tuple[int, int],
+    frame_shape: Tuple[int, int],
+    dtype: str = "float32",
+    compression: str = "none",
+) -> h5py.File:
+    """A new file at `path` with every dataset in its final shape, nothing filled in yet.
+
+    `splits` gives the number of images of each split, `image_shape` (h, w) the stored images',
+    `frame_shape` (H, W) the camera frames'. The file is open for writing and not `complete`.
+    """
+    file = h5py.File(path, "w")
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["complete"] = False
+    for name in ("mean", "std"):
+        pedestal = file.create_dataset(f"dark/{name}", frame_shape, "<f4")
+        pedestal.attrs["units"] = "counts"
+        file.create_dataset(f"statistics/{name}", image_shape, "<f4")
+    for split, n in splits.items():
+        _create_split(file.create_group(split), n, image_shape, dtype, compression)
+    return file
+
+
+def finish(file: h5py.File, attributes: Mapping[str, str]) -> str:
+    """Set the root attributes (all of ATTRIBUTES) and the digest, mark the file complete.
+
+    Returns the content digest. The caller closes the file and moves it to its final name.
+    """
+    if set(attributes) != set(ATTRIBUTES):
+        raise ValueError(f"attributes differ from the format's: {set(attributes) ^ set(ATTRIBUTES)}")
+    for name, value in attributes.items():
+        file.attrs[name] = value
+    digest = content_digest(file)
+    file.attrs["content_digest"] = digest
+    file.attrs["complete"] = True
+    file.flush()
+    return digest
+
+
+def image_checksum(image: np.ndarray) -> int:
+    """zlib.crc32 of the image's bytes as stored: C order, little endian."""
+    return zlib.crc32(np.ascontiguousarray(image, image.dtype.newbyteorder("<")))
+
+
+def content_digest(file: h5py.File) -> str:
+    """SHA-256 over every dataset (images through their `crc32`) and the attributes of content.
+
+    Two files with the same digest hold the same shots, images, records and config, whenever
+    and on however many processes they were built.
+    """
+    sha = hashlib.sha256()
+    names: List[str] = []
+    file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+    for name in sorted(names):
+        dataset = file[name]
+        sha.update(f"{name} {dataset.dtype.str} {dataset.shape}".encode())
+        if name.rpartition("/")[2] != "images":
+            sha.update(np.ascontiguousarray(dataset[...]))
+    for name in sorted(set(file.attrs) - _NOT_CONTENT):
+        sha.update(f"{name}={file.attrs[name]}".encode())
+    return sha.hexdigest()
+
+
+def _create_split(
+    group: h5py.Group, n: int, image_shape: Tuple[int, int], dtype: str, compression: str
+) -> None:
+    group.create_dataset(
+        "images", (n, *image_shape), np.dtype(dtype).newbyteorder("<"),
+        chunks=(1, *image_shape), **_filter(compression),
+    )
+    group.create_dataset("labels", (n,), "i1")
+    for name in ID_FIELDS:
+        group.create_dataset(name, (n,), ID_DTYPE[name])
+    group.create_dataset("crc32", (n,), "<u4")
+    for record, units in RECORDS.items():
+        for name, unit in units.items():
+            field = group.create_dataset(f"{record}/{name}", (n,), "<f8", fillvalue=np.nan)
+            field.attrs["units"] = unit
+
+
+def _filter(compression: str) -> Dict[str, Any]:
+    if compression == "none":
+        return {}
+    import hdf5plugin  # registers the filter with HDF5 when imported
+
+    return dict(hdf5plugin.Bitshuffle())  # LZ4 is its default
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
+    """Open the finished data file at `path` for reading, having checked that it is one.
+
+    `splits` are the splits that the caller needs. Raises DataError, with the file's name, for
+    a file that is missing, not HDF5, truncated, of another format, incomplete, or of a newer
+    version than this software, and for a split that is missing or empty.
+    """
+    file = _open(path)
+    try:
+        _check_format(file, path)
+        for split in splits:
+            if split not in file or not file[split]["images"].shape[0]:
+                raise DataError(f"{path}: has no split '{split}'; it has {_split_text(file)}")
+        if any("compression" in _filters(file[split]["images"]) for split in present(file)):
+            import hdf5plugin  # noqa: F401  (registers the filters on import)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def present(file: h5py.File) -> Tuple[str, ...]:
+    """The splits that `file` has, in the order train, validation, test."""
+    return tuple(split for split in SPLITS if split in file)
+
+
+def classes(file: h5py.File) -> List[str]:
+    """The names of the classes; `labels` index this list."""
+    return json.loads(file.attrs["classes"])
+
+
+def _open(path: Union[str, Path]) -> h5py.File:
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such data file; make it with `make prepare CONFIG=...`")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, not an HDF5 file")
+    try:
+        # Finished files do not change, so no lock: locks fail on some shared file systems.
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        reason = "cannot be read" if error.errno else "is not an HDF5 file, or is cut short"
+        raise DataError(f"{path}: {reason} ({_first_line(error)}); copy or build it again") from None
+
+
+def _check_format(file: h5py.File, path: Union[str, Path]) -> None:
+    if file.attrs.get("format") != FORMAT:
+        raise DataError(f"{path}: an HDF5 file, but not one that `prepare build` wrote")
+    version = int(file.attrs.get("format_version", 0))
+    if version > FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest this "
+            "software reads; update the software"
+        )
+    if not file.attrs.get("complete", False):
+        raise DataError(f"{path}: the build of this file did not finish; build it again")
+
+
+def _filters(images: h5py.Dataset) -> Tuple[str, ...]:
+    return ("compression",) if images.id.get_create_plist().get_nfilters() else ()
+
+
+def _split_text(file: h5py.File) -> str:
+    return ", ".join(f"{split} ({file[split]['images'].shape[0]})" for split in present(file)) or "none"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

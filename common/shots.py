@@ -1,0 +1,71 @@
+"""The identity of a shot and the machine records that travel with it.
+
+A shot is one electron bunch: (run, seconds, nanoseconds, fiducial), four integers. Fiducials
+alone repeat every 364 s and a time glued from two integers loses digits, so all four are kept.
+The record names are psana's own accessor names, the units those of the LCLS-I data types.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, NamedTuple, Tuple
+
+import numpy as np
+
+
+class ShotId(NamedTuple):
+    """The key of a shot: run number, Unix time in two parts, 360 Hz pulse id."""
+
+    run: int
+    seconds: int
+    nanoseconds: int
+    fiducial: int
+
+    def __str__(self) -> str:
+        return f"run {self.run} {self.seconds}.{self.nanoseconds:09d} fiducial {self.fiducial}"
+
+
+ID_FIELDS: Tuple[str, ...] = ShotId._fields
+
+# EBeam v7 in the order of the record on disk: name -> unit ("" where LCLS gives none).
+EBEAM_UNITS: Dict[str, str] = {
+    "ebeamCharge": "nC",
+    "ebeamL3Energy": "MeV",
+    "ebeamLTUPosX": "mm",
+    "ebeamLTUPosY": "mm",
+    "ebeamLTUAngX": "mrad",
+    "ebeamLTUAngY": "mrad",
+    "ebeamPkCurrBC2": "A",
+    "ebeamEnergyBC2": "mm",
+    "ebeamPkCurrBC1": "A",
+    "ebeamEnergyBC1": "mm",
+    "ebeamUndPosX": "mm",
+    "ebeamUndPosY": "mm",
+    "ebeamUndAngX": "mrad",
+    "ebeamUndAngY": "mrad",
+    "ebeamXTCAVAmpl": "MV",
+    "ebeamXTCAVPhase": "deg",
+    "ebeamDumpCharge": "electrons",
+    "ebeamPhotonEnergy": "eV",
+    "ebeamLTU250": "mm",
+    "ebeamLTU450": "mm",
+}
+
+# FEEGasDetEnergy v1: f_11, f_12 before the attenuator (two detectors, two photomultipliers each).
+GAS_DETECTOR_UNITS: Dict[str, str] = {
+    "f_11_ENRC": "mJ",
+    "f_12_ENRC": "mJ",
+    "f_21_ENRC": "mJ",
+    "f_22_ENRC": "mJ",
+    "f_63_ENRC": "mJ",
+    "f_64_ENRC": "mJ",
+}
+
+ID_DTYPE = np.dtype(
+    [("run", "<i4"), ("seconds", "<u4"), ("nanoseconds", "<u4"), ("fiducial", "<u4")]
+)
+RECORD_DTYPE = np.dtype([(name, "<f8") for name in (*EBEAM_UNITS, *GAS_DETECTOR_UNITS)])
+
+
+def shot_id(row: np.void) -> ShotId:
+    """The ShotId of one row of a structured array that has the fields of ID_DTYPE."""
+    return ShotId(*(int(row[name]) for name in ID_FIELDS))
