@@ -18,6 +18,7 @@ refuses anything that is not a complete file of a version it knows.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import zlib
 from pathlib import Path
@@ -141,8 +142,7 @@ def _create_split(
 def _filter(compression: str) -> Dict[str, Any]:
     if compression == "none":
         return {}
-    import hdf5plugin  # registers the filter with HDF5 when imported
-
+    hdf5plugin = importlib.import_module("hdf5plugin")  # registers the filters with HDF5
     return dict(hdf5plugin.Bitshuffle())  # LZ4 is its default
 
 
@@ -163,7 +163,7 @@ def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
             if split not in file or not file[split]["images"].shape[0]:
                 raise DataError(f"{path}: has no split '{split}'; it has {_split_text(file)}")
         if any("compression" in _filters(file[split]["images"]) for split in present(file)):
-            import hdf5plugin  # noqa: F401  (registers the filters on import)
+            importlib.import_module("hdf5plugin")  # registers the filters with HDF5
     except BaseException:
         file.close()
         raise

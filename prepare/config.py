@@ -1,0 +1,172 @@
+"""The config of a data set: where the runs are, which shots, what is done to the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, Literal, Optional, Tuple
+
+from pydantic import Field, model_validator
+
+from common.config import Model, load
+from common.manifest import SPLITS
+from prepare.simulate.config import SimulateConfig
+from prepare.xtc.format import XTCAV_ADDRESS
+
+Positive = Field(gt=0)
+
+
+class SourceConfig(Model):
+    """Where the runs are read from."""
+
+    kind: Literal["xtc"] = "xtc"
+    dir: str = Field(min_length=1)  # the folder of the .xtc files
+
+
+class CameraConfig(Model):
+    """The camera: its address or alias, and the shape of its frames (rows, columns)."""
+
+    address: str = XTCAV_ADDRESS
+    shape: Tuple[int, int] = (726, 568)
+
+
+class RunsConfig(Model):
+    """Run numbers by what they are. The order of `classes` gives the labels 0, 1, ..."""
+
+    dark: List[int] = Field(min_length=1)
+    classes: Dict[str, List[int]] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _each_run_once(self) -> "RunsConfig":
+        runs = [*self.dark, *(run for of_class in self.classes.values() for run in of_class)]
+        twice = sorted({run for run in runs if runs.count(run) > 1})
+        if twice:
+            raise ValueError(f"run {twice[0]} is named twice: a run is dark or of one class")
+        empty = [name for name, of_class in self.classes.items() if not of_class]
+        if empty:
+            raise ValueError(f"class '{empty[0]}' has no run")
+        return self
+
+
+class DarkConfig(Model):
+    """How the dark run is averaged. Both limits are in standard deviations."""
+
+    max_frames: int = Field(400, ge=2)
+    reject_frames: float = Field(5.0, gt=0)  # a frame whose mean level is an outlier among the frames
+    reject_pixels: float = Field(6.0, gt=0)  # a pixel value that is an outlier among that pixel's
+
+
+class BeamConfig(Model):
+    """What counts as a shot with beam. A limit that is null is not applied."""
+
+    min_charge: Optional[float] = 0.2  # nC, from the EBeam record
+    min_level: Optional[float] = None  # counts: mean of the dark-subtracted frame
+
+
+class BlocksConfig(Model):
+    """Splitting by blocks of time, because neighbouring shots are near-copies."""
+
+    length: float = Field(30.0, gt=0)  # s
+    guard: float = Field(5.0, ge=0)  # s left out at the start of each block
+    # Of each cycle of consecutive blocks, how many go to which split.
+    cycle: Dict[Literal["train", "validation", "test"], int] = {"train": 3, "test": 1}
+
+    @model_validator(mode="after")
+    def _something_left(self) -> "BlocksConfig":
+        if self.guard >= self.length:
+            raise ValueError(f"guard {self.guard} leaves nothing of a block of length {self.length}")
+        if min(self.cycle.values(), default=0) < 1:
+            raise ValueError("cycle: name each split with at least 1 block, or leave it out")
+        return self
+
+
+class SelectConfig(Model):
+    """How many shots of which split, and how they are drawn. Counts are over all classes."""
+
+    train: int = Field(gt=0)
+    test: int = Field(gt=0)
+    validation: int = Field(0, ge=0)
+    by: Literal["event", "block"] = "event"
+    seed: int = 1
+    blocks: BlocksConfig = BlocksConfig()
+    beam: BeamConfig = BeamConfig()
+
+    @property
+    def sizes(self) -> Dict[str, int]:
+        """{split: number of shots} of the splits that are asked for, in their fixed order."""
+        return {split: getattr(self, split) for split in SPLITS if getattr(self, split)}
+
+    @model_validator(mode="after")
+    def _blocks_for_each_split(self) -> "SelectConfig":
+        if self.by == "block":
+            missing = [split for split in self.sizes if split not in self.blocks.cycle]
+            if missing:
+                raise ValueError(f"blocks.cycle gives no block to '{missing[0]}', which is asked for")
+        return self
+
+
+class ImageConfig(Model):
+    """What is done to each frame, in this order, and how it is stored."""
+
+    subtract_dark: bool = True
+    downsample: Tuple[int, int] = (2, 2)  # block mean over (rows, columns)
+    transpose: bool = True
+    log: bool = True  # log(1 + max(0, I))
+    dtype: Literal["float32", "float16"] = "float32"
+    compression: Literal["none", "bitshuffle-lz4"] = "none"
+
+
+class PrepareConfig(Model):
+    """One data set: runs in, `data_manifest/NAME.csv` and `data/NAME.h5` out."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    experiment: str = Field("amo86815", pattern=r"^[A-Za-z0-9]+$")
+    source: SourceConfig
+    camera: CameraConfig = CameraConfig()
+    runs: RunsConfig
+    dark: DarkConfig = DarkConfig()
+    select: SelectConfig
+    image: ImageConfig = ImageConfig()
+    manifest_dir: str = "data_manifest"
+    output_dir: str = "data"
+    simulate: Optional[SimulateConfig] = None
+
+    @property
+    def manifest_path(self) -> Path:
+        return Path(self.manifest_dir) / f"{self.name}.csv"
+
+    @property
+    def output_path(self) -> Path:
+        return Path(self.output_dir) / f"{self.name}.h5"
+
+    @property
+    def image_shape(self) -> Tuple[int, int]:
+        """Shape of a stored image: the frame's, divided by `downsample`, transposed if asked."""
+        rows, columns = (n // k for n, k in zip(self.camera.shape, self.image.downsample))
+        return (columns, rows) if self.image.transpose else (rows, columns)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PrepareConfig":
+        for axis, n, k in zip(("rows", "columns"), self.camera.shape, self.image.downsample):
+            if k < 1 or n < 1 or n % k:
+                raise ValueError(
+                    f"image.downsample: {k} does not divide the camera's {n} {axis}"
+                    f"{_nearest_divisors(n, k)}"
+                )
+        for split, size in self.select.sizes.items():
+            if size % len(self.runs.classes):
+                raise ValueError(
+                    f"select.{split}: {size} shots cannot be balanced over {len(self.runs.classes)} classes"
+                )
+        return self
+
+
+def load_config(path: str) -> PrepareConfig:
+    """The prepare config at `path`; raises ConfigError."""
+    return load(path, PrepareConfig)
+
+
+def _nearest_divisors(n: int, k: int) -> str:
+    if n < 1 or k < 1:
+        return "; both must be at least 1"
+    divisors = sorted((d for d in range(1, min(n, 64) + 1) if n % d == 0), key=lambda d: abs(d - k))
+    return f"; it can be {' or '.join(map(str, sorted(divisors[:2])))}"

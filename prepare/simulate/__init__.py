@@ -1,0 +1,1 @@
+"""The embedded default: simulated runs in the camera's real file format."""
