@@ -13,7 +13,7 @@ import json
 import re
 import typing
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, Tuple, Type, TypeVar, Union
 
 import pydantic
 import yaml
@@ -143,15 +143,19 @@ def _construct(loader: _Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, st
         return [_construct(loader, n, (*loc, i), origins, path) for i, n in enumerate(node.value)]
     value = loader.construct_object(node)
     if value is not None and not isinstance(value, (str, int, float, bool)):
-        raise ConfigError(f"{where}: {_dotted(loc)}: {node.value!r} is read as a {type(value).__name__}; quote it")
+        raise ConfigError(
+            f"{where}: {_dotted(loc)}: {node.value!r} is read as a {type(value).__name__}; quote it"
+        )
     return value
 
 
 def _merge(base: Any, variant: Any) -> Any:
     """`variant` over `base`: mappings key by key, everything else (lists too) replaced whole."""
     if isinstance(base, dict) and isinstance(variant, dict):
-        return {key: _merge(base.get(key), variant[key]) if key in variant else base[key]
-                for key in (*base, *(k for k in variant if k not in base))}
+        return {
+            key: _merge(base.get(key), variant[key]) if key in variant else base[key]
+            for key in (*base, *(k for k in variant if k not in base))
+        }
     return variant
 
 

@@ -126,8 +126,11 @@ def _create_split(
     group: h5py.Group, n: int, image_shape: Tuple[int, int], dtype: str, compression: str
 ) -> None:
     group.create_dataset(
-        "images", (n, *image_shape), np.dtype(dtype).newbyteorder("<"),
-        chunks=(1, *image_shape), **_filter(compression),
+        "images",
+        (n, *image_shape),
+        np.dtype(dtype).newbyteorder("<"),
+        chunks=(1, *image_shape),
+        **_filter(compression),
     )
     group.create_dataset("labels", (n,), "i1")
     for name in ID_FIELDS:

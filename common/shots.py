@@ -60,9 +60,7 @@ GAS_DETECTOR_UNITS: Dict[str, str] = {
     "f_64_ENRC": "mJ",
 }
 
-ID_DTYPE = np.dtype(
-    [("run", "<i4"), ("seconds", "<u4"), ("nanoseconds", "<u4"), ("fiducial", "<u4")]
-)
+ID_DTYPE = np.dtype([("run", "<i4"), ("seconds", "<u4"), ("nanoseconds", "<u4"), ("fiducial", "<u4")])
 RECORD_DTYPE = np.dtype([(name, "<f8") for name in (*EBEAM_UNITS, *GAS_DETECTOR_UNITS)])
 
 

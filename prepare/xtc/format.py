@@ -63,7 +63,9 @@ FIRST_RECORDER_STREAM = 80  # streams 0-79 come from the DAQ, 80 and up from cam
 # The two clocks of a DAQ and a recorder event agree to this many seconds (psana1's rule).
 JOIN_SECONDS = 85
 
-_FILE_NAME = re.compile(r"^(?P<prefix>.+)-r(?P<run>\d{4,})-s(?P<stream>\d{2,})-c(?P<chunk>\d{2,})\.xtc(\.inprogress)?$")
+_FILE_NAME = re.compile(
+    r"^(?P<prefix>.+)-r(?P<run>\d{4,})-s(?P<stream>\d{2,})-c(?P<chunk>\d{2,})\.xtc(\.inprogress)?$"
+)
 
 
 class FileName(NamedTuple):

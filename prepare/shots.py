@@ -1,0 +1,19 @@
+"""What a source says of each shot of a run: its key, whether its frame can be used, its records."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.shots import ID_DTYPE, RECORD_DTYPE
+
+# Why a shot has no usable frame; USABLE (0) has one.
+USABLE, NO_FRAME, DAMAGED, BAD_FIDUCIAL, DUPLICATE = range(5)
+REASONS = {
+    NO_FRAME: "no camera frame",
+    DAMAGED: "damaged frame",
+    BAD_FIDUCIAL: "invalid fiducial",
+    DUPLICATE: "second frame of the same shot",
+}
+
+# One row per shot: its key, `status` (above), and the records (NaN where there is none).
+SHOT_DTYPE = np.dtype([*ID_DTYPE.descr, ("status", "u1"), *RECORD_DTYPE.descr])
