@@ -5,7 +5,7 @@ with `create`, fills it, and ends with `finish`; whoever reads opens it with `op
 refuses anything that is not a complete file of a version it knows.
 
     /                   attributes: format, format_version, complete, content_digest, ... (see ATTRIBUTES)
-    /dark/mean, std     (H, W) float32, counts: the camera's pedestal and noise, raw orientation
+    /dark/mean, std     (H, W) float64, counts: the camera's pedestal and noise, raw orientation
     /statistics/mean, std   (h, w) float32: per pixel over the images of the train split
     /train, /validation, /test
         images          (N, h, w) float32 or float16, one image per chunk
@@ -22,7 +22,7 @@ import importlib
 import json
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import h5py
 import numpy as np
@@ -74,7 +74,7 @@ def create(
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["complete"] = False
     for name in ("mean", "std"):
-        pedestal = file.create_dataset(f"dark/{name}", frame_shape, "<f4")
+        pedestal = file.create_dataset(f"dark/{name}", frame_shape, "<f8")
         pedestal.attrs["units"] = "counts"
         file.create_dataset(f"statistics/{name}", image_shape, "<f4")
     for split, n in splits.items():
@@ -120,6 +120,37 @@ def content_digest(file: h5py.File) -> str:
     for name in sorted(set(file.attrs) - _NOT_CONTENT):
         sha.update(f"{name}={file.attrs[name]}".encode())
     return sha.hexdigest()
+
+
+def structure_problems(file: h5py.File) -> List[str]:
+    """What `file` lacks or has in another shape or type than this format says; empty if sound."""
+    problems = [f"attribute {name} is missing" for name in ATTRIBUTES if name not in file.attrs]
+    if "train" not in file:
+        problems.append("split train is missing")
+    common = [f"{group}/{name}" for group in ("dark", "statistics") for name in ("mean", "std")]
+    problems += [f"{name} is missing" for name in common if name not in file]
+    image_shape = file["statistics/mean"].shape if "statistics/mean" in file else None
+    for split in present(file):
+        problems += _split_problems(file[split], split, image_shape)
+    return problems
+
+
+def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[int, ...]]) -> List[str]:
+    if not isinstance(group.get("images"), h5py.Dataset) or group["images"].ndim != 3:
+        return [f"{split}/images is missing, or not (N, h, w)"]
+    n = group["images"].shape[0]
+    expected = {name: (n,) for name in ("labels", *ID_FIELDS, "crc32")}
+    expected.update({f"{record}/{name}": (n,) for record, units in RECORDS.items() for name in units})
+    problems = []
+    if group["images"].shape[1:] != image_shape:
+        problems.append(f"{split}/images are {group['images'].shape[1:]}, statistics are {image_shape}")
+    for name, shape in expected.items():
+        dataset = group.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            problems.append(f"{split}/{name} is missing")
+        elif dataset.shape != shape:
+            problems.append(f"{split}/{name} has {dataset.shape} values, the split has {n} images")
+    return problems
 
 
 def _create_split(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, List, NamedTuple, Tuple
+from typing import Callable, Iterable, NamedTuple, Tuple
 
 import numpy as np
 
@@ -48,10 +48,12 @@ def average(frames: Callable[[], Iterable[np.ndarray]], reject_frames: float, re
     count = np.full(mean.shape, kept)
     for frame, keep in zip(frames(), good):
         if keep:
-            for rows, columns, values in _outliers(frame, mean, limit):
-                total[rows, columns] -= values
-                squares[rows, columns] -= values**2
-                count[rows, columns] -= 1
+            out = np.abs(frame - mean) > limit
+            if out.any():
+                values = frame[out].astype(np.int64)
+                total[out] -= values
+                squares[out] -= values**2
+                count[out] -= 1
     rejected = kept * mean.size - int(count.sum())
     mean, std = _moments(total, squares, np.maximum(count, 1))
     return Dark(mean, std, kept, len(levels) - kept, rejected)
@@ -79,10 +81,3 @@ def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> Tuple
     """Mean and sample standard deviation; count^2 var = count squares - total^2 is exact in int64."""
     spread = (count * squares - total * total).astype(np.float64)
     return total / count, np.sqrt(spread / (count * np.maximum(count - 1, 1)))
-
-
-def _outliers(
-    frame: np.ndarray, mean: np.ndarray, limit: np.ndarray
-) -> List[Tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    rows, columns = np.nonzero(np.abs(frame - mean) > limit)
-    return [(rows, columns, frame[rows, columns].astype(np.int64))] if len(rows) else []

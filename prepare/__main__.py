@@ -1,0 +1,191 @@
+"""`python -m prepare`: from the camera's files to HDF5."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Dict, Iterator
+
+import click
+
+from common import __version__, manifest
+from common.command import CommandGroup, config_argument, force_option
+from common.errors import ConfigError, ManifestError
+from common.progress import say
+from prepare.config import PrepareConfig, load_config
+from prepare.sources import Source, open_source
+
+
+@click.group(cls=CommandGroup)
+@click.version_option(__version__, prog_name="prepare")
+def main() -> None:
+    """From the XTCAV camera's files to one HDF5 file that `python -m train` reads.
+
+    \b
+    python -m prepare simulate configs/prepare/demo.yaml   # no data at hand: make some
+    python -m prepare list     configs/prepare/demo.yaml   # what is in the runs
+    python -m prepare select   configs/prepare/demo.yaml   # draw shots -> data_manifest/demo.csv
+    python -m prepare build    configs/prepare/demo.yaml   # extract them -> data/demo.h5
+    python -m prepare verify   data/demo.h5                # is the file sound
+    """
+
+
+@main.command()
+@config_argument
+@force_option
+def simulate(config_path: str, force: bool) -> None:
+    """Write simulated runs, in the camera's file format, into the config's source.dir.
+
+    \b
+    python -m prepare simulate configs/prepare/demo.yaml
+    python -m prepare simulate configs/prepare/demo.yaml --force   # replace runs that are there
+    """
+    from prepare.simulate.run import simulate as run
+
+    config = load_config(config_path)
+    if config.simulate is None:
+        raise ConfigError(
+            f"{config_path}: simulate: missing, so these runs are real ones; "
+            "start from `base: demo.yaml`, or add a `simulate:` section"
+        )
+    run(config, force)
+
+
+@main.command("list")
+@config_argument
+@click.option(
+    "--frames",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Frames read of each run for its mean level.",
+)
+def list_runs(config_path: str, frames: int) -> None:
+    """Show what is in the runs: shots, frames, damaged, missing, time range, mean level.
+
+    \b
+    python -m prepare list configs/prepare/demo.yaml
+    """
+    from prepare.listing import summarise, table
+
+    config = load_config(config_path)
+    with _source(config) as source:
+        for line in table(summarise(source, config, frames)):
+            say(line)
+
+
+@main.command()
+@config_argument
+@force_option
+def select(config_path: str, force: bool) -> None:
+    """Draw balanced splits and write them to data_manifest/NAME.csv.
+
+    With a manifest there already, its rows stay and only what is missing is drawn; --force
+    draws anew.
+
+    \b
+    python -m prepare select configs/prepare/demo.yaml
+    """
+    from prepare.build import average_dark
+    from prepare.select import level_of
+    from prepare.select import select as draw
+
+    config = load_config(config_path)
+    path = config.manifest_path
+    drawn = manifest.read(path) if path.exists() and not force else []
+    with _source(config) as source:
+        level = None
+        if config.select.beam.min_level is not None:
+            level = level_of(source, config, average_dark(source, config).mean)
+        try:
+            selection = draw(source, config, drawn, level)
+        except ManifestError as error:
+            raise ManifestError(f"{config_path}: {error}") from None
+    _say_left_out(selection.left_out)
+    if drawn == selection.rows:
+        say(f"{path}: has all {len(drawn)} shots already, nothing changed")
+        return
+    manifest.write(path, selection.rows)
+    _say_counts(manifest.counts(selection.rows))
+    kept = f" ({len(drawn)} of them were there before)" if drawn else ""
+    say(f"{path}: {len(selection.rows)} shots{kept}")
+
+
+@main.command()
+@config_argument
+@force_option
+def build(config_path: str, force: bool) -> None:
+    """Extract the shots of the manifest into data/NAME.h5.
+
+    \b
+    python -m prepare build configs/prepare/demo.yaml
+    python -m prepare build configs/prepare/demo.yaml --force   # replace a finished file
+    """
+    from prepare.build import build as run
+
+    config = load_config(config_path)
+    rows = manifest.read(config.manifest_path)
+    with _source(config) as source:
+        built = run(source, config, rows, force)
+    _say_left_out(built.skipped)
+    dark = built.dark
+    say(
+        f"dark: {dark.frames} frames averaged, {dark.rejected_frames} frames and {dark.rejected_pixels} "
+        f"pixel values rejected; mean {dark.mean.mean():.2f}, noise {dark.std.mean():.2f} counts"
+    )
+    _say_counts(built.counts)
+    say(f"content digest {built.content_digest[:16]}...")
+    say(f"{config.output_path}: {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s")
+
+
+@main.command()
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
+@click.option(
+    "--sample",
+    default=20,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Images to compare with the camera's files.",
+)
+def verify(path: str, sample: int) -> None:
+    """Check a finished HDF5 file: structure, digests, every image; exit 1 if something is wrong.
+
+    \b
+    python -m prepare verify data/demo.h5
+    """
+    from prepare.verify import verify as check
+
+    report = check(path, sample)
+    for line in report.notes:
+        say(f"{path}: {line}")
+    for line in report.problems:
+        click.echo(f"problem: {line}", err=True)
+    if report.problems:
+        sys.exit(1)
+    say(f"{path}: good")
+
+
+@contextlib.contextmanager
+def _source(config: PrepareConfig) -> Iterator[Source]:
+    source = open_source(config)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def _say_left_out(left_out: Dict[int, Dict[str, int]]) -> None:
+    for run, reasons in sorted(left_out.items()):
+        what = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "nothing"
+        say(f"run {run}: left out {what}")
+
+
+def _say_counts(counts: Dict[str, Dict[str, int]]) -> None:
+    for split in manifest.SPLITS:
+        if split in counts:
+            what = ", ".join(f"{n} {label}" for label, n in sorted(counts[split].items()))
+            say(f"{split}: {sum(counts[split].values())} shots ({what})")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m prepare")

@@ -1,0 +1,236 @@
+"""Which shots go into which split: balanced, disjoint, drawn by a keyed hash of the shot's key.
+
+Each shot gets a number in [0, 1) from its key and the seed, whatever its place in the run. In
+each class the test split takes the shots with the lowest numbers, the validation split goes up
+from 1/2, and the train split comes down from 1: asking for more of one leaves the others as
+they are. A manifest that is there already is the memory of what was drawn: its rows stay, and
+what is missing is added, so that a run that has grown changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from common.errors import ManifestError
+from common.manifest import SPLITS, Row
+from common.shots import ID_FIELDS, ShotId, shot_id
+from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
+from prepare.shots import REASONS
+from prepare.sources import Source, read_frame
+
+# Draw order of the splits: who is served first, and where in [0, 1) it starts and which way it goes.
+_ORDER = ("test", "validation", "train")
+_RANK: Dict[str, Callable[[float], float]] = {
+    "test": lambda number: number,
+    "validation": lambda number: (number - 0.5) % 1.0,
+    "train": lambda number: 1.0 - number,
+}
+
+Level = Callable[[int, int], float]  # (run, index of the shot) -> mean of the dark-subtracted frame, counts
+
+
+class Candidate(NamedTuple):
+    """An eligible shot: its key, its place in its run, its number, and its block's split, if any."""
+
+    shot: ShotId
+    index: int
+    number: float
+    split: Optional[str]
+
+
+class Selection(NamedTuple):
+    """rows: the manifest. left_out: {run: {reason: shots}} of the labelled runs."""
+
+    rows: List[Row]
+    left_out: Dict[int, Dict[str, int]]
+
+
+def select(
+    source: Source, config: PrepareConfig, drawn: Sequence[Row] = (), level: Optional[Level] = None
+) -> Selection:
+    """Draw the shots that `config.select` asks for, keeping the rows `drawn` before.
+
+    `level` is needed if `select.beam.min_level` is set; it is asked only for shots that come up
+    in the draw. Raises ManifestError when a class has too few eligible shots, and when a row
+    drawn before is not eligible any more.
+    """
+    settings = config.select
+    if settings.beam.min_level is None:
+        level = None
+    left_out: Dict[int, Dict[str, int]] = {}
+    rows: List[Row] = []
+    for label, runs in config.runs.classes.items():
+        candidates: List[Candidate] = []
+        for run in runs:
+            of_run, left_out[run] = eligible(source.shots(run), settings)
+            candidates += of_run
+        kept = {row.shot: row.split for row in drawn if row.label == label}
+        _check_kept(kept, {c.shot for c in candidates}, label)
+        draw = _Draw(label, runs, candidates, kept, left_out, settings, level)
+        for split in _ORDER:
+            if split in settings.sizes:
+                draw.fill(split, settings.sizes[split] // len(config.runs.classes))
+        rows += draw.rows
+    unknown = sorted({row.label for row in drawn} - set(config.runs.classes))
+    if unknown:
+        raise ManifestError(
+            f"the manifest has the class '{unknown[0]}', the config has not; --force draws anew"
+        )
+    return Selection(_in_order(rows, settings.seed), left_out)
+
+
+def eligible(shots: np.ndarray, settings: SelectConfig) -> Tuple[List[Candidate], Dict[str, int]]:
+    """The shots of one run, (n,) SHOT_DTYPE, that may be drawn, and how many may not by reason."""
+    left_out: Dict[str, int] = {}
+    good = np.ones(len(shots), bool)
+
+    def leave_out(mask: np.ndarray, reason: str) -> None:
+        count = int((good & mask).sum())
+        if count:
+            left_out[reason] = count
+            good[mask] = False
+
+    for status, reason in REASONS.items():
+        leave_out(shots["status"] == status, reason)
+    floor = settings.beam.min_charge
+    if floor is not None:
+        charge = shots["ebeamCharge"]
+        leave_out(np.isnan(charge), "no charge record")
+        leave_out(~(charge >= floor), f"no beam (charge under {floor:g} nC)")
+    splits: Sequence[Optional[str]] = [None] * len(shots)
+    if settings.by == "block":
+        splits, guard = _block_splits(shots, settings.blocks, settings.seed)
+        leave_out(guard, "guard gap between blocks")
+    chosen = np.flatnonzero(good)
+    keys = [shot_id(row) for row in shots[list(ID_FIELDS)][chosen]]
+    candidates = [
+        Candidate(key, int(i), number(settings.seed, key), splits[i]) for key, i in zip(keys, chosen)
+    ]
+    return candidates, left_out
+
+
+def number(seed: int, shot: Iterable[int]) -> float:
+    """The shot's number in [0, 1): BLAKE2b of its key, keyed by the seed, as a 53-bit fraction."""
+    values = tuple(shot)
+    key = str(seed).encode()
+    digest = hashlib.blake2b(struct.pack(f"<{len(values)}q", *values), key=key, digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 11) / 2.0**53
+
+
+class _Draw:
+    """The draw for one class."""
+
+    def __init__(
+        self,
+        label: str,
+        runs: Sequence[int],
+        candidates: Sequence[Candidate],
+        kept: Dict[ShotId, str],
+        left_out: Dict[int, Dict[str, int]],
+        settings: SelectConfig,
+        level: Optional[Level],
+    ) -> None:
+        self.label, self.runs, self.left_out, self.settings, self.level = (
+            label,
+            runs,
+            left_out,
+            settings,
+            level,
+        )
+        self.kept = kept
+        self.free = [c for c in candidates if c.shot not in kept]
+        self.eligible = len(candidates)
+        self.rows = [Row(split, label, shot) for shot, split in kept.items()]
+
+    def fill(self, split: str, size: int) -> None:
+        """Bring `split` to `size` rows of this class."""
+        have = sum(1 for of in self.kept.values() if of == split)
+        if have > size:
+            raise ManifestError(
+                f"select.{split}: the manifest has {have} shots of class '{self.label}', the config asks for "
+                f"{size}; ask for at least as many, or draw anew with --force"
+            )
+        pool = [c for c in self.free if c.split in (None, split)]
+        pool.sort(key=lambda c: _RANK[split](c.number))
+        taken: Set[ShotId] = set()
+        for candidate in pool:
+            if have + len(taken) == size:
+                break
+            if self._has_beam(candidate):
+                taken.add(candidate.shot)
+        if have + len(taken) < size:
+            raise ManifestError(self._too_few(split, size, have + len(taken)))
+        self.rows += [Row(split, self.label, shot) for shot in taken]
+        self.free = [c for c in self.free if c.shot not in taken]
+
+    def _has_beam(self, candidate: Candidate) -> bool:
+        """Whether the frame is bright enough; what is not is counted (only among those looked at)."""
+        floor = self.settings.beam.min_level
+        if floor is None or self.level is None or self.level(candidate.shot.run, candidate.index) >= floor:
+            return True
+        counts = self.left_out[candidate.shot.run]
+        reason = f"no beam (level under {floor:g} counts)"
+        counts[reason] = counts.get(reason, 0) + 1
+        self.free = [c for c in self.free if c.shot != candidate.shot]
+        return False
+
+    def _too_few(self, split: str, size: int, found: int) -> str:
+        reasons: Dict[str, int] = {}
+        for run in self.runs:
+            for reason, count in self.left_out[run].items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
+        blocks = " in its blocks of time" if self.settings.by == "block" else ""
+        return (
+            f"select.{split}: {size} shots of class '{self.label}' are needed, {found} are left{blocks}; "
+            f"{'run' if len(self.runs) == 1 else 'runs'} {', '.join(map(str, self.runs))} have "
+            f"{self.eligible} eligible shots for all splits (left out: {why})"
+        )
+
+
+def _check_kept(kept: Dict[ShotId, str], there: Set[ShotId], label: str) -> None:
+    gone = [shot for shot in kept if shot not in there]
+    if gone:
+        raise ManifestError(
+            f"the manifest has {len(gone)} shots of class '{label}' that are not eligible in these runs, "
+            f"first {gone[0]}; build from the runs it was drawn from, or draw anew with --force"
+        )
+
+
+def _block_splits(
+    shots: np.ndarray, blocks: BlocksConfig, seed: int
+) -> Tuple[List[Optional[str]], np.ndarray]:
+    """The split of each shot's block of time, and which shots lie in a guard gap.
+
+    Blocks are counted from the Unix epoch, not from the start of the run, and each cycle of
+    consecutive blocks is dealt out by itself, so that more data never move a block elsewhere.
+    """
+    nanoseconds = shots["seconds"].astype("i8") * 1_000_000_000 + shots["nanoseconds"]
+    length = round(blocks.length * 1e9)
+    block = nanoseconds // length
+    guard = nanoseconds % length < round(blocks.guard * 1e9)
+    hand = [split for split in SPLITS for _ in range(blocks.cycle.get(split, 0))]
+    dealt: Dict[Tuple[int, int], List[str]] = {}
+    splits: List[Optional[str]] = []
+    for run, at in zip(shots["run"].tolist(), block.tolist()):
+        cycle, place = divmod(at, len(hand))
+        if (run, cycle) not in dealt:
+            order = sorted(range(len(hand)), key=lambda i: number(seed, (run, cycle, i)))
+            dealt[run, cycle] = [hand[i] for i in order]
+        splits.append(dealt[run, cycle][place])
+    return splits, guard
+
+
+def _in_order(rows: Sequence[Row], seed: int) -> List[Row]:
+    """Split by split, in the order of the draw: the classes come mixed, additions come last."""
+    return sorted(rows, key=lambda row: (SPLITS.index(row.split), _RANK[row.split](number(seed, row.shot))))
+
+
+def level_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Level:
+    """The function that `select` asks for a frame's mean level above the dark, in counts."""
+    pedestal = float(dark_mean.mean())
+    return lambda run, index: float(read_frame(source, config, run, index).mean()) - pedestal

@@ -1,0 +1,144 @@
+"""Is an HDF5 file what its build says it is? Collects every problem rather than stopping at one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Union
+
+import h5py
+import numpy as np
+import pydantic
+
+from common import manifest, schema
+from common.errors import UserError
+from common.manifest import Row
+from common.progress import bar
+from common.shots import ID_FIELDS, ShotId
+from prepare.build import locate, processor
+from prepare.config import PrepareConfig
+from prepare.select import number
+from prepare.sources import open_source, read_frame
+
+
+class Report(NamedTuple):
+    """problems: one line each, none if the file is good. notes: what was checked, what could not be."""
+
+    problems: List[str]
+    notes: List[str]
+
+
+def verify(path: Union[str, Path], sample: int = 20) -> Report:
+    """Check structure, digests and images of the file at `path`, and `sample` images against the source."""
+    report = Report([], [])
+    try:
+        file = schema.open_data(path)
+    except UserError as error:
+        report.problems.append(str(error))
+        return report
+    with file:
+        report.problems.extend(f"{path}: {problem}" for problem in schema.structure_problems(file))
+        if report.problems:
+            return report  # what follows reads the datasets by name
+        try:
+            _check_keys(file, path, report)
+            _check_images(file, path, report)
+            _check_digests(file, path, report)
+        except OSError as error:  # HDF5 could not read a block: the file is cut short or damaged
+            report.problems.append(f"{path}: cannot be read to its end: {str(error).splitlines()[0]}")
+            return report
+        _check_source(file, path, report, sample)
+    return report
+
+
+def rows_of(file: h5py.File) -> List[Row]:
+    """The manifest rows that the file says it holds, in the manifest's order."""
+    labels = schema.classes(file)
+    rows = []
+    for split in schema.present(file):
+        group = file[split]
+        keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
+        rows += [Row(split, labels[label], ShotId(*key)) for label, key in zip(group["labels"][...], keys)]
+    return rows
+
+
+def _check_keys(file: h5py.File, path: Union[str, Path], report: Report) -> None:
+    classes = schema.classes(file)
+    seen: Dict[ShotId, str] = {}
+    for split in schema.present(file):
+        labels = file[split]["labels"][...]
+        wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+        if len(wrong):
+            report.problems.append(
+                f"{path}: {split}/labels[{wrong[0]}] is {labels[wrong[0]]}, there are {len(classes)} classes"
+            )
+            return
+    for row in rows_of(file):
+        if row.shot in seen:
+            report.problems.append(f"{path}: {row.shot} is in {seen[row.shot]} and again in {row.split}")
+        seen[row.shot] = row.split
+    report.notes.append(f"{len(seen)} shots, each once")
+
+
+def _check_images(file: h5py.File, path: Union[str, Path], report: Report) -> None:
+    checked = 0
+    for split in schema.present(file):
+        group = file[split]
+        sums = group["crc32"][...]
+        for i in bar(range(len(sums)), f"checking {split}", "image"):
+            image = group["images"][i]
+            checked += 1
+            if schema.image_checksum(image) != sums[i]:
+                shot = ShotId(*(int(group[name][i]) for name in ID_FIELDS))
+                report.problems.append(
+                    f"{path}: {split}/images[{i}] ({shot}) is not what was written: checksum differs"
+                )
+            elif not np.isfinite(image).all():
+                report.problems.append(f"{path}: {split}/images[{i}] has values that are not finite")
+    report.notes.append(f"{checked} images read, checksums compared")
+
+
+def _check_digests(file: h5py.File, path: Union[str, Path], report: Report) -> None:
+    if schema.content_digest(file) != file.attrs["content_digest"]:
+        report.problems.append(
+            f"{path}: the content digest differs: a dataset or attribute was changed after the build"
+        )
+    if manifest.digest(rows_of(file)) != file.attrs["manifest_sha256"]:
+        report.problems.append(f"{path}: the shots are not those of the manifest it was built from")
+    report.notes.append(f"content digest {file.attrs['content_digest'][:16]}...")
+
+
+def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sample: int) -> None:
+    """Compute some images again from the camera's files, if they are there."""
+    try:
+        config = PrepareConfig.model_validate_json(file.attrs["config"])
+    except pydantic.ValidationError as error:
+        report.problems.append(f"{path}: attribute config: {error.errors()[0]['msg']}")
+        return
+    if not Path(config.source.dir).is_dir():
+        report.notes.append(f"{config.source.dir} is not here: no image compared with the camera's files")
+        return
+    rows = rows_of(file)
+    chosen = sorted(rows, key=lambda row: number(0, row.shot))[:sample]
+    source = open_source(config)
+    try:
+        numbers = _row_numbers(rows)
+        to_image = processor(config, file["dark/mean"][...])
+        for row, place in zip(chosen, locate(source, config, chosen)):
+            stored = file[row.split]["images"][numbers[row.shot]]
+            if not np.array_equal(to_image(read_frame(source, config, place.run, place.index)), stored):
+                where = f"{row.split}/images[{numbers[row.shot]}]"
+                report.problems.append(f"{path}: {where} ({row.shot}) differs from the camera's frame")
+        report.notes.append(f"{len(chosen)} images computed again from {config.source.dir}")
+    except UserError as error:
+        report.problems.append(str(error))
+    finally:
+        source.close()
+
+
+def _row_numbers(rows: List[Row]) -> Dict[ShotId, int]:
+    counters: Dict[str, int] = {}
+    numbers = {}
+    for row in rows:
+        numbers[row.shot] = counters.get(row.split, 0)
+        counters[row.split] = numbers[row.shot] + 1
+    return numbers
