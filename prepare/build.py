@@ -92,8 +92,8 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
     for row in rows:
         if row.shot.run not in config.runs.classes.get(row.label, ()):
             raise ManifestError(
-                f"{config.manifest_path}: {row.shot} is labelled '{row.label}', which the config's runs.classes "
-                "does not say of that run; make the manifest again with `python -m prepare select --force`"
+                f"{config.manifest_path}: {row.shot} is labelled '{row.label}', and runs.classes in the "
+                "config does not say so of that run; make the manifest again with `python -m prepare select --force`"
             )
         at = index.get(row.shot)
         status = USABLE if at is None else int(usable[row.shot.run][at])
@@ -105,7 +105,8 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
     if lost:
         raise ManifestError(
             f"{config.manifest_path}: {len(lost)} of its {len(rows)} shots cannot be read from "
-            f"{config.source.dir}, first {lost[0]}; is this the data it was drawn from? --force on `select` draws anew"
+            f"{config.source.dir}, first {lost[0]}; is this the data it was drawn from? "
+            "`select --force` draws anew"
         )
     return places
 
