@@ -16,7 +16,7 @@ help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (3 minutes)
-	$(RUN) -m prepare simulate configs/prepare/demo.yaml --keep
+	$(RUN) -m prepare simulate configs/prepare/demo.yaml --if-missing
 	test -f data/demo.h5 || $(RUN) -m prepare build configs/prepare/demo.yaml
 	test -f runs/demo/model.keras || $(RUN) -m train fit configs/train/demo.yaml --force
 	$(RUN) -m train evaluate runs/demo

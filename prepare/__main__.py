@@ -33,7 +33,8 @@ def main() -> None:
 @main.command()
 @config_argument
 @force_option
-def simulate(config_path: str, force: bool) -> None:
+@click.option("--if-missing", is_flag=True, help="Keep the runs that are there, write only the others.")
+def simulate(config_path: str, force: bool, if_missing: bool) -> None:
     """Write simulated runs, in the camera's file format, into the config's source.dir.
 
     \b
@@ -48,7 +49,7 @@ def simulate(config_path: str, force: bool) -> None:
             f"{config_path}: simulate: missing, so these runs are real ones; "
             "start from `base: demo.yaml`, or add a `simulate:` section"
         )
-    run(config, force)
+    run(config, force, if_missing)
 
 
 @main.command("list")
@@ -77,7 +78,8 @@ def list_runs(config_path: str, frames: int) -> None:
 @main.command()
 @config_argument
 @force_option
-def select(config_path: str, force: bool) -> None:
+@click.option("--if-missing", is_flag=True, help="Do nothing if there is a manifest.")
+def select(config_path: str, force: bool, if_missing: bool) -> None:
     """Draw balanced splits and write them to data_manifest/NAME.csv.
 
     With a manifest there already, its rows stay and only what is missing is drawn; --force
@@ -92,6 +94,9 @@ def select(config_path: str, force: bool) -> None:
 
     config = load_config(config_path)
     path = config.manifest_path
+    if if_missing and path.exists():
+        say(f"{path}: is there, its shots are used")
+        return
     drawn = manifest.read(path) if path.exists() and not force else []
     with _source(config) as source:
         level = None

@@ -93,7 +93,7 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
         if row.shot.run not in config.runs.classes.get(row.label, ()):
             raise ManifestError(
                 f"{config.manifest_path}: {row.shot} is labelled '{row.label}', and runs.classes in the "
-                "config does not say so of that run; make the manifest again with `python -m prepare select --force`"
+                "config does not say so of that run; `python -m prepare select --force` draws anew"
             )
         at = index.get(row.shot)
         status = USABLE if at is None else int(usable[row.shot.run][at])

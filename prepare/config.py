@@ -149,8 +149,7 @@ class PrepareConfig(Model):
         for axis, n, k in zip(("rows", "columns"), self.camera.shape, self.image.downsample):
             if k < 1 or n < 1 or n % k:
                 raise ValueError(
-                    f"image.downsample: {k} does not divide the camera's {n} {axis}"
-                    f"{_nearest_divisors(n, k)}"
+                    f"image.downsample: {k} does not divide the camera's {n} {axis}{_nearest_divisors(n, k)}"
                 )
         for split, size in self.select.sizes.items():
             if size % len(self.runs.classes):

@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from common.errors import DataError
-from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, RECORD_DTYPE
+from common.shots import EBEAM_UNITS, RECORD_DTYPE
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, DUPLICATE, NO_FRAME, SHOT_DTYPE, USABLE
 from prepare.xtc.format import (
     ALIAS,
