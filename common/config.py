@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 import typing
 from pathlib import Path
@@ -31,7 +32,7 @@ class Model(pydantic.BaseModel):
     """Base of all config models: no unknown keys, no silent conversions, immutable."""
 
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+        extra="forbid", frozen=True, strict=True, validate_default=True
     )
 
     def canonical(self) -> str:
@@ -142,6 +143,8 @@ def _construct(loader: _Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, st
     if isinstance(node, yaml.SequenceNode):
         return [_construct(loader, n, (*loc, i), origins, path) for i, n in enumerate(node.value)]
     value = loader.construct_object(node)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {_dotted(loc)}: {node.value} is not a finite number")
     if value is not None and not isinstance(value, (str, int, float, bool)):
         raise ConfigError(
             f"{where}: {_dotted(loc)}: {node.value!r} is read as a {type(value).__name__}; quote it"

@@ -1,0 +1,132 @@
+"""Configs: what is read, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Literal, Optional, Tuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.config import MAX_BYTES, Model, dump, load
+from common.errors import ConfigError
+
+
+class Inner(Model):
+    window: Tuple[int, int] = (2, 2)
+    kind: Literal["average", "maximum"] = "average"
+
+
+class Example(Model):
+    name: str
+    rate: float = 0.5
+    steps: int = 3
+    inner: Inner = Inner()
+    runs: Dict[str, List[int]] = {}
+    note: Optional[str] = None
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text: str, name: str = "a.yaml") -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def refusal(path: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, Example)
+    return str(caught.value)
+
+
+def test_values_and_defaults(config):
+    loaded = load(config("name: x\nrate: 1e-3\ninner: {window: [3, 4]}\nruns: {a: [1, 2]}\n"), Example)
+    assert loaded == Example(name="x", rate=0.001, inner=Inner(window=(3, 4)), runs={"a": [1, 2]})
+
+
+def test_dump_reads_back_equal(config):
+    first = load(config("name: 'yes'\nrate: 1e-7\ninner: {kind: maximum}\n"), Example)
+    assert load(config(dump(first), "b.yaml"), Example) == first
+
+
+def test_equal_configs_have_equal_digests(config):
+    explicit = load(config("rate: 0.5\nname: x\n"), Example)
+    short = load(config("name: x\n", "b.yaml"), Example)
+    other = load(config("name: y\n", "c.yaml"), Example)
+    assert explicit.digest() == short.digest() != other.digest()
+
+
+@pytest.mark.parametrize(
+    "text, line, message",
+    [
+        ("name: x\nstps: 4\n", 2, "stps: unknown key; did you mean 'steps'?"),
+        ("name: x\ninner:\n  windw: [1, 2]\n", 3, "inner.windw: unknown key; did you mean 'window'?"),
+        ("name: x\nsteps: many\n", 2, "steps: 'many': input should be a valid integer"),
+        ("name: x\nsteps: 2.5\n", 2, "steps: 2.5: input should be a valid integer"),
+        ("name: x\nrate: .nan\n", 2, "rate: .nan is not a finite number"),
+        ("name: x\ninner: {window: [1]}\n", 2, "inner.window[1]: missing"),
+        ("name: x\ninner: {kind: maximun}\n", 2, "'maximun' is not a choice; did you mean 'maximum'?"),
+        ("name: x\nname: y\n", 2, "name: given twice"),
+        ("name: x\nnote: 2015-06-22\n", 2, "note: '2015-06-22' is read as a date; quote it"),
+        ("name: &a x\nnote: *a\n", 2, "aliases (*name) are not read"),
+        ("name: [x\n", 2, "not valid YAML"),
+        ("name: x\n5: y\n", 2, "key 5 is not a word"),
+    ],
+)
+def test_refusals_name_file_line_key_and_value(config, text, line, message):
+    path = config(text)
+    assert f"{path}:{line}: " in refusal(path)
+    assert message in refusal(path)
+
+
+def test_a_missing_key_is_named(config):
+    assert "name: missing" in refusal(config("steps: 3\n"))
+
+
+def test_every_mistake_is_reported(config):
+    assert len(refusal(config("stps: 1\nrate: x\n")).splitlines()) == 3
+
+
+def test_a_variant_gives_only_what_differs(config):
+    config("name: x\nsteps: 9\ninner: {kind: maximum, window: [5, 5]}\n", "base.yaml")
+    loaded = load(config("base: base.yaml\ninner: {window: [6, 7]}\n"), Example)
+    assert (loaded.name, loaded.steps) == ("x", 9)
+    assert loaded.inner == Inner(kind="maximum", window=(6, 7))
+
+
+def test_a_mistake_in_the_base_names_the_base(config):
+    base = config("name: x\nsteps: many\n", "base.yaml")
+    assert f"{base}:2: steps" in refusal(config("base: base.yaml\n"))
+
+
+def test_a_missing_base_is_suggested(config):
+    config("name: x\n", "base.yaml")
+    assert "did you mean" in refusal(config("base: bsae.yaml\n"))
+
+
+def test_bases_in_a_circle(config):
+    config("base: a.yaml\n", "b.yaml")
+    assert "leads back to itself" in refusal(config("base: b.yaml\n"))
+
+
+def test_missing_file_suggests_the_nearest(config, tmp_path):
+    config("name: x\n", "demo.yaml")
+    assert "did you mean" in refusal(str(tmp_path / "dmeo.yaml"))
+
+
+def test_a_huge_file_is_refused_before_it_is_parsed(config):
+    assert "larger than" in refusal(config("name: " + "x" * MAX_BYTES))
+
+
+def test_deep_nesting_is_refused(config):
+    assert "not valid YAML" in refusal(config("name: " + "[" * 5000 + "]" * 5000))
+
+
+@given(raw=st.one_of(st.binary(max_size=200), st.text(alphabet="[]{}:,&*!|>-'\"\n ab1#%@`?", max_size=80)))
+def test_any_bytes_load_or_are_refused(tmp_path_factory, raw):
+    path = tmp_path_factory.mktemp("fuzz") / "a.yaml"
+    path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
+    with pytest.raises(ConfigError):  # none of these has the required key `name`
+        load(path, Example)

@@ -1,0 +1,77 @@
+"""The manifest: written, read back, refused with file and line."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import manifest
+from common.errors import ManifestError
+from common.manifest import SPLITS, Row
+from common.shots import ShotId
+
+HEADER = "split,label,run,seconds,nanoseconds,fiducial\n"
+GOOD = HEADER + "train,lasing,70,1435000000,525123446,1149\ntest,nolasing,69,1435000000,5,1086\n"
+
+u32 = st.integers(0, 2**32 - 1)
+rows = st.builds(
+    Row, st.sampled_from(SPLITS), st.text("abcdefg_", min_size=1), st.builds(ShotId, u32, u32, u32, u32)
+)
+
+
+def read_text(path, text: str):
+    path.write_text(text)
+    return manifest.read(path)
+
+
+@given(st.lists(rows, min_size=1, unique_by=lambda row: row.shot))
+def test_what_is_written_is_read_back(tmp_path_factory, some):
+    path = tmp_path_factory.mktemp("m") / "m.csv"
+    manifest.write(path, some)
+    assert manifest.read(path) == some
+
+
+def test_five_nanoseconds_stay_five(tmp_path):
+    assert read_text(tmp_path / "m.csv", GOOD)[1].shot == ShotId(69, 1435000000, 5, 1086)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", ":1: the header is not split,label"),
+        (GOOD.replace("split,", "part,"), ":1: the header is not"),
+        (HEADER, "has no rows"),
+        (GOOD.replace("train,", "tarin,"), ":2: split 'tarin' is none of"),
+        (GOOD.replace("lasing,70", ",70"), ":2: the label is empty"),
+        (GOOD.replace("1149", "1149.0"), ":2: fiducial '1149.0' is not an integer"),
+        (GOOD.replace("1149", "-1"), ":2: fiducial '-1' is not an integer"),
+        (GOOD.replace("1149", "99999999999"), ":2: fiducial '99999999999' is not an integer"),
+        (GOOD.replace(",1149", ""), ":2: 5 columns, not 6"),
+        (GOOD + GOOD.splitlines()[1].replace("train", "test") + "\n", ":4: run 70 1435000000.525123446"),
+        (GOOD.replace("lasing,70", 'las"ing",70'), ""),
+    ],
+)
+def test_refusals_name_file_and_line(tmp_path, text, message):
+    path = tmp_path / "m.csv"
+    if not message:  # an odd label is a label
+        assert read_text(path, text)
+        return
+    with pytest.raises(ManifestError, match="m.csv") as caught:
+        read_text(path, text)
+    assert message in str(caught.value)
+
+
+def test_missing_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(ManifestError, match="prepare select"):
+        manifest.read(tmp_path / "none.csv")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(tmp_path_factory, raw):
+    path = tmp_path_factory.mktemp("fuzz") / "m.csv"
+    path.write_bytes(HEADER.encode() + raw)
+    try:
+        manifest.read(path)
+    except ManifestError as error:
+        assert str(path) in str(error)

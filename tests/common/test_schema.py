@@ -1,0 +1,137 @@
+"""The HDF5 format: what a finished file is, and how anything else is refused."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from common import schema
+from common.errors import DataError
+
+ATTRIBUTES = {name: "x" for name in schema.ATTRIBUTES}
+
+
+def write(path, value: float = 1.0, finish: bool = True, **storage) -> str:
+    with schema.create(path, {"train": 3, "test": 2}, (4, 6), (8, 12), **storage) as file:
+        for split in ("train", "test"):
+            for i in range(len(file[split]["labels"])):
+                image = np.full((4, 6), value + i, file[split]["images"].dtype)
+                file[split]["images"][i] = image
+                file[split]["crc32"][i] = schema.image_checksum(image)
+        return schema.finish(file, ATTRIBUTES) if finish else ""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.h5"
+
+
+def refusal(path, splits=()) -> str:
+    with pytest.raises(DataError) as caught:
+        schema.open_data(path, splits)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_one_image_is_one_chunk_and_unfiltered(path):
+    write(path)
+    with schema.open_data(path, ["train", "test"]) as file:
+        images = file["train/images"]
+        assert (images.shape, images.dtype, images.chunks) == ((3, 4, 6), np.float32, (1, 4, 6))
+        assert images.id.get_create_plist().get_nfilters() == 0
+        assert schema.structure_problems(file) == []
+        assert file["train/ebeam/ebeamCharge"].attrs["units"] == "nC"
+        assert np.isnan(file["train/gas_detector/f_11_ENRC"][...]).all()
+
+
+@pytest.mark.parametrize("storage", [{"dtype": "float16"}, {"compression": "bitshuffle-lz4"}])
+def test_other_storage_reads_back(path, storage):
+    write(path, **storage)
+    with schema.open_data(path) as file:
+        assert (file["train/images"][2] == 3).all()
+        assert file["train/images"].id.get_create_plist().get_nfilters() == ("compression" in storage)
+
+
+def test_the_digest_is_of_the_content(path, tmp_path):
+    first = write(path)
+    assert write(tmp_path / "same.h5") == first
+    assert write(tmp_path / "other.h5", value=2.0) != first
+
+
+def test_the_digest_ignores_when_and_with_what(path, tmp_path):
+    first = write(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["created"], file.attrs["software"] = "later", "newer"
+        assert schema.content_digest(file) == first
+        file["train/labels"][0] = 1
+        assert schema.content_digest(file) != first
+
+
+def test_missing(path):
+    assert "make prepare" in refusal(path)
+
+
+def test_a_folder(path):
+    path.mkdir()
+    assert "is a folder" in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_truncated(path, share):
+    write(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(len(raw) * share)])
+    assert "cut short" in refusal(path)
+
+
+def test_not_hdf5(path):
+    path.write_text("hello")
+    assert "not an HDF5 file" in refusal(path)
+
+
+def test_empty(path):
+    path.write_bytes(b"")
+    assert "not an HDF5 file" in refusal(path)
+
+
+def test_somebody_elses_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+    assert "not one that `prepare build` wrote" in refusal(path)
+
+
+def test_unfinished(path):
+    write(path, finish=False)
+    assert "did not finish" in refusal(path)
+
+
+def test_newer_version_is_named(path):
+    write(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = schema.FORMAT_VERSION + 1
+    assert f"version {schema.FORMAT_VERSION + 1} is newer" in refusal(path)
+
+
+def test_missing_split(path):
+    write(path)
+    assert "no split 'validation'; it has train (3), test (2)" in refusal(path, ["train", "validation"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/labels",
+        "test/fiducial",
+        "train/ebeam/ebeamCharge",
+        "dark/mean",
+        "statistics/std",
+        "train/images",
+    ],
+)
+def test_structure_problems_name_what_is_missing(path, name):
+    write(path)
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        assert any(name in problem for problem in schema.structure_problems(file))

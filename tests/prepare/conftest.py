@@ -1,0 +1,96 @@
+"""Fixtures: the small runs of tests/data, configs for them, and a source made of arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Dict
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from prepare.__main__ import main
+from prepare.shots import SHOT_DTYPE
+
+XTC1 = Path(__file__).parents[1] / "data" / "xtc1"
+
+
+def settings(tmp_path: Path, source: Path = XTC1 / "experiment") -> dict:
+    """A config, as YAML reads it, for the small experiment; outputs under `tmp_path`."""
+    return {
+        "name": "small",
+        "source": {"kind": "xtc", "dir": str(source)},
+        "camera": {"address": "xtcav", "shape": [96, 80]},
+        "runs": {"dark": [68], "classes": {"nolasing": [69], "lasing": [70, 71]}},
+        "select": {"train": 20, "test": 10, "beam": {"min_charge": 0.1}},
+        "manifest_dir": str(tmp_path / "manifest"),
+        "output_dir": str(tmp_path / "data"),
+    }
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[..., str]:
+    """Write a config, the small experiment's with changes such as select__train=8; gives its path."""
+
+    def write(source: Path = XTC1 / "experiment", **changes: object) -> str:
+        data = settings(tmp_path, source)
+        for dotted, value in changes.items():
+            *parents, key = dotted.split("__")
+            place = data
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[key] = value
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def prepare() -> Callable[..., object]:
+    """Run `python -m prepare ARGS` in this process; the result has exit_code and output."""
+
+    def run(*args: str):
+        result = CliRunner().invoke(main, args)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception  # a traceback is never what a user should see
+        return result
+
+    return run
+
+
+class ArraySource:
+    """A source of shots and frames that are arrays in memory."""
+
+    def __init__(self, shots: Dict[int, np.ndarray], frame: Callable[[int, int], np.ndarray] = None) -> None:
+        self._shots, self._frame = shots, frame
+
+    def runs(self):
+        return tuple(sorted(self._shots))
+
+    def shots(self, run: int) -> np.ndarray:
+        return self._shots[run]
+
+    def frame(self, run: int, index: int) -> np.ndarray:
+        return self._frame(run, index)
+
+    def files(self, run: int):
+        return ((f"run {run}", 0),)
+
+    def close(self) -> None:
+        pass
+
+
+def make_shots(run: int, n: int, rate: float = 120.0, start: int = 1_435_000_000) -> np.ndarray:
+    """`n` shots with beam at `rate` Hz from `start`; all usable, charge 0.3 nC."""
+    shots = np.zeros(n, SHOT_DTYPE)
+    for name in SHOT_DTYPE.names[5:]:
+        shots[name] = np.nan
+    nanoseconds = start * 10**9 + (np.arange(n) * 1e9 / rate).astype("i8")
+    shots["run"] = run
+    shots["seconds"], shots["nanoseconds"] = nanoseconds // 10**9, nanoseconds % 10**9
+    shots["fiducial"] = (1000 + np.arange(n) * 3) % 131_040
+    shots["ebeamCharge"] = 0.3
+    return shots
