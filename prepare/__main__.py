@@ -41,14 +41,14 @@ def simulate(config_path: str, force: bool, if_missing: bool) -> None:
     python -m prepare simulate configs/prepare/demo.yaml
     python -m prepare simulate configs/prepare/demo.yaml --force   # replace runs that are there
     """
-    from prepare.simulate.run import simulate as run
-
     config = load_config(config_path)
     if config.simulate is None:
         raise ConfigError(
             f"{config_path}: simulate: missing, so these runs are real ones; "
             "start from `base: demo.yaml`, or add a `simulate:` section"
         )
+    from prepare.simulate.run import simulate as run
+
     run(config, force, if_missing)
 
 

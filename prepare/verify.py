@@ -40,8 +40,10 @@ def verify(path: Union[str, Path], sample: int = 20) -> Report:
         if report.problems:
             return report  # what follows reads the datasets by name
         try:
-            _check_keys(file, path, report)
             _check_images(file, path, report)
+            if not _check_labels(file, path, report):
+                return report  # without good labels there are no rows to check
+            _check_keys(file, path, report)
             _check_digests(file, path, report)
         except OSError as error:  # HDF5 could not read a block: the file is cut short or damaged
             report.problems.append(f"{path}: cannot be read to its end: {str(error).splitlines()[0]}")
@@ -61,9 +63,8 @@ def rows_of(file: h5py.File) -> List[Row]:
     return rows
 
 
-def _check_keys(file: h5py.File, path: Union[str, Path], report: Report) -> None:
+def _check_labels(file: h5py.File, path: Union[str, Path], report: Report) -> bool:
     classes = schema.classes(file)
-    seen: Dict[ShotId, str] = {}
     for split in schema.present(file):
         labels = file[split]["labels"][...]
         wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
@@ -71,7 +72,12 @@ def _check_keys(file: h5py.File, path: Union[str, Path], report: Report) -> None
             report.problems.append(
                 f"{path}: {split}/labels[{wrong[0]}] is {labels[wrong[0]]}, there are {len(classes)} classes"
             )
-            return
+            return False
+    return True
+
+
+def _check_keys(file: h5py.File, path: Union[str, Path], report: Report) -> None:
+    seen: Dict[ShotId, str] = {}
     for row in rows_of(file):
         if row.shot in seen:
             report.problems.append(f"{path}: {row.shot} is in {seen[row.shot]} and again in {row.split}")
