@@ -9,7 +9,7 @@ from typing import Iterator, Union
 
 from common.errors import OutputExists
 
-PARTIAL_SUFFIX = ".partial"
+PARTIAL_PREFIX = "partial."  # in front, because some writers insist on the ending of a name
 
 
 def refuse_existing(path: Union[str, Path], force: bool) -> None:
@@ -27,7 +27,7 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = path.with_name(PARTIAL_PREFIX + path.name)
     try:
         yield partial
         _fsync(partial)

@@ -1,0 +1,131 @@
+"""`python -m train`: from the HDF5 file to a trained classifier."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Optional
+
+import click
+
+from common import __version__
+from common.command import CommandGroup, config_argument, force_option
+from common.errors import DataError, UserError
+from common.progress import say
+from train import runtime
+from train.config import TrainConfig, load_config
+from train.data import number_of_classes, open_data
+
+
+@click.group(cls=CommandGroup)
+@click.version_option(__version__, prog_name="train")
+def main() -> None:
+    """Train a network on the HDF5 file that `python -m prepare build` made.
+
+    \b
+    python -m train describe configs/train/first_scale_up.yaml   # the network, layer by layer
+    python -m train fit      configs/train/first_scale_up.yaml   # train -> runs/first_scale_up/
+    python -m train evaluate runs/first_scale_up                 # the closing numbers again
+    """
+
+
+@main.command()
+@config_argument
+@click.option("--resume", is_flag=True, help="Go on from the run's checkpoint.")
+@force_option
+def fit(config_path: str, resume: bool, force: bool) -> None:
+    """Train the network of CONFIG; results go to runs/NAME/.
+
+    \b
+    python -m train fit configs/train/demo.yaml
+    python -m train fit configs/train/demo.yaml --resume   # after an interruption, or with more steps
+    """
+    config = load_config(config_path)
+    if resume and force:
+        raise UserError("--resume goes on with a run, --force replaces it: give one of them")
+    with open_data(config.data, config.input, _needed(config)) as data:
+        threads = runtime.start(config.threads, config.seed)
+        from train import evaluate, loop
+
+        try:
+            result = loop.fit(config, data, threads, resume, force)
+        except KeyboardInterrupt:
+            click.echo(f"interrupted; go on with: python -m train fit {config_path} --resume", err=True)
+            sys.exit(130)
+        scores = evaluate.scores(result.stepper, data)
+        used = evaluate.usage(threads)
+        loop.write_summary(config, data, result, {"splits": scores, "usage": used})
+        say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
+        for line in evaluate.score_lines(scores, data.classes):
+            say(line)
+        say(evaluate.usage_line(used))
+        say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoint.npz, summary.json")
+
+
+@main.command()
+@config_argument
+def describe(config_path: str) -> None:
+    """Print every layer of CONFIG's network: variables, output shape, MB (2^20 bytes).
+
+    \b
+    python -m train describe configs/train/first_scale_up.yaml
+    """
+    from train.shapes import describe as table
+
+    config = load_config(config_path)
+    classes = number_of_classes(config) or 2
+    minibatch = config.minibatch if isinstance(config.minibatch, int) else _train_size(config)
+    for line in table(config.network, config.input, classes, minibatch):
+        say(line)
+
+
+@main.command()
+@click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
+@click.option(
+    "--data",
+    "data_path",
+    default=None,
+    type=click.Path(dir_okay=False),
+    help="Another data file than the run's.",
+)
+def evaluate(run: str, data_path: Optional[str]) -> None:
+    """Print the closing numbers of a finished run again, on its own or another data file.
+
+    \b
+    python -m train evaluate runs/demo
+    python -m train evaluate runs/demo --data data/first_scale_up.h5
+    """
+    run_dir = Path(run)
+    if not (run_dir / "config.yaml").exists():
+        raise DataError(
+            f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
+        )
+    config = load_config(str(run_dir / "config.yaml"))
+    with open_data(data_path or config.data, config.input, ["train", "test"]) as data:
+        threads = runtime.start(config.threads, config.seed)
+        from train import evaluate as closing
+        from train.step import Predictor
+
+        model = closing.load_model(run_dir)
+        for line in closing.score_lines(closing.scores(Predictor(model), data), data.classes):
+            say(line)
+        say(closing.usage_line(closing.usage(threads)))
+
+
+def _needed(config: TrainConfig) -> list:
+    extra = [config.stop_when.split] if config.stop_when else []
+    return list(dict.fromkeys(["train", "test", *extra]))
+
+
+def _train_size(config: TrainConfig) -> int:
+    """How many images a full batch has; 80, the seed's, if the data file is not there."""
+    if not Path(config.data).exists():
+        return 80
+    from common import schema
+
+    with schema.open_data(config.data, ["train"]) as file:
+        return len(file["train/labels"])
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m train")

@@ -1,0 +1,102 @@
+"""How good a classifier is, and how sure one can be: pure functions of numbers and arrays."""
+
+from __future__ import annotations
+
+import math
+from typing import List, NamedTuple, Tuple
+
+import numpy as np
+
+
+class Score(NamedTuple):
+    """`correct` of `n`, against `chance`, the share of the larger class."""
+
+    n: int
+    correct: int
+    chance: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.n
+
+    @property
+    def z(self) -> float:
+        """Z = (acc n - n/2) / sqrt(n/4), the seed's: standard deviations from guessing by a coin."""
+        return (self.correct - self.n / 2) / math.sqrt(self.n / 4)
+
+    @property
+    def p_value(self) -> float:
+        """One-sided binomial: the chance of `correct` or more when always guessing the larger class."""
+        return binomial_tail(self.correct, self.n, self.chance)
+
+    @property
+    def interval(self) -> Tuple[float, float]:
+        """The Wilson 95 % interval of the accuracy."""
+        return wilson(self.correct, self.n)
+
+
+class EnergyBand(NamedTuple):
+    """Lasing shots of a band of pulse energy, mJ: how many, how many of them were found."""
+
+    name: str
+    low: float
+    high: float
+    n: int
+    found: int
+
+
+def score(labels: np.ndarray, predicted: np.ndarray) -> Score:
+    """labels, predicted: (n,) integers."""
+    largest = int(np.bincount(labels).max())
+    return Score(len(labels), int((labels == predicted).sum()), largest / len(labels))
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """(classes, classes) counts: row the true class, column the predicted one."""
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    return table
+
+
+def energy_bands(
+    energy: np.ndarray, labels: np.ndarray, predicted: np.ndarray, lasing: int
+) -> Tuple[List[EnergyBand], int]:
+    """The lasing shots in thirds of pulse energy: weak, medium, strong; and how many have no energy.
+
+    energy: (n,) mJ, NaN where unknown. lasing: the label of the lasing class.
+    """
+    of_class = labels == lasing
+    known = of_class & np.isfinite(energy)
+    unknown = int(of_class.sum() - known.sum())
+    order = np.flatnonzero(known)[np.argsort(energy[known], kind="stable")]
+    bands = []
+    for name, rows in zip(("weak", "medium", "strong"), np.array_split(order, 3)):
+        if len(rows):
+            found = int((predicted[rows] == lasing).sum())
+            bands.append(EnergyBand(name, float(energy[rows[0]]), float(energy[rows[-1]]), len(rows), found))
+    return bands, unknown
+
+
+def wilson(k: int, n: int, z: float = 1.959964) -> Tuple[float, float]:
+    """Wilson's score interval for k of n (Wilson 1927); z = 1.96 gives 95 %."""
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """P(X >= k) for X binomial(n, p), summed in logarithms so that far tails do not vanish early."""
+    if k <= 0 or p >= 1:
+        return 1.0
+    if p <= 0:
+        return 0.0
+    logs = [
+        math.lgamma(n + 1)
+        - math.lgamma(i + 1)
+        - math.lgamma(n - i + 1)
+        + i * math.log(p)
+        + (n - i) * math.log1p(-p)
+        for i in range(k, n + 1)
+    ]
+    largest = max(logs)
+    return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in logs))
