@@ -1,11 +1,134 @@
-"""The `simulate:` section of a prepare config."""
+"""The `simulate:` section of a prepare config: the machine, the beam on the screen, the camera.
+
+Numbers that are measured are those of amo86815 run 70, shot by shot; the scales of the image
+(fs and MeV across the frame) are not published for this experiment and are plausible choices.
+"""
 
 from __future__ import annotations
 
+from typing import Dict, List
+
+from pydantic import Field, model_validator
+
 from common.config import Model
+from prepare.xtc.format import FIDUCIAL_RATE
+
+
+class Bunch(Model):
+    """One of the electron bunches in the picture, at the centre of all jitters."""
+
+    charge: float = Field(gt=0)  # share of the shot's charge
+    delay: float  # fs from the middle of the frame
+    energy: float  # MeV from the middle of the frame
+    length: float = Field(gt=0)  # fs, full width of the current profile
+    chirp: float  # MeV across the length
+    curvature: float  # MeV at head and tail above the middle
+    wake: float  # MeV, cubic: head up, tail down
+    horns: float = Field(ge=0)  # height of the current horns at head and tail, in units of the core
+    lasing: float = Field(ge=0)  # share of the pulse energy
+
+
+class Jitter(Model):
+    """From shot to shot and bunch to bunch, besides what the EBeam quantities tell; standard deviations."""
+
+    delay: float = Field(4.0, ge=0)  # fs
+    length: float = Field(0.05, ge=0)  # share of the length
+    horns: float = Field(0.25, ge=0)  # share of the height
+    chirp: float = Field(1.2, ge=0)  # MeV
+    curvature: float = Field(0.10, ge=0)  # share of the curvature
+    wake: float = Field(0.10, ge=0)  # share of the wake
+
+
+class BeamOnScreen(Model):
+    """From the electron bunches to the screen."""
+
+    time_span: float = Field(420.0, gt=0)  # fs across the frame's columns
+    energy_span: float = Field(110.0, gt=0)  # MeV across the frame's rows
+    streak_sign: int = 1  # -1 mirrors the picture in time: the other zero crossing of the RF
+    time_resolution: float = Field(3.0, gt=0)  # fs
+    energy_resolution: float = Field(0.6, gt=0)  # MeV, optics and screen
+    slice_spread: float = Field(0.6, gt=0)  # MeV, without lasing
+    lasing_spread: float = Field(0.7, ge=0)  # MeV of extra spread for each MeV that a slice loses
+    lasing_window: float = Field(
+        0.2, gt=0, le=1
+    )  # share of the length that can lase: few slices, visible fingers
+    coherence: float = Field(7.0, gt=0)  # fs, width of a SASE spike
+    phase_to_time: float = 15.0  # fs of arrival on the screen for each degree of XTCAV phase
+    pointing_to_time: float = 150.0  # fs for each mm of LTU X
+    pointing_to_energy: float = 100.0  # MeV for each mm of LTU Y
+    counts: float = Field(6.0e6, gt=0)  # sum over the frame, counts, at 0.3 nC
+    jitter: Jitter = Jitter()
+    bunches: List[Bunch] = [
+        Bunch(
+            charge=0.52, delay=-62, energy=18, length=88, chirp=9, curvature=7, wake=4, horns=1.3, lasing=0.55
+        ),
+        Bunch(
+            charge=0.48,
+            delay=58,
+            energy=-20,
+            length=80,
+            chirp=-7,
+            curvature=8,
+            wake=5,
+            horns=1.1,
+            lasing=0.45,
+        ),
+    ]
+
+    @model_validator(mode="after")
+    def _possible(self) -> "BeamOnScreen":
+        if self.streak_sign not in (-1, 1):
+            raise ValueError(f"streak_sign: {self.streak_sign} is neither 1 nor -1")
+        if not self.bunches or not any(bunch.lasing for bunch in self.bunches):
+            raise ValueError("bunches: one at least must have a lasing share")
+        return self
+
+
+class OpalCamera(Model):
+    """The camera: Opal1000, 12 bit."""
+
+    pedestal: float = 32.0  # counts
+    pattern: float = Field(1.5, ge=0)  # counts, fixed from pixel to pixel
+    hot_pixels: int = Field(120, ge=0)
+    read_noise: float = Field(2.2, ge=0)  # counts
+    electrons_per_count: float = Field(4.0, gt=0)  # shot noise: variance = counts / this
+    background_drift: float = 0.0  # counts: a planted difference between runs. 0: they differ in lasing only
 
 
 class SimulateConfig(Model):
     """What the simulated runs are like."""
 
-    seed: int = 1
+    seed: int = Field(1, ge=0)
+    experiment_number: int = Field(815, ge=0)
+    start: int = 1_435_000_000  # Unix time of the first run; the others follow, `pause` apart
+    pause: int = Field(300, ge=0)  # s
+    rate: float = 120.0  # Hz
+    shots: Dict[str, int]  # of each run, by what it is: `dark`, or the name of its class
+    lasing: List[str] = ["lasing"]  # classes whose runs lase
+    missing: float = Field(0.03, ge=0, lt=1)  # share of shots without camera frame
+    damaged: float = Field(0.01, ge=0, lt=1)  # share of frames marked as damaged
+    daq_streams: int = Field(2, ge=1, le=80)
+    chunk_shots: int = Field(500, ge=1)  # camera frames in a file
+    clock_skew: int = 1  # s by which the camera recorder's clock is behind the DAQ's
+    beam: BeamOnScreen = BeamOnScreen()
+    camera: OpalCamera = OpalCamera()
+
+    @property
+    def fiducial_step(self) -> int:
+        """Fiducials (360 Hz pulse ids) from one shot to the next."""
+        return round(FIDUCIAL_RATE / self.rate)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SimulateConfig":
+        if (
+            self.rate <= 0
+            or abs(FIDUCIAL_RATE / self.rate - self.fiducial_step) > 1e-9
+            or self.fiducial_step % 3
+        ):
+            raise ValueError(f"rate: {self.rate:g} Hz is not 120 Hz divided by a whole number")
+        if "dark" not in self.shots:
+            raise ValueError("shots: `dark` is missing")
+        negative = [name for name, n in self.shots.items() if n < 1]
+        if negative:
+            raise ValueError(f"shots.{negative[0]}: {self.shots[negative[0]]} is not positive")
+        return self

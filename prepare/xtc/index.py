@@ -65,8 +65,8 @@ def index_run(run: int, files: Dict[FileName, Path], address: str) -> RunIndex:
     """Walk all streams and chunks of a run and join what belongs to one shot.
 
     `address` names the camera: an LCLS address, an alias of the run, or a hexadecimal phy.
-    Memory is about 2 kB a shot while joining, 250 bytes after. Raises DataError for a camera that is not in the run and,
-    with file and offset, for frames that cannot be read by anyone.
+    Memory is about 2 kB a shot while joining, 250 bytes after. Raises DataError for a camera
+    that is not in the run and, with file and offset, for frames that cannot be read by anyone.
     """
     names = sorted(files)
     paths = tuple(files[name] for name in names)
