@@ -18,8 +18,8 @@ help:  ## Show this list
 demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (3 minutes)
 	$(RUN) -m prepare simulate configs/prepare/demo.yaml --if-missing
 	test -f data/demo.h5 || $(RUN) -m prepare build configs/prepare/demo.yaml
-	test -f runs/demo/model.keras || $(RUN) -m train fit configs/train/demo.yaml --force
-	$(RUN) -m train evaluate runs/demo
+	@if test -f runs/demo/model.keras; then set -x; $(RUN) -m train evaluate runs/demo; \
+	  else set -x; $(RUN) -m train fit configs/train/demo.yaml --force; fi
 	@echo
 	@echo "Look next at: runs/demo/metrics.csv (the table), data_manifest/demo.csv (which shots),"
 	@echo "  $(RUN) -m prepare list configs/prepare/demo.yaml (the runs), README.md (your own data)."

@@ -43,11 +43,11 @@ class BeamOnScreen(Model):
     """From the electron bunches to the screen."""
 
     time_span: float = Field(420.0, gt=0)  # fs across the frame's columns
-    energy_span: float = Field(110.0, gt=0)  # MeV across the frame's rows
+    energy_span: float = Field(145.0, gt=0)  # MeV across the frame's rows
     streak_sign: int = 1  # -1 mirrors the picture in time: the other zero crossing of the RF
     time_resolution: float = Field(3.0, gt=0)  # fs
-    energy_resolution: float = Field(0.6, gt=0)  # MeV, optics and screen
-    slice_spread: float = Field(0.6, gt=0)  # MeV, without lasing
+    energy_resolution: float = Field(0.8, gt=0)  # MeV, optics and screen
+    slice_spread: float = Field(1.0, gt=0)  # MeV, without lasing
     lasing_spread: float = Field(0.7, ge=0)  # MeV of extra spread for each MeV that a slice loses
     lasing_window: float = Field(
         0.2, gt=0, le=1

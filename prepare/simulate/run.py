@@ -232,7 +232,7 @@ class _Clock:
 
     @property
     def recorder(self) -> tuple:
-        """(seconds, nanoseconds) by the recorder's clock: the fiducial is in the low 17 bits of nanoseconds."""
+        """(seconds, nanoseconds) by the recorder: the fiducial is in the low 17 bits of nanoseconds."""
         seconds, nanoseconds = self.daq
         marked = (nanoseconds & ~FIDUCIAL_MASK) | self.fiducial
         if marked >= _SECOND:
