@@ -31,9 +31,7 @@ M = TypeVar("M", bound="Model")
 class Model(pydantic.BaseModel):
     """Base of all config models: no unknown keys, no silent conversions, immutable."""
 
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True
-    )
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
 
     def canonical(self) -> str:
         """The config, defaults filled in, as JSON with sorted keys: equal configs, equal text."""
@@ -168,6 +166,8 @@ def _merge(base: Any, variant: Any) -> Any:
 def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str], path: str) -> str:
     """One line for one pydantic problem: file:line: key: value: what is wrong."""
     loc = _without_tags(tuple(problem["loc"]), data)
+    if not loc:  # a check across keys: its message begins with the key it is about
+        loc = _leading_key(problem["msg"].split(", ", 1)[-1])
     where = next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), path)
     kind, context = problem["type"], problem.get("ctx", {})
     shown = repr(problem["input"])
@@ -182,9 +182,17 @@ def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str
         return f"{where}: {_dotted(loc)}: {shown} is not a choice{hint}"
     if kind in ("value_error", "assertion_error"):
         message = problem["msg"].split(", ", 1)[-1]
-        return f"{where}: {_dotted(loc) + ': ' if loc else ''}{message}"
+        named = not problem["loc"]  # the message names the key itself
+        return f"{where}: {message if named else f'{_dotted(loc)}: {message}'}"
     message = problem["msg"]
     return f"{where}: {_dotted(loc)}: {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _leading_key(message: str) -> Loc:
+    """The key that a message like `select.train: 81 shots ...` or `network[2]: ...` begins with."""
+    match = re.match(r"([\w.]+(?:\[\d+\])?(?:\.[\w.]+)?): ", message)
+    parts = re.findall(r"[^.\[\]]+", match[1]) if match else []
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 def suggest(word: str, names: typing.Iterable[str]) -> str:

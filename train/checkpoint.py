@@ -57,7 +57,7 @@ def load(run_dir: Path) -> Checkpoint:
     if not path.exists():
         raise DataError(f"{path}: no checkpoint to resume from; start without --resume")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             n_model, n_optimizer = header["variables"]
             return Checkpoint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import zipfile
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -53,9 +54,10 @@ def score_lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
             lines.append(f"{name:<10} {sum(counts)} {label}: {what}")
         for band in s["by_pulse_energy"]:
             low, high = measure.wilson(band["found"], band["n"])
+            share = band["found"] / band["n"]
             lines.append(
-                f"{name:<10} {band['n']} {band['name']} {classes[1]} ({band['low']:.4f} to {band['high']:.4f} mJ):"
-                f" {band['found'] / band['n']:.2f} [{low:.2f}, {high:.2f}] called {classes[1]}"
+                f"{name:<10} {band['n']} {band['name']} {classes[1]} ({band['low']:.4f} to "
+                f"{band['high']:.4f} mJ): {share:.2f} [{low:.2f}, {high:.2f}] called {classes[1]}"
             )
         if s["without_pulse_energy"]:
             lines.append(
@@ -76,6 +78,8 @@ def usage_line(used: Dict[str, Any]) -> str:
 def load_model(run_dir: Path) -> keras.Model:
     """The Keras model of a finished run; raises DataError if there is none."""
     path = run_dir / "model.keras"
+    if path.exists() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: cannot be loaded, it is not a Keras model file; train again with --force")
     if not path.exists():
         raise DataError(f"{path}: no such model; finish the run with `python -m train fit CONFIG --resume`")
     try:

@@ -103,7 +103,7 @@ class _Run:
         train, step = self.data.splits["train"], self.step + 1
         rows, after = minibatch_rows(len(train), self.config.minibatch, self.config.seed, self.position)
         images, labels = train.images(rows), train.labels[rows]
-        tabled = (step - 1) % self.config.table_every == 0 or step == self.config.steps
+        tabled = (step - 1) % self.config.table_every == 0
         row: Dict[str, float] = {"step": step, "m1s": int((labels == 1).sum())}
         if tabled:  # accuracies at the weights that loss and gradient of this row are of
             row.update(self._accuracies())

@@ -1,0 +1,92 @@
+"""Fixtures: small data files with something to learn, and configs for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Callable, Dict
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from common import schema
+from train.__main__ import main
+
+SHAPE = (20, 24)
+
+
+def write_data(path: Path, sizes: Dict[str, int], shape=SHAPE, signal: float = 0.5, seed: int = 0) -> Path:
+    """A data file of noise in which a patch is brighter for label 1; odd rows have label 1."""
+    rng = np.random.default_rng(seed)
+    with schema.create(path, sizes, shape, (2 * shape[1], 2 * shape[0])) as file:
+        for split, n in sizes.items():
+            group = file[split]
+            labels = np.arange(n) % 2
+            group["labels"][...] = labels
+            group["run"][...] = 69 + labels
+            group["seconds"][...] = np.arange(n)
+            energy = np.where(labels, rng.uniform(0.005, 0.1, n), 0.0033)
+            energy[1] = np.nan  # one lasing shot without a record
+            for name in ("f_11_ENRC", "f_12_ENRC"):
+                group["gas_detector"][name][...] = energy
+            for i in range(n):
+                image = rng.random(shape, dtype=np.float32)
+                image[5:9, 6:12] += signal * labels[i]
+                group["images"][i] = image
+                group["crc32"][i] = schema.image_checksum(image)
+        train = file["train/images"][...].astype(np.float64)
+        file["statistics/mean"][...] = train.mean(axis=0)
+        file["statistics/std"][...] = train.std(axis=0)
+        attributes = {name: "{}" for name in schema.ATTRIBUTES}
+        attributes["classes"] = json.dumps(["nolasing", "lasing"])
+        schema.finish(file, attributes)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data.h5", {"train": 40, "test": 30})
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[..., str]:
+    """Write a config of a small network, with changes; gives its path."""
+
+    def write(**changes: object) -> str:
+        config = {
+            "name": "small",
+            "data": str(tmp_path / "data.h5"),
+            "runs_dir": str(tmp_path / "runs"),
+            "threads": {"intra": 1, "inter": 1},
+            "input": list(SHAPE),
+            "network": [
+                {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},
+                "relu",
+                {"average_pool": {"window": [3, 3], "strides": [2, 2]}},
+                {"output": {"stddev": 1e-4}},
+            ],
+            "learning_rate": {"start": 0.02, "decay": 0.9, "steps": 4},
+            "minibatch": 16,
+            "steps": 11,
+            **changes,
+        }
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def train() -> Callable[..., object]:
+    """Run `python -m train ARGS` in this process; the result has exit_code and output."""
+
+    def run(*args: str):
+        result = CliRunner().invoke(main, args)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception  # a traceback is never what a user should see
+        return result
+
+    return run

@@ -1,0 +1,274 @@
+"""The train commands as a user calls them: the table, the files, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from common import schema
+from tests.train.conftest import write_data
+from train.checkpoint import load
+
+
+def table(output: str) -> list:
+    """The rows of the seed's table in a command's output, as lists of words."""
+    lines = output.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.split()[:2] == ["step", "m1s"])
+    rows = []
+    for line in lines[start + 1 :]:
+        if not line.split()[0].isdigit():
+            break
+        rows.append(line.split())
+    return rows
+
+
+def refused(result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.output
+    for word in words:
+        assert word in errors[0]
+
+
+def test_fit_prints_the_seeds_table_and_writes_its_files(data, write_config, train, tmp_path):
+    result = train("fit", write_config())
+    assert result.exit_code == 0, result.output
+    header = "  step m1s  tr.acc/#1s tst.acc/#1s xentropy  loss  |grad| gr-ang  learnrate"
+    assert header in result.output.splitlines()
+    rows = table(result.output)
+    assert [row[0] for row in rows] == ["1", "6", "11"]
+    assert rows[0][6] == rows[0][7] == "0.6931"  # small weights: both classes equally likely
+    assert rows[0][9] == "0.00"
+    assert [row[10] for row in rows] == ["0.0200", "0.0180", "0.0162"]
+    run = tmp_path / "runs" / "small"
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "metrics.csv", "model.keras", "checkpoint.npz", "summary.json",
+    }  # fmt: skip
+    metrics = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [row["step"] for row in metrics] == ["1", "6", "11"]
+    assert f"{float(metrics[2]['cross_entropy']):.4f}" == rows[2][6]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["splits"]["test"]["n"] == 30
+    assert summary["splits"]["test"]["without_pulse_energy"] == 1
+    for words in (
+        "train      accuracy",
+        "test       accuracy",
+        "; Z ",
+        ", p ",
+        "CPU time",
+        "peak memory",
+        "threads",
+    ):
+        assert words in result.output
+
+
+def test_gradient_norm_and_angle_are_of_the_whole_vector(data, write_config, train, tmp_path):
+    """One full-batch step at a time, against gradients from another way: finite differences of the loss."""
+    config = write_config(minibatch="full", steps=2, table_every=1, preprocess="none")
+    train("fit", config)
+    metrics = list(csv.DictReader((tmp_path / "runs/small/metrics.csv").read_text().splitlines()))
+    gradient = load(tmp_path / "runs" / "small").gradient.astype(np.float64)
+    assert np.linalg.norm(gradient) == pytest.approx(float(metrics[1]["gradient_norm"]), rel=1e-5)
+    train("fit", write_config(minibatch="full", steps=1, table_every=1), "--force")
+    first = load(tmp_path / "runs" / "small").gradient.astype(np.float64)
+    cosine = first @ gradient / np.linalg.norm(first) / np.linalg.norm(gradient)
+    assert cosine == pytest.approx(float(metrics[1]["gradient_cosine"]), abs=1e-5)
+    model = keras.saving.load_model(tmp_path / "runs/small/model.keras", compile=False)
+    bias = model.trainable_variables[-1].numpy()
+    rate = 0.02
+    np.testing.assert_allclose(bias, -rate * first[-2:], rtol=1e-4, atol=1e-7)  # w = 0 - rate * g
+
+
+def test_one_seed_gives_the_same_table_twice(data, write_config, train, tmp_path):
+    config = write_config()
+    first = train("fit", config)
+    weights = load(tmp_path / "runs" / "small").model
+    second = train("fit", config, "--force")
+    assert table(first.output) == table(second.output)
+    for a, b in zip(weights, load(tmp_path / "runs" / "small").model):
+        assert np.array_equal(a, b)
+    other = train("fit", write_config(seed=2), "--force")
+    assert table(other.output) != table(first.output)
+
+
+@pytest.mark.parametrize("optimizer", [{"kind": "momentum"}, {"kind": "adam"}])
+@pytest.mark.parametrize("minibatch", [16, "full"])
+def test_resuming_continues_the_same_trajectory_bit_for_bit(
+    data, write_config, train, tmp_path, optimizer, minibatch
+):
+    settings = {"optimizer": optimizer, "minibatch": minibatch, "learning_rate": {"start": 0.005}}
+    whole = train("fit", write_config(**settings))
+    state = load(tmp_path / "runs" / "small")
+    shutil.rmtree(tmp_path / "runs")
+    assert train("fit", write_config(steps=4, **settings)).exit_code == 0
+    resumed = train("fit", write_config(**settings), "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert table(resumed.output) == table(whole.output)
+    again = load(tmp_path / "runs" / "small")
+    for a, b in zip(
+        [*state.model, *state.optimizer, state.gradient], [*again.model, *again.optimizer, again.gradient]
+    ):
+        assert np.array_equal(a, b)
+
+
+def test_it_learns_and_the_saved_model_needs_nothing_else(data, write_config, train, tmp_path):
+    write_data(data, {"train": 40, "test": 30}, signal=1.0)
+    settings = {"optimizer": {"kind": "adam"}, "learning_rate": {"start": 0.02}, "preprocess": "standardise"}
+    result = train("fit", write_config(steps=60, table_every=30, **settings))
+    summary = json.loads((tmp_path / "runs/small/summary.json").read_text())
+    assert summary["splits"]["test"]["accuracy"] > 0.9
+    evaluated = train("evaluate", str(tmp_path / "runs" / "small"))
+    assert evaluated.exit_code == 0, evaluated.output
+    scores = [line for line in result.output.splitlines() if line.startswith(("train ", "test "))]
+    assert scores == [line for line in evaluated.output.splitlines() if line.startswith(("train ", "test "))]
+    with schema.open_data(data) as file:
+        images, labels = file["test/images"][...][..., None], file["test/labels"][...]
+    model = keras.saving.load_model(tmp_path / "runs/small/model.keras", compile=False)
+    predicted = np.asarray(model(images)).argmax(axis=1)
+    assert (predicted == labels).mean() == summary["splits"]["test"]["accuracy"]
+
+
+def test_stop_when_stops_at_the_first_row_that_reaches_it(data, write_config, train):
+    settings = {"optimizer": {"kind": "adam"}, "learning_rate": {"start": 0.02}, "preprocess": "standardise"}
+    result = train("fit", write_config(steps=200, stop_when={"split": "train", "accuracy": 0.9}, **settings))
+    rows = table(result.output)
+    assert float(rows[-1][2]) >= 0.9 > float(rows[-2][2])
+    assert int(rows[-1][0]) < 200
+    assert "train accuracy" in result.output and "reached" in result.output
+
+
+def test_stopping_by_the_test_split_is_refused(data, write_config, train):
+    refused(
+        train("fit", write_config(stop_when={"split": "test", "accuracy": 0.9})), "stop_when.split", "'test'"
+    )
+
+
+def test_a_finished_run_is_not_overwritten_unasked(data, write_config, train, tmp_path):
+    train("fit", write_config(steps=1))
+    before = (tmp_path / "runs/small/model.keras").read_bytes()
+    refused(train("fit", write_config(steps=1)), "exists already", "--resume", "--force")
+    assert (tmp_path / "runs/small/model.keras").read_bytes() == before
+
+
+def test_resuming_with_another_network_is_refused(data, write_config, train):
+    train("fit", write_config(steps=1))
+    refused(train("fit", write_config(minibatch=8), "--resume"), "another `minibatch:`")
+
+
+def test_resuming_on_other_data_is_refused(data, write_config, train):
+    train("fit", write_config(steps=1))
+    write_data(data, {"train": 40, "test": 30}, seed=9)
+    refused(train("fit", write_config(), "--resume"), "data.h5: is not the file", "digests differ")
+
+
+def test_resuming_without_a_checkpoint(data, write_config, train):
+    refused(train("fit", write_config(), "--resume"), "no checkpoint")
+
+
+@pytest.mark.parametrize("raw", [b"", b"PK\x03\x04rubbish", None])
+def test_a_damaged_checkpoint_is_refused(data, write_config, train, tmp_path, raw):
+    train("fit", write_config(steps=1))
+    path = tmp_path / "runs/small/checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:-200] if raw is None else raw)
+    refused(train("fit", write_config(), "--resume"), "checkpoint.npz: is damaged", "--force")
+
+
+def test_a_damaged_model_is_refused(data, write_config, train, tmp_path):
+    train("fit", write_config(steps=1))
+    (tmp_path / "runs/small/model.keras").write_bytes(b"rubbish")
+    refused(train("evaluate", str(tmp_path / "runs" / "small")), "model.keras: cannot be loaded")
+
+
+def test_evaluate_without_a_run(train, tmp_path):
+    refused(train("evaluate", str(tmp_path / "none")), "no run here")
+
+
+# --- data files that are not what they should be ---------------------------------------------
+
+
+def test_missing_data(write_config, train):
+    refused(train("fit", write_config()), "data.h5: no such data file", "make prepare")
+
+
+def test_truncated_data(data, write_config, train):
+    data.write_bytes(data.read_bytes()[:-500])
+    refused(train("fit", write_config()), "data.h5", "cut short")
+
+
+def test_images_of_another_shape(data, write_config, train):
+    refused(
+        train("fit", write_config(input=[20, 20])), "images are 20 x 24, the config says 20 x 20", "[20, 24]"
+    )
+
+
+def test_a_split_that_is_not_there(tmp_path, write_config, train):
+    write_data(tmp_path / "data.h5", {"train": 10})
+    refused(train("fit", write_config()), "no split 'test'; it has train (10)")
+
+
+def test_a_newer_version(data, write_config, train):
+    with h5py.File(data, "r+") as file:
+        file.attrs["format_version"] = 99
+    refused(train("fit", write_config()), "version 99 is newer")
+
+
+def test_a_dataset_that_is_missing(data, write_config, train):
+    with h5py.File(data, "r+") as file:
+        del file["test/labels"]
+    refused(train("fit", write_config()), "test/labels is missing", "prepare verify")
+
+
+def test_a_loss_that_is_not_a_number(data, write_config, train):
+    refused(
+        train("fit", write_config(learning_rate={"start": 1e30}, steps=50)),
+        "the loss is",
+        "lower learning_rate",
+    )
+
+
+@pytest.mark.parametrize("command", ["fit", "describe", "evaluate"])
+def test_help_shows_examples(train, command):
+    assert f"python -m train {command} " in train(command, "--help").output
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(data, write_config, train, tmp_path):
+    settings = {"learning_rate": {"start": 1e-4}, "steps": 100_000, "table_every": 5}
+    config = write_config(**settings)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", "fit", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:  # wait until it trains
+        if line.split()[0] == "11":
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"python -m train fit {config} --resume" in errors
+    assert "Traceback" not in errors
+    step = load(tmp_path / "runs" / "small").step
+    assert step >= 10
+    assert not (tmp_path / "runs/small/model.keras").exists()
+    resumed = train("fit", write_config(**{**settings, "steps": step + 5}), "--resume")
+    assert resumed.exit_code == 0, resumed.output
+
+
+def test_threads_are_set_before_tensorflow_starts(data, write_config, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "train", "fit", write_config(steps=1, threads={"intra": 3, "inter": 1})],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "(3 within an operation, 1 between operations)" in process.stdout
+    assert process.stderr == ""  # no chatter of TensorFlow's

@@ -1,0 +1,53 @@
+"""Reading the data file: every image once an epoch, the same order for a seed, in memory or not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import schema
+from tests.train.conftest import SHAPE
+from train import data as reader
+from train.data import Position, minibatch_rows, open_data
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(0, 3))
+def test_every_row_comes_once_an_epoch_and_a_position_is_all_a_resume_needs(n, size, seed, epoch):
+    at, rows = Position(epoch, 0), []
+    while at.epoch == epoch:
+        assert at.batch < 60
+        again, _ = minibatch_rows(n, size, seed, Position(*at))
+        some, at = minibatch_rows(n, size, seed, at)
+        assert np.array_equal(some, again)
+        rows += some.tolist()
+    assert sorted(rows) == list(range(n))
+    assert at == Position(epoch + 1, 0)
+
+
+def test_epochs_and_seeds_have_their_own_order():
+    orders = {
+        tuple(minibatch_rows(40, 39, seed, Position(epoch, 0))[0]) for seed in (1, 2) for epoch in (0, 1)
+    }
+    assert len(orders) == 4
+
+
+def test_a_full_batch_is_all_rows_in_the_files_order():
+    rows, after = minibatch_rows(7, "full", 3, Position(4, 0))
+    assert rows.tolist() == list(range(7))
+    assert after == Position(5, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_images_are_those_of_the_file_in_memory_or_not(data, monkeypatch, share):
+    monkeypatch.setattr(reader, "MEMORY_SHARE", share)
+    with schema.open_data(data) as file:
+        expected = file["test/images"][...][..., None]
+        labels = file["test/labels"][...]
+    with open_data(data, SHAPE, ["train", "test"]) as opened:
+        split = opened.splits["test"]
+        assert np.array_equal(split.labels, labels)
+        assert np.array_equal(split.images([7, 3, 11]), expected[[7, 3, 11]])
+        assert np.array_equal(np.concatenate(list(split.batches(8))), expected)
+        assert np.array_equal(split.images(np.arange(30)), expected)

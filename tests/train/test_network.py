@@ -1,0 +1,160 @@
+"""Networks: shapes and numbers without TensorFlow, the same with it, and the seed's."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.config import load
+from train import network, optimizers
+from train.config import Layer, LearningRate, Optimizer, TrainConfig
+from train.shapes import layer_shapes
+
+SEED = "configs/train/first_scale_up.yaml"
+
+
+def test_describe_gives_the_seeds_numbers(train):
+    result = train("describe", SEED)
+    assert result.exit_code == 0
+    for expected in (
+        "(80, 284, 363, 1)",
+        "(80, 142, 182, 16)",
+        "126.19",
+        "(80, 15, 19, 16)",
+        "1.39",
+        "(4560, 2)",
+        "convnet has 13,234 unknown variables, 4,112 (31 %) in convnet layers, and 9,122 (68 %) in hidden "
+        "layers.",
+        "convnet maps 103,092 features to 2 outputs.",
+    ):
+        assert expected in result.output
+
+
+def test_describe_needs_no_tensorflow(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from train.__main__ import main\n"
+        f"main(['describe', '{SEED}'], standalone_mode=False)\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+windows = st.tuples(st.integers(1, 5), st.integers(1, 5))
+paddings = st.sampled_from(["same", "valid"])
+convolutions = st.builds(
+    lambda **settings: {"convolution": settings},
+    window=windows, strides=windows, padding=paddings, channels=st.integers(1, 3),
+    bias=st.sampled_from([None, 0.0, 0.1]),
+)  # fmt: skip
+pools = st.builds(
+    lambda kind, w, s, p: {kind: {"window": w, "strides": s, "padding": p}},
+    st.sampled_from(["average_pool", "max_pool"]), windows, windows, paddings,
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.one_of(convolutions, pools, st.just("relu")), max_size=3),
+    st.lists(st.integers(1, 4), max_size=2),
+)
+def test_the_shapes_without_tensorflow_are_keras_shapes(spatial, hidden):
+    layers = [*spatial, *({"hidden": {"units": n}} for n in hidden), {"output": {}}]
+    parsed = [Layer.model_validate(layer) for layer in layers]
+    try:
+        shapes = layer_shapes(parsed, (17, 13), 3)
+    except Exception as error:
+        assert "leaves nothing" in str(error)
+        return
+    model = network.build(parsed, (17, 13), 3, seed=1)
+    assert model.count_params() == sum(shape.variables for shape in shapes)
+    assert model.output_shape == (None, 3)
+    built = [layer for layer in model.layers if layer.name != "flatten"][1:]
+    assert [tuple(layer.output.shape[1:]) for layer in built] == [shape.output for shape in shapes]
+
+
+def test_weights_start_as_the_config_says():
+    layers = [
+        {"hidden": {"units": 400, "stddev": 0.05, "bias": 0.1}},
+        {"output": {"init": "normal", "bias": None}},
+    ]
+    model = network.build([Layer.model_validate(layer) for layer in layers], (20, 20), 2, seed=3)
+    kernel, bias, out = (v.numpy() for v in model.trainable_variables)
+    assert (bias == np.float32(0.1)).all()
+    assert np.abs(kernel).max() <= 0.1 + 1e-6  # cut off at two stddev
+    assert kernel.std() == pytest.approx(0.05, rel=0.15)
+    assert np.abs(out).max() > 0.02  # not cut off
+
+
+def test_standardise_is_in_the_model():
+    mean, std = np.full((4, 5), 2.0), np.full((4, 5), 0.5)
+    std[0, 0] = 0.0
+    model = network.build([Layer.model_validate({"output": {}})], (4, 5), 2, 1, (mean, std))
+    image = np.full((1, 4, 5, 1), 3.0, np.float32)
+    np.testing.assert_allclose(model.get_layer("standardise")(image)[0, 1:], 2.0)
+    assert np.isfinite(model(image)).all()
+
+
+@pytest.mark.parametrize(
+    "settings, reference",
+    [
+        (Optimizer(kind="momentum", momentum=0.4), lambda m, g, rate: (0.4 * m + g, rate)),
+        (Optimizer(kind="sgd"), lambda m, g, rate: (g, rate)),
+    ],
+)
+def test_the_update_is_the_seeds(settings, reference):
+    """Against plain arithmetic, with a rate that changes: there Keras' own momentum differs."""
+    w = keras.Variable(np.array([1.0, -2.0], "f4"))
+    optimizer = optimizers.build(settings, 0.1)
+    expected, m = np.array([1.0, -2.0]), np.zeros(2)
+    for rate, gradient in ((0.1, [1.0, 2.0]), (0.1, [0.5, -1.0]), (0.01, [3.0, 1.0]), (0.02, [-1.0, 0.5])):
+        optimizer.learning_rate.assign(rate)
+        optimizer.apply([tf.constant(gradient)], [w])
+        m, rate = reference(m, np.array(gradient), rate)
+        expected = expected - rate * m
+        np.testing.assert_allclose(w.numpy(), expected, rtol=1e-6)
+
+
+def test_the_seeds_learning_rates():
+    rate = LearningRate(start=0.01, decay=0.96, steps=10, staircase=True)
+    assert [round(rate.at(step), 4) for step in (1, 6, 10, 11, 20, 21, 31)] == [
+        0.01, 0.01, 0.01, 0.0096, 0.0096, 0.0092, 0.0088,
+    ]  # fmt: skip
+    smooth = LearningRate(start=0.01, decay=0.5, steps=10, staircase=False)
+    assert smooth.at(6) == pytest.approx(0.01 * 0.5**0.5)
+
+
+@pytest.mark.parametrize(
+    "network_text, message",
+    [
+        ("[relu, {outputt: {}}]", "network[1].outputt: unknown key; did you mean 'output'?"),
+        ("[relu]", "the last layer, and no other, must be `output`"),
+        (
+            "[{hidden: {units: 3}}, {max_pool: {window: [2, 2], strides: [2, 2]}}, output]",
+            "after a fully connected",
+        ),
+        ("[{convolution: {windw: [2, 2], channels: 1}}, output]", "did you mean 'window'?"),
+        ("[{convolution: {window: [0, 2], channels: 1}}, output]", "window: [0, 2] is not positive"),
+        ("[{relu: {}, output: {}}]", "a layer is one of"),
+    ],
+)
+def test_impossible_networks_are_refused(tmp_path, network_text, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"name: a\ndata: x.h5\nsteps: 1\nnetwork: {network_text}\n")
+    with pytest.raises(Exception, match="a.yaml:4") as caught:
+        load(path, TrainConfig)
+    assert message in str(caught.value)
+
+
+def test_a_network_that_leaves_nothing_is_refused(write_config, train):
+    layers = [{"max_pool": {"window": [30, 30], "strides": [1, 1], "padding": "valid"}}, "output"]
+    result = train("describe", write_config(network=layers))
+    assert result.exit_code == 2
+    assert "leaves nothing of 20 x 24" in result.output
