@@ -187,7 +187,7 @@ class _Draw:
         blocks = " in its blocks of time" if self.settings.by == "block" else ""
         return (
             f"select.{split}: {size} shots of class '{self.label}' are needed, {found} are left{blocks}; "
-            f"{'run' if len(self.runs) == 1 else 'runs'} {', '.join(map(str, self.runs))} have "
+            f"in run {', '.join(map(str, self.runs))} there are "
             f"{self.eligible} eligible shots for all splits (left out: {why})"
         )
 

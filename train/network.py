@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from train.config import Initial, Layer
+from train.convolution import Convolution
 from train.shapes import LayerShape, layer_shapes
 
 
@@ -24,7 +25,7 @@ class Standardise(keras.layers.Layer):
         return (x - self.mean) / self.std
 
 
-LAYERS = {"Standardise": Standardise}  # our own, which a saved model may hold
+LAYERS = {"Standardise": Standardise, "Convolution": Convolution}  # our own, which a saved model may hold
 
 # A pixel that hardly changes in the train split must not blow up on the one shot where it does.
 STD_FLOOR = 1e-3  # of log(1 + counts)
@@ -60,7 +61,7 @@ def build(
 def _layer(layer: Layer, shape: LayerShape, seed: int) -> keras.layers.Layer:
     settings, name = layer.settings, shape.name
     if layer.kind == "convolution":
-        return keras.layers.Conv2D(
+        return Convolution(
             settings.channels,
             settings.window,
             settings.strides,
