@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 OLDEST := .venv-oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate prepare train lint test-oldest clean
+.PHONY: help demo test simulate signal-noise prepare train lint test-oldest clean
 
 help:  ## Show this list
 	@echo "make TARGET [CONFIG=configs/...yaml] [PYTHON=python3]"
@@ -29,6 +29,9 @@ test: $(VENV)/dev.done  ## Set up; run all tests
 
 simulate: need-config $(VENV)/prepare.done  ## Write simulated runs for CONFIG=configs/prepare/...
 	$(RUN) -m prepare simulate $(CONFIG)
+
+signal-noise: need-config $(VENV)/prepare.done  ## Write the seed's signal-against-noise images for CONFIG
+	$(RUN) -m prepare signal-noise $(CONFIG)
 
 prepare: need-config $(VENV)/prepare.done  ## Select shots, if there is no manifest yet, and build data/NAME.h5
 	$(RUN) -m prepare select $(CONFIG) --if-missing

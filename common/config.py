@@ -14,7 +14,7 @@ import math
 import re
 import typing
 from pathlib import Path
-from typing import Any, Dict, List, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
 
 import pydantic
 import yaml
@@ -45,11 +45,19 @@ class Model(pydantic.BaseModel):
 def load(path: Union[str, Path], model: Type[M]) -> M:
     """Read the config at `path`, with its bases, as a `model`; raises ConfigError."""
     data, origins = _read_with_bases(Path(path), ())
+    return from_data(data, model, str(path), origins)
+
+
+def from_data(data: dict, model: Type[M], source: str, origins: Optional[Dict[Loc, str]] = None) -> M:
+    """`data`, as YAML or JSON reads it, as a `model`; raises ConfigError.
+
+    Messages say `source`, or for keys that have one their place in `origins`.
+    """
     try:
         # Through JSON, because strict models take a list for a tuple only from JSON.
         return model.model_validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
-        lines = [_explain(problem, model, data, origins, str(path)) for problem in error.errors()]
+        lines = [_explain(problem, model, data, origins or {}, source) for problem in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -61,7 +69,7 @@ def dump(config: Model) -> str:
 # --- reading -----------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses aliases."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -71,7 +79,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
@@ -104,7 +112,7 @@ def _read_one(path: Path) -> Tuple[dict, Dict[Loc, str]]:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; is this a config?")
     loader = None
     try:
-        loader = _Loader(raw)
+        loader = Loader(raw)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: is not a list of `key: value` lines")
@@ -122,7 +130,7 @@ def _read_one(path: Path) -> Tuple[dict, Dict[Loc, str]]:
             loader.dispose()
 
 
-def _construct(loader: _Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str], path: str) -> Any:
+def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str], path: str) -> Any:
     """The Python value of `node`; notes in `origins` the file and line of every key."""
     where = f"{path}:{node.start_mark.line + 1}"
     origins.setdefault(loc, where)

@@ -143,6 +143,26 @@ def build(config_path: str, force: bool) -> None:
     say(f"{config.output_path}: {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s")
 
 
+@main.command("signal-noise")
+@config_argument
+@force_option
+def signal_noise(config_path: str, force: bool) -> None:
+    """Write the seed's signal-against-noise images, at any size, to data/NAME.h5.
+
+    \b
+    python -m prepare signal-noise configs/prepare/signal_noise_40.yaml
+    """
+    from prepare.signal_noise import load_config as load
+    from prepare.signal_noise import write
+
+    config = load(config_path)
+    written = write(config, force)
+    for split, n in written.counts.items():
+        say(f"{split}: {n} images of {config.shape[0]} x {config.shape[1]}, half of them with a signal")
+    rate = written.bytes / 1e6 / written.seconds
+    say(f"{config.output_path}: {written.bytes / 1e6:.1f} MB in {written.seconds:.1f} s, {rate:.0f} MB/s")
+
+
 @main.command()
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
 @click.option(

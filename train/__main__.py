@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 import click
 
@@ -43,7 +43,7 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
     config = load_config(config_path)
     if resume and force:
         raise UserError("--resume goes on with a run, --force replaces it: give one of them")
-    with open_data(config.data, config.input, _needed(config)) as data:
+    with open_data(config.data, config.input, _needed(config), config.cache) as data:
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate, loop
 
@@ -80,6 +80,34 @@ def describe(config_path: str) -> None:
 
 
 @main.command()
+@config_argument
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try for a key; repeatable."
+)
+@click.option(
+    "--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each, seeds 1 to N."
+)
+def sweep(config_path: str, settings: Tuple[str, ...], seeds: int) -> None:
+    """Train CONFIG with every combination of the values; one table at the end.
+
+    Started again, it skips finished runs and goes on with interrupted ones. Exits with 1 if a run
+    failed; the others are not touched by it.
+
+    \b
+    python -m train sweep configs/train/scale_up.yaml --set momentum=.9,.99 --set learning_rate.start=.1,.01
+    python -m train sweep configs/train/signal_noise_100.yaml --seeds 5
+    """
+    from train.sweep import sweep as run
+
+    try:
+        failed = run(load_config(config_path), settings, seeds)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+    sys.exit(1 if failed else 0)
+
+
+@main.command()
 @click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
 @click.option(
     "--data",
@@ -101,7 +129,7 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
             f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
         )
     config = load_config(str(run_dir / "config.yaml"))
-    with open_data(data_path or config.data, config.input, ["train", "test"]) as data:
+    with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate as closing
         from train.step import Predictor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
 
@@ -13,17 +14,23 @@ from common.config import Model, load
 # file's values first, strict models do not know any more that they came from a file.
 Window = Annotated[Tuple[int, int], Strict(False)]
 Padding = Literal["same", "valid"]
+# What each does, and how it is defined for a single image: train/preprocess.py.
+Preprocess = Literal[
+    "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardise", "image_contrast"
+]
 
 
-class Initial(Model):
-    """How weights start: normal, cut off at two stddev or not; `bias: null` means no bias."""
+class Weights(Model):
+    """How weights start and are held down. Normal with `stddev`, cut off at two stddev or not."""
 
     init: Literal["truncated_normal", "normal"] = "truncated_normal"
     stddev: float = Field(0.01, ge=0)
-    bias: Optional[float] = 0.0
+    bias: Optional[float] = 0.0  # null: no bias
+    l1: float = Field(0.0, ge=0)  # times the sum of |w| of the kernel, added to the loss
+    l2: float = Field(0.0, ge=0)  # times the sum of w^2 of the kernel
 
 
-class Convolution(Initial):
+class Convolution(Weights):
     """A convolution; kernel (*window, channels in, channels)."""
 
     window: Window
@@ -40,29 +47,62 @@ class Pool(Model):
     padding: Padding = "same"
 
 
-class Hidden(Initial):
+class Hidden(Weights):
     """A fully connected layer of `units`; images are flattened before the first."""
 
     units: int = Field(gt=0)
 
 
-class Output(Initial):
+class Output(Weights):
     """The last fully connected layer: as many outputs (logits) as the data have classes."""
+
+
+class BatchNormalisation(Model):
+    """Per channel over the minibatch; at prediction by the moving averages (Ioffe, Szegedy 2015)."""
+
+    momentum: float = Field(0.99, ge=0, lt=1)
+    epsilon: float = Field(1e-3, gt=0)
+
+
+class LocalResponseNormalisation(Model):
+    """x / (bias + alpha * sum of x^2 over 2 radius + 1 channels)^beta (Krizhevsky et al. 2012)."""
+
+    radius: int = Field(5, ge=0)
+    bias: float = Field(1.0, gt=0)
+    alpha: float = Field(1.0, ge=0)
+    beta: float = Field(0.5, ge=0)
+
+
+class Dropout(Model):
+    """At training this share of values is set to 0, the others are scaled up."""
+
+    rate: float = Field(gt=0, lt=1)
 
 
 class Empty(Model):
     """A layer without settings."""
 
 
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "softplus", "tanh", "sigmoid")
+
+
 class Layer(Model):
     """One layer: exactly one of these keys. A layer without settings is its bare name, `- relu`."""
 
     convolution: Optional[Convolution] = None
-    relu: Optional[Empty] = None
-    average_pool: Optional[Pool] = None
     max_pool: Optional[Pool] = None
+    average_pool: Optional[Pool] = None
     hidden: Optional[Hidden] = None
     output: Optional[Output] = None
+    batch_normalisation: Optional[BatchNormalisation] = None
+    local_response_normalisation: Optional[LocalResponseNormalisation] = None
+    dropout: Optional[Dropout] = None
+    relu: Optional[Empty] = None
+    leaky_relu: Optional[Empty] = None
+    elu: Optional[Empty] = None
+    softplus: Optional[Empty] = None
+    tanh: Optional[Empty] = None
+    sigmoid: Optional[Empty] = None
 
     @property
     def kind(self) -> str:
@@ -101,27 +141,61 @@ class Layer(Model):
 
 
 class Optimizer(Model):
-    """momentum: m = momentum * m + g; w = w - rate * m, as the seed's TensorFlow did it."""
+    """momentum: m = momentum * m + g; w = w - rate * m, as the seed's TensorFlow did it.
 
-    kind: Literal["momentum", "sgd", "adam"] = "momentum"
-    momentum: float = Field(0.4, ge=0, lt=1)  # of kind momentum only
-    beta_1: float = Field(0.9, ge=0, lt=1)  # of kind adam only
+    With nesterov, w = w - rate * (g + momentum * m). adam: Kingma, Ba 2015; adamw: with the
+    weight decay apart from the gradient, Loshchilov, Hutter 2019.
+    """
+
+    kind: Literal["momentum", "sgd", "adam", "adamw"] = "momentum"
+    momentum: float = Field(0.4, ge=0, lt=1)  # of kind momentum
+    nesterov: bool = False
+    beta_1: float = Field(0.9, ge=0, lt=1)  # of kinds adam, adamw
     beta_2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-7, gt=0)
+    weight_decay: float = Field(0.004, ge=0)  # of kind adamw
+    clip_norm: Optional[float] = Field(None, gt=0)  # longest gradient that is applied; longer ones are scaled
 
 
 class LearningRate(Model):
-    """start * decay^((step - 1) / steps); the exponent rounded down if `staircase`."""
+    """The rate at step t, which counts from 1; never under `minimum`.
 
+    exponential: start * decay^((t - 1) / steps), the exponent rounded down if `staircase` (with a
+    minimum, the ancestors' drop schedule). cosine: from start to minimum over `steps`, then minimum.
+    """
+
+    kind: Literal["exponential", "cosine", "constant"] = "exponential"
     start: float = Field(0.01, gt=0)
     decay: float = Field(1.0, gt=0, le=1)
     steps: int = Field(10, gt=0)
     staircase: bool = True
+    minimum: float = Field(0.0, ge=0)
 
     def at(self, step: int) -> float:
-        """The rate of the update at `step`, which counts from 1."""
-        exponent = (step - 1) / self.steps
-        return self.start * self.decay ** (exponent // 1 if self.staircase else exponent)
+        """The rate of the update at `step`."""
+        done = (step - 1) / self.steps
+        if self.kind == "constant":
+            return self.start
+        if self.kind == "cosine":
+            share = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+            return self.minimum + (self.start - self.minimum) * share
+        return max(self.start * self.decay ** (done // 1 if self.staircase else done), self.minimum)
+
+
+class Regularise(Model):
+    """L1 and L2 for a list of layers, by their names in `describe`, besides what layers say themselves."""
+
+    layers: List[str] = Field(min_length=1)
+    l1: float = Field(0.0, ge=0)
+    l2: float = Field(0.0, ge=0)
+
+
+class Watch(Model):
+    """When training looks sick. A split counts as one-sided where a class gets `share` of it or more."""
+
+    share: float = Field(0.97, gt=0.5, le=1)
+    evaluations: int = Field(3, ge=1)  # how many rows of the table running
+    stop: bool = False
 
 
 class StopWhen(Model):
@@ -147,14 +221,19 @@ class TrainConfig(Model):
     seed: int = Field(1, ge=0, lt=2**31)
     threads: Threads = Threads()
     input: Window = (284, 363)  # rows and columns of the stored images
-    preprocess: Literal["none", "standardise"] = "none"
+    preprocess: List[Preprocess] = []  # in this order
     network: List[Layer] = Field(min_length=1)
+    regularise: Optional[Regularise] = None
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate = LearningRate()
     minibatch: Union[int, Literal["full"]] = "full"
+    # Images whose gradient is computed at once; the gradients are averaged: same result, less memory.
+    microbatch: Optional[int] = Field(None, gt=0)
+    cache: Literal["auto", "memory", "stream"] = "auto"  # auto: in memory, if half of what is free is enough
     steps: int = Field(gt=0)
     table_every: int = Field(5, gt=0)
     stop_when: Optional[StopWhen] = None
+    watch: Watch = Watch()
 
     @property
     def run_dir(self) -> Path:
@@ -167,6 +246,10 @@ class TrainConfig(Model):
         kinds = [layer.kind for layer in self.network]
         if kinds.count("output") != 1 or kinds[-1] != "output":
             raise ValueError("network: the last layer, and no other, must be `output`")
+        if self.microbatch is not None and "batch_normalisation" in kinds:
+            raise ValueError(
+                "microbatch: not with batch_normalisation, whose averages are over the whole minibatch"
+            )
         flat = kinds.index("hidden") if "hidden" in kinds else len(kinds) - 1
         for n, kind in enumerate(kinds):
             if n > flat and kind in ("convolution", "average_pool", "max_pool"):

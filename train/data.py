@@ -66,13 +66,11 @@ class Split:
 
 
 class Data(NamedTuple):
-    """An open data file: its splits, the names of its classes, the train split's statistics."""
+    """An open data file: its splits, the names of its classes, the digest of its content."""
 
     path: Path
     splits: Dict[str, Split]
     classes: List[str]
-    mean: np.ndarray
-    std: np.ndarray
     digest: str
 
 
@@ -84,8 +82,14 @@ class Position(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_data(path: Union[str, Path], image: Tuple[int, int], needed: Sequence[str]) -> Iterator[Data]:
-    """Open the data file at `path`; raises DataError if it does not hold `needed` splits of such images."""
+def open_data(
+    path: Union[str, Path], image: Tuple[int, int], needed: Sequence[str], cache: str = "auto"
+) -> Iterator[Data]:
+    """Open the data file at `path`; raises DataError if it does not hold `needed` splits of such images.
+
+    cache: whether images are kept in `memory`, read again each time (`stream`), or kept if they
+    fit (`auto`).
+    """
     with schema.open_data(path, needed) as file:
         problems = schema.structure_problems(file)
         if problems:
@@ -98,13 +102,11 @@ def open_data(path: Union[str, Path], image: Tuple[int, int], needed: Sequence[s
             )
         names = schema.present(file)
         size = sum(int(np.prod(file[name]["images"].shape)) * 4 for name in names)
-        in_memory = size <= MEMORY_SHARE * available_memory()
+        in_memory = cache == "memory" or (cache == "auto" and size <= MEMORY_SHARE * available_memory())
         yield Data(
             path=Path(path),
             splits={name: Split(file[name], in_memory) for name in names},
             classes=schema.classes(file),
-            mean=file["statistics/mean"][...],
-            std=file["statistics/std"][...],
             digest=str(file.attrs["content_digest"]),
         )
 

@@ -59,7 +59,7 @@ def score_lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
                 f"{name:<10} {band['n']} {band['name']} {classes[1]} ({band['low']:.4f} to "
                 f"{band['high']:.4f} mJ): {share:.2f} [{low:.2f}, {high:.2f}] called {classes[1]}"
             )
-        if s["without_pulse_energy"]:
+        if s["by_pulse_energy"] and s["without_pulse_energy"]:
             lines.append(
                 f"{name:<10} {s['without_pulse_energy']} {classes[1]} shots have no gas-detector record"
             )

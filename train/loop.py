@@ -9,21 +9,23 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
+import keras
 import numpy as np
 
 from common import atomic
 from common.config import dump
 from common.errors import DataError, OutputExists
-from common.progress import bar, say
-from train import checkpoint, measure, network, optimizers
+from common.progress import bar, say, warn
+from train import checkpoint, measure, network, optimizers, preprocess
 from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.data import Data, Position, minibatch_rows
 from train.runtime import Runtime
 from train.step import Stepper
+from train.watch import Watcher
 
 # Of a run: what may differ between a run and its resumption.
-_MAY_CHANGE = {"steps", "stop_when", "runs_dir", "threads"}
+_MAY_CHANGE = {"steps", "stop_when", "runs_dir", "threads", "cache"}
 
 HEADER = "  step m1s  tr.acc/#1s tst.acc/#1s xentropy  loss  |grad| gr-ang  learnrate"
 
@@ -53,13 +55,21 @@ def fit(
             raise OutputExists(f"{run_dir}: exists already; --resume goes on with it, --force replaces it")
         _clear(run_dir)
         state = None
-    statistics = (data.mean, data.std) if config.preprocess == "standardise" else None
-    model = network.build(config.network, config.input, len(data.classes), config.seed, statistics)
-    stepper = Stepper(model, optimizers.build(config.optimizer, config.learning_rate.start))
+    model = build_model(config, data)
+    optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
+    stepper = Stepper(model, optimizer, config.microbatch, config.optimizer.clip_norm)
     if state is not None:
         stepper.restore(state.model, state.optimizer, state.gradient)
     atomic.write_text(run_dir / "config.yaml", dump(config))
     return _Run(config, data, stepper, state).go()
+
+
+def build_model(config: TrainConfig, data: Data) -> keras.Model:
+    """The config's model for these data, its preprocessing adapted to the train split."""
+    before = preprocess.build(config.preprocess, config.input, lambda: data.splits["train"].batches(32))
+    return network.build(
+        config.network, config.input, len(data.classes), config.seed, before, config.regularise
+    )
 
 
 class _Run:
@@ -73,6 +83,10 @@ class _Run:
         self.position = state.position if state else Position(0, 0)
         self.rows: List[Dict[str, float]] = list(state.rows) if state else []
         self.cpu_before = state.cpu_seconds if state else 0.0
+        sizes = {name: len(split) for name, split in data.splits.items()}
+        self.watcher = Watcher(config.watch, data.classes, sizes)
+        for row in self.rows:
+            self.watcher.look(row)
         self.in_steps = 0.0
         self.done = 0
 
@@ -112,12 +126,19 @@ class _Run:
         result = self.stepper.step(images, labels, rate)
         self.in_steps += time.perf_counter() - start
         self.done += 1
-        if not np.isfinite(result.loss):
-            raise DataError(f"step {step}: the loss is {result.loss}: lower learning_rate.start ({rate:g})")
+        if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
+            raise DataError(
+                f"step {step}: the loss is {result.loss}, |grad| {result.gradient_norm}: lower "
+                f"learning_rate.start ({rate:g} at this step) or the momentum, or give optimizer.clip_norm"
+            )
         self.step, self.position = step, after
         if tabled:
-            self.rows.append({**row, **result._asdict(), "learning_rate": rate})
-            say(line(self.rows[-1]))
+            row.update(result._asdict(), learning_rate=rate)
+            self.rows.append(row)
+            findings = self.watcher.look(row)
+            say(line(row))
+            for finding in findings:
+                warn(finding)
             self._save()
 
     def _accuracies(self) -> Dict[str, float]:
@@ -132,6 +153,8 @@ class _Run:
         """Why training ends here, or ''."""
         if self.step >= self.config.steps:
             return f"all {self.config.steps} steps done"
+        if self.watcher.should_stop:
+            return f"the network is one-sided at step {self.step} (watch.stop)"
         rule = self.config.stop_when
         if rule is not None and self.rows and self.rows[-1]["step"] == self.step:
             accuracy = self.rows[-1].get(f"{rule.split}_accuracy", 0.0)
@@ -177,6 +200,7 @@ def write_summary(config: TrainConfig, data: Data, result: Result, closing: Dict
         "data_digest": data.digest,
         "classes": data.classes,
         "step": result.step,
+        "watch": sorted({word for row in result.rows for word in str(row["watch"]).split()}),
         "stopped": result.stopped,
         "step_seconds": result.step_seconds,
         **closing,

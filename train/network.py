@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import keras
-import numpy as np
+import tensorflow as tf
 
-from train.config import Initial, Layer
+from common.errors import ConfigError
+from train import preprocess
+from train.config import ACTIVATIONS, Layer, Regularise, Weights
 from train.convolution import Convolution
 from train.shapes import LayerShape, layer_shapes
 
 
 @keras.saving.register_keras_serializable("xtcav_lasing")
-class Standardise(keras.layers.Layer):
-    """(x - mean) / std per pixel, with the train split's mean and std kept in the saved model."""
+class LocalResponseNormalisation(keras.layers.Layer):
+    """x / (bias + alpha * sum of x^2 over 2 radius + 1 channels)^beta."""
 
-    def build(self, input_shape: Tuple[Optional[int], ...]) -> None:
-        shape = tuple(input_shape[1:])
-        self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="mean")
-        self.std = self.add_weight(shape=shape, initializer="ones", trainable=False, name="std")
+    def __init__(self, radius: int, bias: float, alpha: float, beta: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.radius, self.bias, self.alpha, self.beta = radius, bias, alpha, beta
 
     def call(self, x):
-        return (x - self.mean) / self.std
+        return tf.nn.local_response_normalization(x, self.radius, self.bias, self.alpha, self.beta)
+
+    def get_config(self) -> Dict[str, Any]:
+        own = {"radius": self.radius, "bias": self.bias, "alpha": self.alpha, "beta": self.beta}
+        return {**super().get_config(), **own}
 
 
-LAYERS = {"Standardise": Standardise, "Convolution": Convolution}  # our own, which a saved model may hold
-
-# A pixel that hardly changes in the train split must not blow up on the one shot where it does.
-STD_FLOOR = 1e-3  # of log(1 + counts)
+# Our own layers, which a saved model may hold.
+LAYERS = {
+    "Convolution": Convolution,
+    "LocalResponseNormalisation": LocalResponseNormalisation,
+    **preprocess.LAYERS,
+}
 
 
 def build(
@@ -36,55 +43,76 @@ def build(
     image: Tuple[int, int],
     classes: int,
     seed: int,
-    statistics: Optional[Tuple[np.ndarray, np.ndarray]] = None,
+    before: Optional[keras.Model] = None,
+    regularise: Optional[Regularise] = None,
 ) -> keras.Model:
     """The model: images (n, rows, columns, 1) float32 -> logits (n, classes).
 
-    `statistics`: the train split's per-pixel mean and std, (rows, columns) each, if the images
-    are to be standardised. Weights are drawn from `seed`, each layer from a seed of its own.
+    It has two parts, `preprocess` (which is `before`) and `convnet`, so that the first can be done
+    to a whole minibatch and the second to parts of it. Weights are drawn from `seed`, each layer
+    from a seed of its own. Raises ConfigError for a name in `regularise.layers` that is no layer.
     """
-    inputs = keras.Input((*image, 1), name="image")
-    x = inputs
-    if statistics is not None:
-        standardise = Standardise(name="standardise")
-        x = standardise(x)
-        mean, std = (array.astype(np.float32)[..., None] for array in statistics)
-        standardise.set_weights([mean, np.maximum(std, STD_FLOOR)])
-    flat = False
-    for n, (layer, shape) in enumerate(zip(network, layer_shapes(network, image, classes))):
-        if layer.kind in ("hidden", "output") and not flat:
+    shapes = layer_shapes(network, image, classes)
+    _check_names(regularise, shapes)
+    inputs = keras.Input((*image, 1), name="pixels")
+    x, flat = inputs, False
+    for n, (layer, shape) in enumerate(zip(network, shapes)):
+        if not (shape.in_convnet or flat):
             x, flat = keras.layers.Flatten(name="flatten")(x), True
-        x = _layer(layer, shape, seed + n)(x)
-    return keras.Model(inputs, x, name="convnet")
+        x = _layer(layer, shape, seed + n, regularise)(x)
+    convnet = keras.Model(inputs, x, name="convnet")
+    if before is None:
+        before = preprocess.build([], image, lambda: iter(()))
+    images = keras.Input((*image, 1), name="image")
+    return keras.Model(images, convnet(before(images)), name="model")
 
 
-def _layer(layer: Layer, shape: LayerShape, seed: int) -> keras.layers.Layer:
-    settings, name = layer.settings, shape.name
-    if layer.kind == "convolution":
+def _layer(
+    layer: Layer, shape: LayerShape, seed: int, regularise: Optional[Regularise]
+) -> keras.layers.Layer:
+    kind, settings, name = layer.kind, layer.settings, shape.name
+    if kind == "convolution":
+        weights = _weights(settings, name, seed, regularise)
         return Convolution(
-            settings.channels,
-            settings.window,
-            settings.strides,
-            settings.padding,
-            name=name,
-            **_start(settings, seed),
+            settings.channels, settings.window, settings.strides, settings.padding, name=name, **weights
         )
-    if layer.kind in ("hidden", "output"):
-        return keras.layers.Dense(shape.output[0], name=name, **_start(settings, seed))
-    if layer.kind == "relu":
-        return keras.layers.ReLU()
-    pool = keras.layers.AveragePooling2D if layer.kind == "average_pool" else keras.layers.MaxPooling2D
-    return pool(settings.window, settings.strides, settings.padding)
+    if kind in ("hidden", "output"):
+        return keras.layers.Dense(shape.output[0], name=name, **_weights(settings, name, seed, regularise))
+    if kind in ACTIVATIONS:
+        return keras.layers.Activation(kind, name=name)
+    if kind == "batch_normalisation":
+        return keras.layers.BatchNormalization(
+            momentum=settings.momentum, epsilon=settings.epsilon, name=name
+        )
+    if kind == "local_response_normalisation":
+        return LocalResponseNormalisation(**settings.model_dump(), name=name)
+    if kind == "dropout":
+        return keras.layers.Dropout(settings.rate, seed=seed, name=name)
+    pool = keras.layers.AveragePooling2D if kind == "average_pool" else keras.layers.MaxPooling2D
+    return pool(settings.window, settings.strides, settings.padding, name=name)
 
 
-def _start(settings: Initial, seed: int) -> dict:
-    """Keras' arguments for how the weights of a layer start."""
+def _weights(settings: Weights, name: str, seed: int, regularise: Optional[Regularise]) -> Dict[str, Any]:
+    """Keras' arguments for how the weights of a layer start and what is added to the loss for them."""
     kind = {
         "truncated_normal": keras.initializers.TruncatedNormal,
         "normal": keras.initializers.RandomNormal,
     }[settings.init]
+    listed = regularise is not None and name in regularise.layers
+    l1 = settings.l1 + (regularise.l1 if listed else 0.0)
+    l2 = settings.l2 + (regularise.l2 if listed else 0.0)
     return {
         "kernel_initializer": kind(stddev=settings.stddev, seed=seed),
+        "kernel_regularizer": keras.regularizers.L1L2(l1, l2) if l1 or l2 else None,
         "use_bias": settings.bias is not None,
         "bias_initializer": keras.initializers.Constant(settings.bias or 0.0),
     }
+
+
+def _check_names(regularise: Optional[Regularise], shapes: Sequence[LayerShape]) -> None:
+    with_weights = [shape.name for shape in shapes if shape.kind in ("convolution", "hidden", "output")]
+    for name in regularise.layers if regularise else ():
+        if name not in with_weights:
+            raise ConfigError(
+                f"regularise.layers: '{name}' is no layer with weights; there are {', '.join(with_weights)}"
+            )

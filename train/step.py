@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ from train.data import Split
 
 # Images a forward pass takes at once: 64 of the seed's maps are 100 MB.
 PREDICT_BATCH = 64
+PREDICT_BYTES = 64e6  # and at most this much of images
 
 
 class StepResult(NamedTuple):
@@ -32,32 +33,59 @@ class Predictor:
         self._logits = tf.function(
             lambda images: model(images, training=False), input_signature=[self._image]
         )
+        pixels = int(np.prod(model.input_shape[1:]))
+        self._batch = max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * pixels))))
 
     def predict(self, split: Split) -> np.ndarray:
         """Logits of all shots of `split`, (n, classes) float32."""
-        return np.concatenate([self._logits(batch).numpy() for batch in split.batches(PREDICT_BATCH)])
+        return np.concatenate([self._logits(batch).numpy() for batch in split.batches(self._batch)])
 
 
 class Stepper(Predictor):
     """Holds model, optimizer and the last gradient; `step` does one update.
 
     loss = mean softmax cross entropy over the minibatch + the model's regularisation. The
-    gradient's norm and angle are those of the whole gradient, all variables as one vector.
+    gradient's norm and angle are those of the whole gradient, all variables as one vector, as it
+    is before clipping. With `microbatch` the gradient is the weighted mean of the gradients of
+    parts of the minibatch: the same number, in less memory. The preprocessing sees the whole
+    minibatch all the same.
     """
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        microbatch: Optional[int] = None,
+        clip_norm: Optional[float] = None,
+    ) -> None:
         super().__init__(model)
-        self.optimizer = optimizer
+        self.optimizer, self.microbatch, self.clip_norm = optimizer, microbatch, clip_norm
+        self._before, self._convnet = model.get_layer("preprocess"), model.get_layer("convnet")
         optimizer.build(model.trainable_variables)
         self.gradient = tf.Variable(tf.zeros(sum(int(np.prod(v.shape)) for v in model.trainable_variables)))
-        # XLA (jit_compile) makes this step 4 times slower on a CPU.
+        # XLA (jit_compile) makes a step 4 times slower on a CPU.
+        self._prepare = tf.function(lambda x: self._before(x, training=True), input_signature=[self._image])
         labels = tf.TensorSpec((None,), tf.int64)
-        self._step = tf.function(self._step_graph, input_signature=[self._image, labels])
+        self._gradient_of = tf.function(self._gradient_graph, input_signature=[self._image, labels])
+        self._apply = tf.function(self._apply_graph)
 
     def step(self, images: np.ndarray, labels: np.ndarray, rate: float) -> StepResult:
         """One update at learning rate `rate`. images: (n, rows, columns, 1) float32; labels: (n,) int64."""
         self.optimizer.learning_rate.assign(rate)
-        return StepResult(*(float(value) for value in self._step(images, labels)))
+        x, n = self._prepare(images), len(labels)
+        size = self.microbatch or n
+        flat, cross_entropy, loss = self._gradient_of(x[:size], labels[:size])
+        if size < n:
+            weight = size / n
+            flat, cross_entropy, loss = flat * weight, cross_entropy * weight, loss * weight
+            for start in range(size, n, size):
+                part = self._gradient_of(x[start : start + size], labels[start : start + size])
+                weight = min(size, n - start) / n
+                flat, cross_entropy, loss = (
+                    total + weight * value for total, value in zip((flat, cross_entropy, loss), part)
+                )
+        norm, cosine = self._apply(flat)
+        return StepResult(float(cross_entropy), float(loss), float(norm), float(cosine))
 
     def state(self) -> tuple:
         """(model variables, optimizer variables, last gradient) as lists of arrays and an array."""
@@ -75,19 +103,25 @@ class Stepper(Predictor):
             variable.assign(value)
         self.gradient.assign(gradient)
 
-    def _step_graph(self, images, labels):
+    def _gradient_graph(self, x, labels):
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            logits = self._convnet(x, training=True)
             cross_entropy = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
             )
-            loss = cross_entropy + sum(self.model.losses)
-        variables = [v.value for v in self.model.trainable_variables]
-        gradients = tape.gradient(loss, variables)
-        flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
+            loss = cross_entropy + sum(self._convnet.losses)
+        gradients = tape.gradient(loss, [v.value for v in self.model.trainable_variables])
+        return tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0), cross_entropy, loss
+
+    def _apply_graph(self, flat):
         norm = tf.norm(flat)
         cosine = tf.math.divide_no_nan(tf.tensordot(flat, self.gradient, 1), norm * tf.norm(self.gradient))
         with tf.control_dependencies([cosine]):
             self.gradient.assign(flat)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return cross_entropy, loss, norm, cosine
+        if self.clip_norm is not None:
+            flat = flat * tf.minimum(1.0, self.clip_norm / norm)
+        variables = self.model.trainable_variables
+        parts = tf.split(flat, [int(np.prod(v.shape)) for v in variables])
+        gradients = [tf.reshape(part, v.shape) for part, v in zip(parts, variables)]
+        self.optimizer.apply(gradients, variables)
+        return norm, cosine

@@ -73,7 +73,7 @@ def test_fit_prints_the_seeds_table_and_writes_its_files(data, write_config, tra
 
 def test_gradient_norm_and_angle_are_of_the_whole_vector(data, write_config, train, tmp_path):
     """One full-batch step at a time, against gradients from another way: finite differences of the loss."""
-    config = write_config(minibatch="full", steps=2, table_every=1, preprocess="none")
+    config = write_config(minibatch="full", steps=2, table_every=1)
     train("fit", config)
     metrics = list(csv.DictReader((tmp_path / "runs/small/metrics.csv").read_text().splitlines()))
     gradient = load(tmp_path / "runs" / "small").gradient.astype(np.float64)
@@ -122,7 +122,11 @@ def test_resuming_continues_the_same_trajectory_bit_for_bit(
 
 def test_it_learns_and_the_saved_model_needs_nothing_else(data, write_config, train, tmp_path):
     write_data(data, {"train": 40, "test": 30}, signal=1.0)
-    settings = {"optimizer": {"kind": "adam"}, "learning_rate": {"start": 0.02}, "preprocess": "standardise"}
+    settings = {
+        "optimizer": {"kind": "adam"},
+        "learning_rate": {"start": 0.02},
+        "preprocess": ["standardise"],
+    }
     result = train("fit", write_config(steps=60, table_every=30, **settings))
     summary = json.loads((tmp_path / "runs/small/summary.json").read_text())
     assert summary["splits"]["test"]["accuracy"] > 0.9
@@ -138,7 +142,11 @@ def test_it_learns_and_the_saved_model_needs_nothing_else(data, write_config, tr
 
 
 def test_stop_when_stops_at_the_first_row_that_reaches_it(data, write_config, train):
-    settings = {"optimizer": {"kind": "adam"}, "learning_rate": {"start": 0.02}, "preprocess": "standardise"}
+    settings = {
+        "optimizer": {"kind": "adam"},
+        "learning_rate": {"start": 0.02},
+        "preprocess": ["standardise"],
+    }
     result = train("fit", write_config(steps=200, stop_when={"split": "train", "accuracy": 0.9}, **settings))
     rows = table(result.output)
     assert float(rows[-1][2]) >= 0.9 > float(rows[-2][2])
