@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import itertools
 import json
 import platform
 import time
@@ -22,7 +23,7 @@ from prepare.config import PrepareConfig
 from prepare.dark import Dark, average
 from prepare.select import eligible, number
 from prepare.shots import REASONS, USABLE
-from prepare.sources import Source, read_frame
+from prepare.sources import Source, take_all
 
 
 class Place(NamedTuple):
@@ -126,8 +127,11 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
     chosen = sorted(sorted(chosen)[: config.dark.max_frames], key=lambda c: c[1:])
 
     def frames():
-        for _, run, i in bar(chosen, "dark", "frame"):
-            yield read_frame(source, config, run, i)
+        with bar(None, "dark", "frame", len(chosen)) as progress:
+            for run in dict.fromkeys(run for _, run, _ in chosen):
+                for frame in take_all(source, config, run, [i for _, of, i in chosen if of == run]):
+                    yield frame
+                    progress.update(1)
 
     return average(frames, config.dark.reject_frames, config.dark.reject_pixels)
 
@@ -162,11 +166,16 @@ def _write_images(
     file: h5py.File, source: Source, config: PrepareConfig, places: Sequence[Place], dark: Dark
 ) -> None:
     to_image = processor(config, dark.mean)
-    for place in bar(sorted(places), "images", "image"):  # in the order of the run: forward through the files
-        stored = to_image(read_frame(source, config, place.run, place.index))
-        group = file[place.split]
-        group["images"][place.row] = stored
-        group["crc32"][place.row] = schema.image_checksum(stored)
+    with bar(None, "images", "image", len(places)) as progress:
+        for run, of_run in itertools.groupby(sorted(places), key=lambda place: place.run):
+            of_run = list(of_run)  # in the order of the run: forward through the files
+            frames = take_all(source, config, run, [place.index for place in of_run])
+            for place, frame in zip(of_run, frames):
+                stored = to_image(frame)
+                group = file[place.split]
+                group["images"][place.row] = stored
+                group["crc32"][place.row] = schema.image_checksum(stored)
+                progress.update(1)
 
 
 def _write_statistics(file: h5py.File) -> None:

@@ -64,7 +64,7 @@ def _one(source: Source, run: int, what: str, frames: int) -> RunSummary:
         if len(usable)
         else usable
     )
-    read = [source.frame(run, int(i)) for i in looked_at]
+    read = [t.frame for t in source.frames(run, looked_at.tolist()) if t.frame is not None]
     return RunSummary(
         run=run,
         what=what,

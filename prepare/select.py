@@ -20,7 +20,7 @@ from common.manifest import SPLITS, Row
 from common.shots import ID_FIELDS, ShotId, shot_id
 from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
-from prepare.sources import Source, read_frame
+from prepare.sources import Source, take_all
 
 # Draw order of the splits: who is served first, and where in [0, 1) it starts and which way it goes.
 _ORDER = ("test", "validation", "train")
@@ -233,4 +233,4 @@ def _in_order(rows: Sequence[Row], seed: int) -> List[Row]:
 def level_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Level:
     """The function that `select` asks for a frame's mean level above the dark, in counts."""
     pedestal = float(dark_mean.mean())
-    return lambda run, index: float(read_frame(source, config, run, index).mean()) - pedestal
+    return lambda run, index: float(next(take_all(source, config, run, [index])).mean()) - pedestal

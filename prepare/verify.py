@@ -17,7 +17,7 @@ from common.shots import ID_FIELDS, ShotId
 from prepare.build import locate, processor
 from prepare.config import PrepareConfig
 from prepare.select import number
-from prepare.sources import open_source, read_frame
+from prepare.sources import open_source, take_all
 
 
 class Report(NamedTuple):
@@ -134,7 +134,8 @@ def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sampl
         to_image = processor(config, file["dark/mean"][...])
         for row, place in zip(chosen, locate(source, config, chosen)):
             stored = file[row.split]["images"][numbers[row.shot]]
-            if not np.array_equal(to_image(read_frame(source, config, place.run, place.index)), stored):
+            (frame,) = take_all(source, config, place.run, [place.index])
+            if not np.array_equal(to_image(frame), stored):
                 where = f"{row.split}/images[{numbers[row.shot]}]"
                 report.problems.append(f"{path}: {where} ({row.shot}) differs from the camera's frame")
         report.notes.append(f"{len(chosen)} images computed again from {config.source.dir}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 
 from common.errors import DataError
 from common.progress import warn
 from prepare.shots import REASONS, USABLE
+from prepare.sources import Taken
 from prepare.xtc.format import FileName, parse_file_name, pixel_dtype
 from prepare.xtc.index import RunIndex, index_run
 from prepare.xtc.reader import XtcFile
@@ -49,6 +50,15 @@ class XtcSource:
         file = self._file(index_of_run.files[where["file"]])
         data = file.read(int(where["offset"]), rows * columns * dtype.itemsize)
         return np.frombuffer(data, dtype).reshape(rows, columns)
+
+    def frames(self, run: int, indices: Sequence[int]) -> Iterator[Taken]:
+        """What there is for each of `indices`."""
+        status = self.shots(run)["status"]
+        for index in indices:
+            usable = status[index] == USABLE
+            yield Taken(
+                index, self.frame(run, index) if usable else None, REASONS.get(int(status[index]), "")
+            )
 
     def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
         """Name and size of the files of `run`."""

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from prepare.__main__ import main
 from prepare.shots import SHOT_DTYPE
+from prepare.sources import Taken
 
 XTC1 = Path(__file__).parents[1] / "data" / "xtc1"
 
@@ -73,8 +74,8 @@ class ArraySource:
     def shots(self, run: int) -> np.ndarray:
         return self._shots[run]
 
-    def frame(self, run: int, index: int) -> np.ndarray:
-        return self._frame(run, index)
+    def frames(self, run: int, indices):
+        return (Taken(index, self._frame(run, index)) for index in indices)
 
     def files(self, run: int):
         return ((f"run {run}", 0),)
