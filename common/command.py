@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from common import interrupt
 from common.errors import UserError
 
 config_argument = click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
@@ -14,11 +15,18 @@ force_option = click.option("--force", is_flag=True, help="Replace the output if
 
 
 class CommandGroup(click.Group):
-    """A click group whose commands print a user's mistake as one line and exit with code 2."""
+    """A click group whose commands print a user's mistake as one line and exit with code 2.
+
+    SIGTERM and Ctrl-C end in one line, too, and exit codes 143 and 130.
+    """
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with interrupt.handled():
+                return super().invoke(ctx)
+        except interrupt.Interrupted as stop:
+            click.echo(str(stop), err=True)
+            sys.exit(stop.exit_code)
         except UserError as error:
             _fail(str(error))
         except BrokenPipeError:

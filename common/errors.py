@@ -21,3 +21,7 @@ class DataError(UserError):
 
 class OutputExists(UserError):
     """A finished file stands where a new one would go."""
+
+
+class OutputBusy(UserError):
+    """Another process is writing there."""

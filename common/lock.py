@@ -1,0 +1,62 @@
+"""One process at a time at an output: the second is refused by name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Iterator, Union
+
+from common.errors import OutputBusy
+from common.progress import warn
+
+# What file systems without such locks answer.
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextlib.contextmanager
+def only_one(path: Union[str, Path], output: Union[str, Path]) -> Iterator[None]:
+    """Hold the lock file `path` while working at `output`; raises OutputBusy if another process does.
+
+    The lock is the kernel's (flock), which frees it however its holder ends: a file left behind by
+    a dead process stands in nobody's way. On a file system without locks, goes on with a warning.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _locked(path, output)
+    try:
+        os.ftruncate(descriptor, 0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {started}".encode(), 0)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is still ours
+        os.close(descriptor)
+
+
+def _locked(path: Path, output: Union[str, Path]) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise OutputBusy(
+                f"{output}: is being worked on by {holder}; wait for it, or choose another `name:`"
+            ) from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                os.close(descriptor)
+                raise
+            warn(f"{path}: this file system has no locks; see to it that only one process writes {output}")
+            return descriptor
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)  # its last holder removed it between our open and our lock
