@@ -11,6 +11,7 @@ import numpy as np
 
 from common import schema
 from common.errors import DataError
+from common.shots import ID_DTYPE, ID_FIELDS
 from train.config import TrainConfig
 
 # Splits are kept in memory up to this share of what is available, else read row by row.
@@ -18,20 +19,24 @@ MEMORY_SHARE = 0.5
 
 
 class Split:
-    """One split: labels and records in memory, images in memory or in the file.
+    """One split: ids, labels and records in memory, images in memory or in the file.
 
-    labels: (n,) int64. images are float32, (n, rows, columns, 1).
+    ids: (n,) ID_DTYPE. labels: (n,) int64, or None in a split without labels. images are float32,
+    (n, rows, columns, 1).
     """
 
     def __init__(self, group: h5py.Group, in_memory: bool) -> None:
         self._images: h5py.Dataset = group["images"]
         self.name = group.name.strip("/")
-        self.labels = group["labels"][...].astype(np.int64)
+        self.ids = np.empty(len(self._images), ID_DTYPE)
+        for field in ID_FIELDS:
+            self.ids[field] = group[field][...]
+        self.labels = group["labels"][...].astype(np.int64) if "labels" in group else None
         self.energy = _pulse_energy(group)
         self._cached = self._read(range(len(self))) if in_memory else None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.ids)
 
     @property
     def bytes(self) -> int:
@@ -83,24 +88,28 @@ class Position(NamedTuple):
 
 @contextlib.contextmanager
 def open_data(
-    path: Union[str, Path], image: Tuple[int, int], needed: Sequence[str], cache: str = "auto"
+    path: Union[str, Path],
+    image: Tuple[int, int],
+    needed: Sequence[str],
+    cache: str = "auto",
+    unlabelled: bool = False,
 ) -> Iterator[Data]:
     """Open the data file at `path`; raises DataError if it does not hold `needed` splits of such images.
 
     cache: whether images are kept in `memory`, read again each time (`stream`), or kept if they
-    fit (`auto`).
+    fit (`auto`). unlabelled: whether splits without labels are among the splits, too.
     """
     with schema.open_data(path, needed) as file:
         problems = schema.structure_problems(file)
         if problems:
             raise DataError(f"{path}: {problems[0]}; run `python -m prepare verify {path}`")
-        shape = file["train/images"].shape[1:]
+        shape = file["statistics/mean"].shape
         if shape != tuple(image):
             raise DataError(
                 f"{path}: images are {shape[0]} x {shape[1]}, the config says {image[0]} x {image[1]}; "
                 f"set input: {list(shape)}"
             )
-        names = schema.present(file)
+        names = [name for name in schema.present(file) if unlabelled or "labels" in file[name]]
         size = sum(int(np.prod(file[name]["images"].shape)) * 4 for name in names)
         in_memory = cache == "memory" or (cache == "auto" and size <= MEMORY_SHARE * available_memory())
         yield Data(
