@@ -1,7 +1,8 @@
 """The manifest: which shots are in which split, as a CSV file that is committed.
 
 Columns: split, label, run, seconds, nanoseconds, fiducial. The order of the rows is the order
-of the images in the HDF5 file. The last four columns together are the key of a shot.
+of the images in the HDF5 file. The last four columns together are the key of a shot. The label
+is empty in split `predict`, and only there.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from common.errors import ManifestError
 from common.shots import ID_FIELDS, ShotId
 
 COLUMNS = ("split", "label", *ID_FIELDS)
-SPLITS = ("train", "validation", "test")
+LABELLED = ("train", "validation", "test")
+SPLITS = (*LABELLED, "predict")
 
 
 class Row(NamedTuple):
-    """One selected shot: its split, the name of its class, its key."""
+    """One selected shot: its split, the name of its class ("" in split predict), its key."""
 
     split: str
     label: str
@@ -43,8 +45,9 @@ def text(rows: Iterable[Row]) -> str:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """SHA-256 of the manifest's text, hexadecimal."""
-    return hashlib.sha256(text(rows).encode()).hexdigest()
+    """SHA-256 of the manifest's text, hexadecimal; the order of the splits does not matter."""
+    by_split = sorted(rows, key=lambda row: SPLITS.index(row.split))
+    return hashlib.sha256(text(by_split).encode()).hexdigest()
 
 
 def read(path: Union[str, Path]) -> List[Row]:
@@ -97,8 +100,10 @@ def _row(cells: List[str], where: str) -> Row:
     split, label, *numbers = cells
     if split not in SPLITS:
         raise ManifestError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
-    if not label:
+    if not label and split in LABELLED:
         raise ManifestError(f"{where}: the label is empty")
+    if label and split not in LABELLED:
+        raise ManifestError(f"{where}: label {label[:40]!r}, but shots of split {split} have none")
     for name, cell in zip(ID_FIELDS, numbers):
         if not (cell.isascii() and cell.isdigit() and int(cell[:11]) < 2**32 and len(cell) <= 10):
             raise ManifestError(f"{where}: {name} {cell[:40]!r} is not an integer from 0 to {2**32 - 1}")

@@ -6,10 +6,11 @@ refuses anything that is not a complete file of a version it knows.
 
     /                   attributes: format, format_version, complete, content_digest, ... (see ATTRIBUTES)
     /dark/mean, std     (H, W) float64, counts: the camera's pedestal and noise, raw orientation
-    /statistics/mean, std   (h, w) float32: per pixel over the images of the train split
-    /train, /validation, /test
+    /statistics/mean, std   (h, w) float32: per pixel over the images of the train split, if there is one
+    /losses             (L,) of fields: the shots that were asked for and are in no split (LOSS_FIELDS)
+    /train, /validation, /test, /predict
         images          (N, h, w) float32 or float16, one image per chunk
-        labels          (N,) int8: index into the root attribute `classes`
+        labels          (N,) int8: index into the root attribute `classes`; not in /predict
         run, seconds, nanoseconds, fiducial   (N,): together the key of a shot
         crc32           (N,) uint32: zlib.crc32 of each image's bytes (C order, little endian)
         ebeam/NAME, gas_detector/NAME   (N,) float64, attribute `units`; NaN where a shot has none
@@ -22,17 +23,17 @@ import importlib
 import json
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import h5py
 import numpy as np
 
 from common.errors import DataError
-from common.manifest import SPLITS
-from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS
+from common.manifest import LABELLED, SPLITS
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS, ShotId
 
 FORMAT = "xtcav-lasing"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # version 1 had neither `predict` nor `losses`
 
 # Root attributes besides format, format_version, complete and content_digest: name -> meaning.
 ATTRIBUTES: Dict[str, str] = {
@@ -49,8 +50,26 @@ ATTRIBUTES: Dict[str, str] = {
 RECORDS: Dict[str, Dict[str, str]] = {"ebeam": EBEAM_UNITS, "gas_detector": GAS_DETECTOR_UNITS}
 COMPRESSIONS = ("none", "bitshuffle-lz4")
 
+LOSS_FIELDS: Dict[str, str] = {
+    "split": "of the manifest's row, text",
+    "row": "number among the manifest's rows of that split",
+    "label": "index into `classes`, -1 in split predict",
+    **{name: "key of the shot" for name in ID_FIELDS},
+    "reason": "why there is no image, text",
+}
+
 # Left out of the content digest: what may differ between two builds of the same content.
 _NOT_CONTENT = frozenset({"created", "software", "sources", "content_digest", "complete"})
+
+
+class Loss(NamedTuple):
+    """A shot that was asked for and has no image: the manifest's row `row` of `split`."""
+
+    split: str
+    row: int
+    label: int
+    shot: ShotId
+    reason: str
 
 
 # --- writing -----------------------------------------------------------------------------
@@ -76,14 +95,15 @@ def create(
     for name in ("mean", "std"):
         pedestal = file.create_dataset(f"dark/{name}", frame_shape, "<f8")
         pedestal.attrs["units"] = "counts"
-        file.create_dataset(f"statistics/{name}", image_shape, "<f4")
+        if splits.get("train"):
+            file.create_dataset(f"statistics/{name}", image_shape, "<f4")
     for split, n in splits.items():
-        _create_split(file.create_group(split), n, image_shape, dtype, compression)
+        _create_split(file.create_group(split), n, image_shape, dtype, compression, split in LABELLED)
     return file
 
 
-def finish(file: h5py.File, attributes: Mapping[str, str]) -> str:
-    """Set the root attributes (all of ATTRIBUTES) and the digest, mark the file complete.
+def finish(file: h5py.File, attributes: Mapping[str, str], losses: Sequence[Loss] = ()) -> str:
+    """Set the root attributes (all of ATTRIBUTES), the losses and the digest, mark the file complete.
 
     Returns the content digest. The caller closes the file and moves it to its final name.
     """
@@ -91,6 +111,7 @@ def finish(file: h5py.File, attributes: Mapping[str, str]) -> str:
         raise ValueError(f"attributes differ from the format's: {set(attributes) ^ set(ATTRIBUTES)}")
     for name, value in attributes.items():
         file.attrs[name] = value
+    file["losses"] = _loss_table(losses)
     digest = content_digest(file)
     file.attrs["content_digest"] = digest
     file.attrs["complete"] = True
@@ -125,11 +146,15 @@ def content_digest(file: h5py.File) -> str:
 def structure_problems(file: h5py.File) -> List[str]:
     """What `file` lacks or has in another shape or type than this format says; empty if sound."""
     problems = [f"attribute {name} is missing" for name in ATTRIBUTES if name not in file.attrs]
-    if "train" not in file:
-        problems.append("split train is missing")
-    common = [f"{group}/{name}" for group in ("dark", "statistics") for name in ("mean", "std")]
+    if not present(file):
+        problems.append(f"none of the splits {', '.join(SPLITS)} is there")
+    groups = ("dark", "statistics") if "train" in file else ("dark",)
+    common = [f"{group}/{name}" for group in groups for name in ("mean", "std")]
+    if int(file.attrs.get("format_version", 1)) > 1:
+        common.append("losses")
     problems += [f"{name} is missing" for name in common if name not in file]
-    image_shape = file["statistics/mean"].shape if "statistics/mean" in file else None
+    first = present(file)[0] if present(file) else ""
+    image_shape = file[f"{first}/images"].shape[1:] if f"{first}/images" in file else None
     for split in present(file):
         problems += _split_problems(file[split], split, image_shape)
     return problems
@@ -139,11 +164,12 @@ def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[i
     if not isinstance(group.get("images"), h5py.Dataset) or group["images"].ndim != 3:
         return [f"{split}/images is missing, or not (N, h, w)"]
     n = group["images"].shape[0]
-    expected = {name: (n,) for name in ("labels", *ID_FIELDS, "crc32")}
+    labels = ("labels",) if split in LABELLED else ()
+    expected = {name: (n,) for name in (*labels, *ID_FIELDS, "crc32")}
     expected.update({f"{record}/{name}": (n,) for record, units in RECORDS.items() for name in units})
     problems = []
     if group["images"].shape[1:] != image_shape:
-        problems.append(f"{split}/images are {group['images'].shape[1:]}, statistics are {image_shape}")
+        problems.append(f"{split}/images are {group['images'].shape[1:]}, others are {image_shape}")
     for name, shape in expected.items():
         dataset = group.get(name)
         if not isinstance(dataset, h5py.Dataset):
@@ -154,7 +180,7 @@ def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[i
 
 
 def _create_split(
-    group: h5py.Group, n: int, image_shape: Tuple[int, int], dtype: str, compression: str
+    group: h5py.Group, n: int, image_shape: Tuple[int, int], dtype: str, compression: str, labelled: bool
 ) -> None:
     group.create_dataset(
         "images",
@@ -163,7 +189,8 @@ def _create_split(
         chunks=(1, *image_shape),
         **_filter(compression),
     )
-    group.create_dataset("labels", (n,), "i1")
+    if labelled:
+        group.create_dataset("labels", (n,), "i1")
     for name in ID_FIELDS:
         group.create_dataset(name, (n,), ID_DTYPE[name])
     group.create_dataset("crc32", (n,), "<u4")
@@ -171,6 +198,17 @@ def _create_split(
         for name, unit in units.items():
             field = group.create_dataset(f"{record}/{name}", (n,), "<f8", fillvalue=np.nan)
             field.attrs["units"] = unit
+
+
+def _loss_table(losses: Sequence[Loss]) -> np.ndarray:
+    """The losses as fields of fixed length: text of variable length would not go into the digest."""
+    reasons = [loss.reason.encode() for loss in losses]
+    width = max(map(len, reasons), default=1)
+    fields = [("split", "S10"), ("row", "<u4"), ("label", "i1"), *ID_DTYPE.descr, ("reason", f"S{width}")]
+    rows = [
+        (loss.split.encode(), loss.row, loss.label, *loss.shot, why) for loss, why in zip(losses, reasons)
+    ]
+    return np.array(rows, np.dtype(fields))
 
 
 def _filter(compression: str) -> Dict[str, Any]:
@@ -205,13 +243,23 @@ def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
 
 
 def present(file: h5py.File) -> Tuple[str, ...]:
-    """The splits that `file` has, in the order train, validation, test."""
+    """The splits that `file` has, in the order of SPLITS."""
     return tuple(split for split in SPLITS if split in file)
 
 
 def classes(file: h5py.File) -> List[str]:
     """The names of the classes; `labels` index this list."""
     return json.loads(file.attrs["classes"])
+
+
+def losses(file: h5py.File) -> List[Loss]:
+    """The shots that were asked for and are in no split, with the reason of each."""
+    if "losses" not in file:
+        return []  # version 1
+    return [
+        Loss(split.decode(), int(row), int(label), ShotId(*map(int, key)), reason.decode())
+        for split, row, label, *key, reason in file["losses"][...].tolist()
+    ]
 
 
 def _open(path: Union[str, Path]) -> h5py.File:

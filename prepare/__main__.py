@@ -208,7 +208,7 @@ def _say_left_out(left_out: Dict[int, Dict[str, int]]) -> None:
 def _say_counts(counts: Dict[str, Dict[str, int]]) -> None:
     for split in manifest.SPLITS:
         if split in counts:
-            what = ", ".join(f"{n} {label}" for label, n in sorted(counts[split].items()))
+            what = ", ".join(f"{n} {label or 'without label'}" for label, n in sorted(counts[split].items()))
             say(f"{split}: {sum(counts[split].values())} shots ({what})")
 
 

@@ -21,7 +21,7 @@ from common.shots import ID_FIELDS, ShotId
 from prepare import image
 from prepare.config import PrepareConfig
 from prepare.dark import Dark, average
-from prepare.select import eligible, number
+from prepare.select import eligible_in, number
 from prepare.shots import REASONS, USABLE
 from prepare.sources import Source, take_all
 
@@ -54,16 +54,12 @@ def build(source: Source, config: PrepareConfig, rows: Sequence[Row], force: boo
     that cannot be read.
     """
     atomic.refuse_existing(config.output_path, force)
-    if not any(row.split == "train" for row in rows):
+    if config.runs.classes and not any(row.split == "train" for row in rows):
         raise ManifestError(f"{config.manifest_path}: has no shot of split train")
     start = time.perf_counter()
     places = locate(source, config, rows)
     dark = average_dark(source, config)
-    skipped = {
-        run: eligible(source.shots(run), config.select)[1]
-        for runs in config.runs.classes.values()
-        for run in runs
-    }
+    skipped = {run: eligible_in(source, config, run)[1] for run in config.runs.measured}
     sizes = {split: sum(of_class.values()) for split, of_class in manifest.counts(rows).items()}
     stored_as = (config.image_shape, config.camera.shape, config.image.dtype, config.image.compression)
     with atomic.replacing(config.output_path) as partial, schema.create(partial, sizes, *stored_as) as file:
@@ -71,7 +67,8 @@ def build(source: Source, config: PrepareConfig, rows: Sequence[Row], force: boo
         file["dark/std"][...] = dark.std
         _write_rows(file, source, config, rows, places)
         _write_images(file, source, config, places, dark)
-        _write_statistics(file)
+        if sizes.get("train"):
+            _write_statistics(file)
         digest = schema.finish(file, _attributes(source, config, rows, skipped))
     size = config.output_path.stat().st_size
     return Built(manifest.counts(rows), skipped, dark, digest, size, time.perf_counter() - start)
@@ -91,9 +88,15 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
     places: List[Place] = []
     lost: List[str] = []
     for row in rows:
-        if row.shot.run not in config.runs.classes.get(row.label, ()):
+        runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabelled
+        if row.shot.run not in runs:
+            what = (
+                f"labelled '{row.label}', and runs.classes"
+                if row.label
+                else "unlabelled, and runs.unlabelled"
+            )
             raise ManifestError(
-                f"{config.manifest_path}: {row.shot} is labelled '{row.label}', and runs.classes in the "
+                f"{config.manifest_path}: {row.shot} is {what} in the "
                 "config does not say so of that run; `python -m prepare select --force` draws anew"
             )
         at = index.get(row.shot)
@@ -153,7 +156,8 @@ def _write_rows(
     for split in schema.present(file):
         of_split = [(row, place) for row, place in zip(rows, places) if place.split == split]
         group = file[split]
-        group["labels"][...] = [labels.index(row.label) for row, _ in of_split]
+        if split in manifest.LABELLED:
+            group["labels"][...] = [labels.index(row.label) for row, _ in of_split]
         for n, name in enumerate(ID_FIELDS):
             group[name][...] = [row.shot[n] for row, _ in of_split]
         shots = np.array([source.shots(place.run)[place.index] for _, place in of_split])
@@ -195,7 +199,7 @@ def _write_statistics(file: h5py.File) -> None:
 def _attributes(
     source: Source, config: PrepareConfig, rows: Sequence[Row], skipped: Dict[int, Dict[str, int]]
 ) -> Dict[str, str]:
-    runs = [*config.runs.dark, *(run for of_class in config.runs.classes.values() for run in of_class)]
+    runs = [*config.runs.dark, *config.runs.measured]
     packages = ("h5py", "hdf5plugin", "numpy", "pydantic")
     software = {name: importlib.metadata.version(name) for name in packages}
     return {

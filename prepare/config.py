@@ -8,7 +8,7 @@ from typing import Dict, List, Literal, Optional, Tuple
 from pydantic import Field, model_validator
 
 from common.config import Model, load
-from common.manifest import SPLITS
+from common.manifest import LABELLED
 from prepare.simulate.config import SimulateConfig
 from prepare.xtc.format import XTCAV_ADDRESS
 
@@ -33,17 +33,28 @@ class RunsConfig(Model):
     """Run numbers by what they are. The order of `classes` gives the labels 0, 1, ..."""
 
     dark: List[int] = Field(min_length=1)
-    classes: Dict[str, List[int]] = Field(min_length=2)
+    classes: Dict[str, List[int]] = {}
+    unlabelled: List[int] = []  # for a trained model to be applied to: split `predict`
+
+    @property
+    def measured(self) -> List[int]:
+        """All runs but the dark ones, those of the classes first."""
+        return [*(run for of_class in self.classes.values() for run in of_class), *self.unlabelled]
 
     @model_validator(mode="after")
     def _each_run_once(self) -> "RunsConfig":
-        runs = [*self.dark, *(run for of_class in self.classes.values() for run in of_class)]
+        runs = [*self.dark, *self.measured]
         twice = sorted({run for run in runs if runs.count(run) > 1})
         if twice:
-            raise ValueError(f"run {twice[0]} is named twice: a run is dark or of one class")
+            raise ValueError(f"run {twice[0]} is named twice: a run is dark, of one class, or unlabelled")
         empty = [name for name, of_class in self.classes.items() if not of_class]
         if empty:
             raise ValueError(f"class '{empty[0]}' has no run")
+        if len(self.classes) < 2 and (self.classes or not self.unlabelled):
+            raise ValueError(f"classes: {len(self.classes)} given; 2 or more, or only `unlabelled` runs")
+        taken = sorted({"dark", "unlabelled"} & set(self.classes))
+        if taken:
+            raise ValueError(f"class '{taken[0]}': the word has a meaning here; choose another name")
         return self
 
 
@@ -82,9 +93,10 @@ class BlocksConfig(Model):
 class SelectConfig(Model):
     """How many shots of which split, and how they are drawn. Counts are over all classes."""
 
-    train: int = Field(gt=0)
-    test: int = Field(gt=0)
+    train: int = Field(0, ge=0)
+    test: int = Field(0, ge=0)
     validation: int = Field(0, ge=0)
+    predict: Optional[int] = Field(None, ge=1)  # of the unlabelled runs; null: all with beam
     by: Literal["event", "block"] = "event"
     seed: int = 1
     blocks: BlocksConfig = BlocksConfig()
@@ -92,8 +104,8 @@ class SelectConfig(Model):
 
     @property
     def sizes(self) -> Dict[str, int]:
-        """{split: number of shots} of the splits that are asked for, in their fixed order."""
-        return {split: getattr(self, split) for split in SPLITS if getattr(self, split)}
+        """{split: number of shots} of the labelled splits that are asked for, in their fixed order."""
+        return {split: getattr(self, split) for split in LABELLED if getattr(self, split)}
 
     @model_validator(mode="after")
     def _blocks_for_each_split(self) -> "SelectConfig":
@@ -124,7 +136,7 @@ class PrepareConfig(Model):
     camera: CameraConfig = CameraConfig()
     runs: RunsConfig
     dark: DarkConfig = DarkConfig()
-    select: SelectConfig
+    select: SelectConfig = SelectConfig()
     image: ImageConfig = ImageConfig()
     manifest_dir: str = "data_manifest"
     output_dir: str = "data"
@@ -151,6 +163,7 @@ class PrepareConfig(Model):
                 raise ValueError(
                     f"image.downsample: {k} does not divide the camera's {n} {axis}{_nearest_divisors(n, k)}"
                 )
+        _check_counts(self.select, self.runs)
         for split, size in self.select.sizes.items():
             if size % len(self.runs.classes):
                 raise ValueError(
@@ -162,6 +175,19 @@ class PrepareConfig(Model):
 def load_config(path: str) -> PrepareConfig:
     """The prepare config at `path`; raises ConfigError."""
     return load(path, PrepareConfig)
+
+
+def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
+    """Raise ValueError unless shots are asked of what there is: of the classes, of unlabelled runs."""
+    for split in ("train", "test"):
+        if runs.classes and not getattr(select, split):
+            raise ValueError(f"select.{split}: say how many shots, over all classes")
+    if select.sizes and not runs.classes:
+        raise ValueError(
+            f"select.{next(iter(select.sizes))}: runs.classes is empty, there is nothing to draw"
+        )
+    if select.predict and not runs.unlabelled:
+        raise ValueError(f"select.predict: {select.predict} shots, but runs.unlabelled is empty")
 
 
 def _nearest_divisors(n: int, k: int) -> str:

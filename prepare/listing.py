@@ -82,7 +82,7 @@ def _one(source: Source, run: int, what: str, frames: int) -> RunSummary:
 
 
 def _roles(config: PrepareConfig) -> Dict[int, str]:
-    roles = dict.fromkeys(config.runs.dark, "dark")
+    roles = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabelled, "unlabelled")}
     for label, runs in config.runs.classes.items():
         roles.update(dict.fromkeys(runs, label))
     return roles

@@ -3,8 +3,10 @@
 Each shot gets a number in [0, 1) from its key and the seed, whatever its place in the run. In
 each class the test split takes the shots with the lowest numbers, the validation split goes up
 from 1/2, and the train split comes down from 1: asking for more of one leaves the others as
-they are. A manifest that is there already is the memory of what was drawn: its rows stay, and
-what is missing is added, so that a run that has grown changes nothing.
+they are. Of unlabelled runs, split `predict` takes all or those with the lowest numbers.
+
+A manifest that is there already is the memory of what was drawn: its rows stay, and what is
+missing is added, so that a run that has grown changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequenc
 import numpy as np
 
 from common.errors import ManifestError
-from common.manifest import SPLITS, Row
+from common.manifest import LABELLED, SPLITS, Row
 from common.shots import ID_FIELDS, ShotId, shot_id
 from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
@@ -28,6 +30,7 @@ _RANK: Dict[str, Callable[[float], float]] = {
     "test": lambda number: number,
     "validation": lambda number: (number - 0.5) % 1.0,
     "train": lambda number: 1.0 - number,
+    "predict": lambda number: number,
 }
 
 Level = Callable[[int, int], float]  # (run, index of the shot) -> mean of the dark-subtracted frame, counts
@@ -43,7 +46,7 @@ class Candidate(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """rows: the manifest. left_out: {run: {reason: shots}} of the labelled runs."""
+    """rows: the manifest. left_out: {run: {reason: shots}} of all runs but the dark ones."""
 
     rows: List[Row]
     left_out: Dict[int, Dict[str, int]]
@@ -66,7 +69,7 @@ def select(
     for label, runs in config.runs.classes.items():
         candidates: List[Candidate] = []
         for run in runs:
-            of_run, left_out[run] = eligible(source.shots(run), settings)
+            of_run, left_out[run] = eligible_in(source, config, run)
             candidates += of_run
         kept = {row.shot: row.split for row in drawn if row.label == label}
         _check_kept(kept, {c.shot for c in candidates}, label)
@@ -75,12 +78,21 @@ def select(
             if split in settings.sizes:
                 draw.fill(split, settings.sizes[split] // len(config.runs.classes))
         rows += draw.rows
-    unknown = sorted({row.label for row in drawn} - set(config.runs.classes))
+    rows += _unlabelled(source, config, drawn, level, left_out)
+    unknown = sorted({row.label for row in drawn if row.label} - set(config.runs.classes))
     if unknown:
         raise ManifestError(
             f"the manifest has the class '{unknown[0]}', the config has not; --force draws anew"
         )
     return Selection(_in_order(rows, settings.seed), left_out)
+
+
+def eligible_in(source: Source, config: PrepareConfig, run: int) -> Tuple[List[Candidate], Dict[str, int]]:
+    """`eligible` for a run of the config; what is not labelled is not split by blocks of time."""
+    settings = config.select
+    if run in config.runs.unlabelled:
+        settings = settings.model_copy(update={"by": "event"})
+    return eligible(source.shots(run), settings)
 
 
 def eligible(shots: np.ndarray, settings: SelectConfig) -> Tuple[List[Candidate], Dict[str, int]]:
@@ -121,6 +133,26 @@ def number(seed: int, shot: Iterable[int]) -> float:
     return (int.from_bytes(digest, "little") >> 11) / 2.0**53
 
 
+def _unlabelled(
+    source: Source,
+    config: PrepareConfig,
+    drawn: Sequence[Row],
+    level: Optional[Level],
+    left_out: Dict[int, Dict[str, int]],
+) -> List[Row]:
+    """The rows of split predict: what was drawn before and what `select.predict` asks for besides."""
+    candidates: List[Candidate] = []
+    for run in config.runs.unlabelled:
+        of_run, left_out[run] = eligible_in(source, config, run)
+        candidates += of_run
+    kept = {row.shot: row.split for row in drawn if not row.label}
+    _check_kept(kept, {c.shot for c in candidates}, "")
+    draw = _Draw("", config.runs.unlabelled, candidates, kept, left_out, config.select, level)
+    if config.runs.unlabelled:
+        draw.fill("predict", config.select.predict)
+    return draw.rows
+
+
 class _Draw:
     """The draw for one class."""
 
@@ -146,12 +178,12 @@ class _Draw:
         self.eligible = len(candidates)
         self.rows = [Row(split, label, shot) for shot, split in kept.items()]
 
-    def fill(self, split: str, size: int) -> None:
-        """Bring `split` to `size` rows of this class."""
+    def fill(self, split: str, size: Optional[int]) -> None:
+        """Bring `split` to `size` rows of this class, or to all there are."""
         have = sum(1 for of in self.kept.values() if of == split)
-        if have > size:
+        if size is not None and have > size:
             raise ManifestError(
-                f"select.{split}: the manifest has {have} shots of class '{self.label}', the config asks for "
+                f"select.{split}: the manifest has {have} shots{_of_class(self.label)}, the config asks for "
                 f"{size}; ask for at least as many, or draw anew with --force"
             )
         pool = [c for c in self.free if c.split in (None, split)]
@@ -162,7 +194,7 @@ class _Draw:
                 break
             if self._has_beam(candidate):
                 taken.add(candidate.shot)
-        if have + len(taken) < size:
+        if have + len(taken) < (size or 1):
             raise ManifestError(self._too_few(split, size, have + len(taken)))
         self.rows += [Row(split, self.label, shot) for shot in taken]
         self.free = [c for c in self.free if c.shot not in taken]
@@ -184,10 +216,10 @@ class _Draw:
             for reason, count in self.left_out[run].items():
                 reasons[reason] = reasons.get(reason, 0) + count
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
-        blocks = " in its blocks of time" if self.settings.by == "block" else ""
+        blocks = " in its blocks of time" if self.settings.by == "block" and self.label else ""
         return (
-            f"select.{split}: {size} shots of class '{self.label}' are needed, {found} are left{blocks}; "
-            f"in run {', '.join(map(str, self.runs))} there are "
+            f"select.{split}: {size or 'some'} shots{_of_class(self.label)} are needed, "
+            f"{found} are left{blocks}; in run {', '.join(map(str, self.runs))} there are "
             f"{self.eligible} eligible shots for all splits (left out: {why})"
         )
 
@@ -196,9 +228,13 @@ def _check_kept(kept: Dict[ShotId, str], there: Set[ShotId], label: str) -> None
     gone = [shot for shot in kept if shot not in there]
     if gone:
         raise ManifestError(
-            f"the manifest has {len(gone)} shots of class '{label}' that are not eligible in these runs, "
+            f"the manifest has {len(gone)} shots{_of_class(label)} that are not eligible in these runs, "
             f"first {gone[0]}; build from the runs it was drawn from, or draw anew with --force"
         )
+
+
+def _of_class(label: str) -> str:
+    return f" of class '{label}'" if label else " without label"
 
 
 def _block_splits(
@@ -213,7 +249,7 @@ def _block_splits(
     length = round(blocks.length * 1e9)
     block = nanoseconds // length
     guard = nanoseconds % length < round(blocks.guard * 1e9)
-    hand = [split for split in SPLITS for _ in range(blocks.cycle.get(split, 0))]
+    hand = [split for split in LABELLED for _ in range(blocks.cycle.get(split, 0))]
     dealt: Dict[Tuple[int, int], List[str]] = {}
     splits: List[Optional[str]] = []
     for run, at in zip(shots["run"].tolist(), block.tolist()):
@@ -226,8 +262,16 @@ def _block_splits(
 
 
 def _in_order(rows: Sequence[Row], seed: int) -> List[Row]:
-    """Split by split, in the order of the draw: the classes come mixed, additions come last."""
-    return sorted(rows, key=lambda row: (SPLITS.index(row.split), _RANK[row.split](number(seed, row.shot))))
+    """Split by split, in the order of the draw: the classes come mixed, additions come last.
+
+    Shots without label are for tables and plots against time: in the order of the runs.
+    """
+
+    def place(row: Row) -> tuple:
+        by_time = row.split not in LABELLED
+        return row.shot if by_time else (_RANK[row.split](number(seed, row.shot)),)
+
+    return sorted(rows, key=lambda row: (SPLITS.index(row.split), place(row)))
 
 
 def level_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Level:

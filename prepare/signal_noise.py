@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from common import __version__, atomic, manifest, schema
 from common.config import Model, load
-from common.manifest import SPLITS, Row
+from common.manifest import LABELLED, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
 
@@ -50,7 +50,7 @@ class SignalNoiseConfig(Model):
     @property
     def sizes(self) -> Dict[str, int]:
         """{split: number of images} of the splits that are asked for."""
-        return {split: getattr(self, split) for split in SPLITS if getattr(self, split)}
+        return {split: getattr(self, split) for split in LABELLED if getattr(self, split)}
 
     @model_validator(mode="after")
     def _possible(self) -> "SignalNoiseConfig":

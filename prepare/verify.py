@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Union
 
@@ -11,7 +12,7 @@ import pydantic
 
 from common import manifest, schema
 from common.errors import UserError
-from common.manifest import Row
+from common.manifest import LABELLED, SPLITS, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
 from prepare.build import locate, processor
@@ -54,18 +55,31 @@ def verify(path: Union[str, Path], sample: int = 20) -> Report:
 
 def rows_of(file: h5py.File) -> List[Row]:
     """The manifest rows that the file says it holds, in the manifest's order."""
-    labels = schema.classes(file)
+    classes = schema.classes(file)
     rows = []
     for split in schema.present(file):
         group = file[split]
         keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
-        rows += [Row(split, labels[label], ShotId(*key)) for label, key in zip(group["labels"][...], keys)]
+        labels = [classes[i] for i in group["labels"][...]] if split in LABELLED else itertools.repeat("")
+        rows += [Row(split, label, ShotId(*key)) for label, key in zip(labels, keys)]
     return rows
+
+
+def manifest_rows(file: h5py.File) -> List[Row]:
+    """The rows of the manifest that the file was built from: what it holds and what was lost."""
+    classes = schema.classes(file)
+    of_split: Dict[str, List[Row]] = {split: [] for split in SPLITS}
+    for row in rows_of(file):
+        of_split[row.split].append(row)
+    for loss in schema.losses(file):  # in the order of the manifest
+        label = classes[loss.label] if 0 <= loss.label < len(classes) else ""
+        of_split[loss.split].insert(loss.row, Row(loss.split, label, loss.shot))
+    return [row for rows in of_split.values() for row in rows]
 
 
 def _check_labels(file: h5py.File, path: Union[str, Path], report: Report) -> bool:
     classes = schema.classes(file)
-    for split in schema.present(file):
+    for split in (name for name in schema.present(file) if name in LABELLED):
         labels = file[split]["labels"][...]
         wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
         if len(wrong):
@@ -108,7 +122,7 @@ def _check_digests(file: h5py.File, path: Union[str, Path], report: Report) -> N
         report.problems.append(
             f"{path}: the content digest differs: a dataset or attribute was changed after the build"
         )
-    if manifest.digest(rows_of(file)) != file.attrs["manifest_sha256"]:
+    if manifest.digest(manifest_rows(file)) != file.attrs["manifest_sha256"]:
         report.problems.append(f"{path}: the shots are not those of the manifest it was built from")
     report.notes.append(f"content digest {file.attrs['content_digest'][:16]}...")
 

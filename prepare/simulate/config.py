@@ -103,8 +103,9 @@ class SimulateConfig(Model):
     start: int = 1_435_000_000  # Unix time of the first run; the others follow, `pause` apart
     pause: int = Field(300, ge=0)  # s
     rate: float = 120.0  # Hz
-    shots: Dict[str, int]  # of each run, by what it is: `dark`, or the name of its class
+    shots: Dict[str, int]  # of each run, by what it is: `dark`, `unlabelled`, or the name of its class
     lasing: List[str] = ["lasing"]  # classes whose runs lase
+    unlabelled_lasing: List[int] = []  # of runs.unlabelled, those that lase
     missing: float = Field(0.03, ge=0, lt=1)  # share of shots without camera frame
     damaged: float = Field(0.01, ge=0, lt=1)  # share of frames marked as damaged
     daq_streams: int = Field(2, ge=1, le=80)

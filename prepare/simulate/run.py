@@ -90,14 +90,18 @@ def plan(config: PrepareConfig) -> List[RunPlan]:
         raise ConfigError(
             f"simulate.lasing: '{unknown[0]}' is not a class; there are {', '.join(config.runs.classes)}"
         )
-    what = {run: "dark" for run in config.runs.dark}
+    stray = sorted(set(settings.unlabelled_lasing) - set(config.runs.unlabelled))
+    if stray:
+        raise ConfigError(f"simulate.unlabelled_lasing: run {stray[0]} is not one of runs.unlabelled")
+    what = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabelled, "unlabelled")}
     what.update({run: label for label, runs in config.runs.classes.items() for run in runs})
     plans, start = [], settings.start
     for run in sorted(what):
         if what[run] not in settings.shots:
             raise ConfigError(f"simulate.shots: says nothing of '{what[run]}' (run {run})")
         n = settings.shots[what[run]]
-        plans.append(RunPlan(run, what[run], n, start, what[run] in settings.lasing))
+        lasing = what[run] in settings.lasing or run in settings.unlabelled_lasing
+        plans.append(RunPlan(run, what[run], n, start, lasing))
         start += int(n / settings.rate) + settings.pause
     return plans
 

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from common import manifest
 from common.errors import ManifestError
-from common.manifest import SPLITS, Row
+from common.manifest import LABELLED, Row
 from common.shots import ShotId
 
 HEADER = "split,label,run,seconds,nanoseconds,fiducial\n"
 GOOD = HEADER + "train,lasing,70,1435000000,525123446,1149\ntest,nolasing,69,1435000000,5,1086\n"
 
 u32 = st.integers(0, 2**32 - 1)
-rows = st.builds(
-    Row, st.sampled_from(SPLITS), st.text("abcdefg_", min_size=1), st.builds(ShotId, u32, u32, u32, u32)
-)
+shots = st.builds(ShotId, u32, u32, u32, u32)
+rows = st.builds(Row, st.sampled_from(LABELLED), st.text("abcdefg_", min_size=1), shots)
+rows |= st.builds(Row, st.just("predict"), st.just(""), shots)
 
 
 def read_text(path, text: str):
@@ -44,6 +44,7 @@ def test_five_nanoseconds_stay_five(tmp_path):
         (HEADER, "has no rows"),
         (GOOD.replace("train,", "tarin,"), ":2: split 'tarin' is none of"),
         (GOOD.replace("lasing,70", ",70"), ":2: the label is empty"),
+        (GOOD.replace("train,", "predict,"), ":2: label 'lasing', but shots of split predict have none"),
         (GOOD.replace("1149", "1149.0"), ":2: fiducial '1149.0' is not an integer"),
         (GOOD.replace("1149", "-1"), ":2: fiducial '-1' is not an integer"),
         (GOOD.replace("1149", "99999999999"), ":2: fiducial '99999999999' is not an integer"),

@@ -360,3 +360,17 @@ def test_runs_without_a_length_are_refused(tmp_path):
 def test_rates_the_machine_does_not_have_are_refused(rate):
     with pytest.raises(ValueError, match="Hz is not 120 Hz divided"):
         SimulateConfig(shots={"dark": 1}, rate=rate)
+
+
+def test_unlabelled_runs_are_simulated_and_lase_where_asked(tmp_path):
+    both = config(tmp_path, shots={"dark": 12, "nolasing": 60, "lasing": 60, "unlabelled": 9})
+    both = both.model_copy(update={"runs": both.runs.model_copy(update={"unlabelled": [72, 73]})})
+    simulated = both.simulate.model_copy(update={"unlabelled_lasing": [73]})
+    plans = {each.run: each for each in plan(both.model_copy(update={"simulate": simulated}))}
+    assert [(plans[run].what, plans[run].shots, plans[run].lasing) for run in (72, 73)] == [
+        ("unlabelled", 9, False),
+        ("unlabelled", 9, True),
+    ]
+    stray = both.simulate.model_copy(update={"unlabelled_lasing": [70]})
+    with pytest.raises(ConfigError, match="unlabelled_lasing: run 70 is not one of runs.unlabelled"):
+        plan(both.model_copy(update={"simulate": stray}))
