@@ -41,8 +41,13 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
 
 def write_text(path: Union[str, Path], text: str) -> None:
     """Write `text` to `path` as UTF-8, complete or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Union[str, Path], data: bytes) -> None:
+    """Write `data` to `path`, complete or not at all."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
 
 
 def _fsync(path: Path) -> None:

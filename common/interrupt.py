@@ -40,6 +40,8 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _waiting
+    _waiting = None
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
     try:
         yield

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Optional, Tuple
 
 import click
 
-from common import __version__
+from common import __version__, interrupt
 from common.command import CommandGroup, config_argument, force_option
 from common.errors import DataError, UserError
 from common.progress import say
-from train import runtime
+from train import folder, runtime
 from train.config import TrainConfig, load_config
 from train.data import number_of_classes, open_data
 
@@ -31,7 +32,7 @@ def main() -> None:
 
 @main.command()
 @config_argument
-@click.option("--resume", is_flag=True, help="Go on from the run's checkpoint.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint, if there is one.")
 @force_option
 def fit(config_path: str, resume: bool, force: bool) -> None:
     """Train the network of CONFIG; results go to runs/NAME/.
@@ -43,15 +44,18 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
     config = load_config(config_path)
     if resume and force:
         raise UserError("--resume goes on with a run, --force replaces it: give one of them")
+    go_on = f"go on with: python -m train fit {shlex.quote(config_path)} --resume"
+    with interrupt.advising(go_on), folder.claimed(config.run_dir, resume, force):
+        _fit(config, resume)
+
+
+def _fit(config: TrainConfig, resume: bool) -> None:
+    """What `fit` does once the run's folder is its own."""
     with open_data(config.data, config.input, _needed(config), config.cache) as data:
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate, loop
 
-        try:
-            result = loop.fit(config, data, threads, resume, force)
-        except KeyboardInterrupt:
-            click.echo(f"interrupted; go on with: python -m train fit {config_path} --resume", err=True)
-            sys.exit(130)
+        result = loop.fit(config, data, threads, resume)
         scores = evaluate.scores(result.stepper, data)
         used = evaluate.usage(threads)
         loop.write_summary(config, data, result, {"splits": scores, "usage": used})
@@ -59,7 +63,7 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
         for line in evaluate.score_lines(scores, data.classes):
             say(line)
         say(evaluate.usage_line(used))
-        say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoint.npz, summary.json")
+        say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
 
 
 @main.command()
@@ -99,11 +103,8 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int) -> None:
     """
     from train.sweep import sweep as run
 
-    try:
+    with interrupt.advising("the same command goes on where it stopped"):
         failed = run(load_config(config_path), settings, seeds)
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(130)
     sys.exit(1 if failed else 0)
 
 

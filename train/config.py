@@ -232,6 +232,9 @@ class TrainConfig(Model):
     cache: Literal["auto", "memory", "stream"] = "auto"  # auto: in memory, if half of what is free is enough
     steps: int = Field(gt=0)
     table_every: int = Field(5, gt=0)
+    checkpoint_seconds: float = Field(
+        10.0, ge=0
+    )  # apart at least; further if saving took over 2 % of the time
     stop_when: Optional[StopWhen] = None
     watch: Watch = Watch()
 

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
-from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
 import keras
 import numpy as np
 
-from common import atomic
+from common import atomic, interrupt
 from common.config import dump
-from common.errors import DataError, OutputExists
+from common.errors import DataError
 from common.progress import bar, say, warn
-from train import checkpoint, measure, network, optimizers, preprocess
+from train import checkpoint, folder, measure, network, optimizers, preprocess
 from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.data import Data, Position, minibatch_rows
 from train.runtime import Runtime
 from train.step import Stepper
+from train.table import HEADER, Table, line
 from train.watch import Watcher
 
-# Of a run: what may differ between a run and its resumption.
-_MAY_CHANGE = {"steps", "stop_when", "runs_dir", "threads", "cache"}
-
-HEADER = "  step m1s  tr.acc/#1s tst.acc/#1s xentropy  loss  |grad| gr-ang  learnrate"
+# Saving takes at most this share of the time, however large the network.
+SAVING_SHARE = 0.02
 
 
 class Result(NamedTuple):
-    """A finished run: the model (in a Stepper), the table's rows, why it stopped, mean time of a step."""
+    """A finished run: the model (in a Stepper), the table, why it stopped, mean time of a step."""
 
     stepper: Stepper
-    rows: List[Dict[str, float]]
+    table: Table
     stopped: str
     step: int
     step_seconds: float
 
 
-def fit(
-    config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False, force: bool = False
-) -> Result:
-    """Train as `config` says; writes `config.run_dir`. Raises OutputExists, DataError.
+def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False) -> Result:
+    """Train as `config` says in `config.run_dir`, which the caller holds; an earlier run there is replaced.
 
-    Ctrl-C saves a checkpoint before it goes on as KeyboardInterrupt.
+    resume: go on from its last checkpoint instead. SIGTERM and Ctrl-C save one before they go on as
+    Interrupted. Raises DataError.
     """
     run_dir = config.run_dir
-    if resume:
-        state = _resumable(config, data)
-    else:
-        if run_dir.exists() and not force:
-            raise OutputExists(f"{run_dir}: exists already; --resume goes on with it, --force replaces it")
-        _clear(run_dir)
-        state = None
+    state = folder.resumable(config, data) if resume else None
+    if state is None:
+        if resume:
+            say(f"{run_dir}: no checkpoint yet; starting at the beginning")
+        folder.clear(run_dir)
+    elif state.step < config.steps:
+        folder.reopen(run_dir)
     model = build_model(config, data)
     optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
     stepper = Stepper(model, optimizer, config.microbatch, config.optimizer.clip_norm)
     if state is not None:
         stepper.restore(state.model, state.optimizer, state.gradient)
-    atomic.write_text(run_dir / "config.yaml", dump(config))
+        say(f"{run_dir}: going on after step {state.step}")
+    atomic.write_text(run_dir / folder.CONFIG, dump(config))
     return _Run(config, data, stepper, state).go()
 
 
@@ -81,19 +77,19 @@ class _Run:
         self.config, self.data, self.stepper = config, data, stepper
         self.step = state.step if state else 0
         self.position = state.position if state else Position(0, 0)
-        self.rows: List[Dict[str, float]] = list(state.rows) if state else []
-        self.cpu_before = state.cpu_seconds if state else 0.0
+        self.table = Table(state.table if state else b"")
         sizes = {name: len(split) for name, split in data.splits.items()}
         self.watcher = Watcher(config.watch, data.classes, sizes)
-        for row in self.rows:
-            self.watcher.look(row)
-        self.in_steps = 0.0
-        self.done = 0
+        self.in_steps = state.seconds if state else 0.0
+        self.done = state.timed if state else 0
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
 
     def go(self) -> Result:
         say(HEADER)
-        for row in self.rows:
+        for row in self.table:
+            self.watcher.look(row)
             say(line(row))
+        atomic.write_bytes(self.config.run_dir / folder.METRICS, self.table.text)
         stopped = self._stop_reason()
         progress = bar(None, "training", "step", total=self.config.steps)
         progress.update(self.step)
@@ -102,16 +98,17 @@ class _Run:
                 self._one_step()
                 progress.update(1)
                 stopped = self._stop_reason()
-        except KeyboardInterrupt:
-            progress.close()
+                if stopped or time.monotonic() - self.saved_at >= self._save_every():
+                    self._save()
+        except interrupt.Interrupted:
             self._save()
             raise
-        progress.close()
-        self._save()
-        with atomic.replacing(self.config.run_dir / "model.keras") as partial:
+        finally:
+            progress.close()
+        with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
             self.stepper.model.save(partial)
-        mean = self.in_steps / self.done if self.done else float("nan")
-        return Result(self.stepper, self.rows, stopped, self.step, mean)
+        mean = self.in_steps / self.done if self.done else 0.0
+        return Result(self.stepper, self.table, stopped, self.step, mean)
 
     def _one_step(self) -> None:
         train, step = self.data.splits["train"], self.step + 1
@@ -122,24 +119,31 @@ class _Run:
         if tabled:  # accuracies at the weights that loss and gradient of this row are of
             row.update(self._accuracies())
         rate = self.config.learning_rate.at(step)
-        start = time.perf_counter()
-        result = self.stepper.step(images, labels, rate)
-        self.in_steps += time.perf_counter() - start
-        self.done += 1
-        if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
-            raise DataError(
-                f"step {step}: the loss is {result.loss}, |grad| {result.gradient_norm}: lower "
-                f"learning_rate.start ({rate:g} at this step) or the momentum, or give optimizer.clip_norm"
-            )
-        self.step, self.position = step, after
-        if tabled:
-            row.update(result._asdict(), learning_rate=rate)
-            self.rows.append(row)
-            findings = self.watcher.look(row)
-            say(line(row))
-            for finding in findings:
-                warn(finding)
-            self._save()
+        with interrupt.held():  # weights, position and table change together or not at all
+            start = time.perf_counter()
+            result = self.stepper.step(images, labels, rate)
+            self.in_steps += time.perf_counter() - start
+            self.done += 1
+            if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
+                raise DataError(
+                    f"step {step}: the loss is {result.loss}, |grad| {result.gradient_norm}: lower "
+                    f"learning_rate.start ({rate:g} at this step) or the momentum, or give "
+                    "optimizer.clip_norm"
+                )
+            self.step, self.position = step, after
+            if tabled:
+                row.update(result._asdict(), learning_rate=rate)
+                self._add(row)
+
+    def _add(self, row: Dict[str, float]) -> None:
+        """Add a row to the table and say it, with what the watch finds."""
+        findings = self.watcher.look(row)
+        added = self.table.append(row)
+        say(line(row))
+        for finding in findings:
+            warn(finding)
+        with (self.config.run_dir / folder.METRICS).open("ab") as file:
+            file.write(added)
 
     def _accuracies(self) -> Dict[str, float]:
         values: Dict[str, float] = {}
@@ -156,40 +160,32 @@ class _Run:
         if self.watcher.should_stop:
             return f"the network is one-sided at step {self.step} (watch.stop)"
         rule = self.config.stop_when
-        if rule is not None and self.rows and self.rows[-1]["step"] == self.step:
-            accuracy = self.rows[-1].get(f"{rule.split}_accuracy", 0.0)
+        if rule is not None and self.table.last and self.table.last["step"] == self.step:
+            accuracy = self.table.last.get(f"{rule.split}_accuracy", 0.0)
             if accuracy >= rule.accuracy:
                 return f"{rule.split} accuracy {accuracy:.3f} reached (stop_when {rule.accuracy:g})"
         return ""
 
+    def _save_every(self) -> float:
+        """Seconds from one checkpoint to the next."""
+        return max(self.config.checkpoint_seconds, self.save_seconds / SAVING_SHARE)
+
     def _save(self) -> None:
-        model, optimizer, gradient = self.stepper.state()
-        cpu = self.cpu_before + time.process_time()
-        config = self.config.model_dump(mode="json")
+        start = time.monotonic()
         state = Checkpoint(
-            self.step, self.position, self.rows, model, optimizer, gradient, config, self.data.digest, cpu
+            self.step,
+            self.position,
+            self.table.text,
+            *self.stepper.state(),
+            self.config.model_dump(mode="json"),
+            self.data.digest,
+            self.done,
+            self.in_steps,
         )
-        checkpoint.save(self.config.run_dir, state)
-        atomic.write_text(self.config.run_dir / "metrics.csv", csv_text(self.rows))
-
-
-def line(row: Dict[str, float]) -> str:
-    """A row of the seed's table. `m1s`: ones in the minibatch; `#1s`: ones predicted."""
-    return (
-        f"{row['step']:>6} {row['m1s']:>3} {row['train_accuracy']:>6.2f} {row['train_ones']:>3} "
-        f"{row['test_accuracy']:>6.2f} {row['test_ones']:>3} {row['cross_entropy']:>8.4f} "
-        f"{row['loss']:>8.4f} {row['gradient_norm']:>6.3f} {row['gradient_cosine']:>6.2f} "
-        f"{row['learning_rate']:>8.4f}"
-    )
-
-
-def csv_text(rows: List[Dict[str, float]]) -> str:
-    """The table as CSV with named columns."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else ["step"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+        with interrupt.held():
+            checkpoint.save(self.config.run_dir, state)
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - start
 
 
 def write_summary(config: TrainConfig, data: Data, result: Result, closing: Dict[str, Any]) -> None:
@@ -200,30 +196,9 @@ def write_summary(config: TrainConfig, data: Data, result: Result, closing: Dict
         "data_digest": data.digest,
         "classes": data.classes,
         "step": result.step,
-        "watch": sorted({word for row in result.rows for word in str(row["watch"]).split()}),
+        "watch": sorted({word for row in result.table for word in str(row["watch"]).split()}),
         "stopped": result.stopped,
         "step_seconds": result.step_seconds,
         **closing,
     }
-    atomic.write_text(config.run_dir / "summary.json", json.dumps(summary, indent=1) + "\n")
-
-
-def _resumable(config: TrainConfig, data: Data) -> Checkpoint:
-    """The checkpoint to go on from, if it is one of this config and these data."""
-    state = checkpoint.load(config.run_dir)
-    now = config.model_dump(mode="json")
-    changed = [key for key in now if key not in _MAY_CHANGE and now[key] != state.config.get(key)]
-    if changed:
-        raise DataError(
-            f"{config.run_dir}: was trained with another `{changed[0]}:` than the config gives now; "
-            "change it back, or choose another `name:`"
-        )
-    if state.data_digest != data.digest:
-        raise DataError(f"{data.path}: is not the file that {config.run_dir} was trained on (digests differ)")
-    return state
-
-
-def _clear(run_dir: Path) -> None:
-    """Remove an earlier run's files, so that none of them is taken for this run's."""
-    for name in ("config.yaml", "metrics.csv", "model.keras", "summary.json", checkpoint.NAME):
-        (run_dir / name).unlink(missing_ok=True)
+    atomic.write_text(config.run_dir / folder.SUMMARY, json.dumps(summary, indent=1) + "\n")

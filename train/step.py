@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common.errors import DataError
 from train.data import Split
 
 # Images a forward pass takes at once: 64 of the seed's maps are 100 MB.
@@ -96,7 +97,14 @@ class Stepper(Predictor):
         )
 
     def restore(self, model: List[np.ndarray], optimizer: List[np.ndarray], gradient: np.ndarray) -> None:
-        """Set what `state` gave."""
+        """Set what `state` gave; raises DataError, and changes nothing, for a state of another network."""
+        for variables, values in (
+            (self.model.variables, model),
+            (self.optimizer.variables, optimizer),
+            ([self.gradient], [gradient]),
+        ):
+            if [tuple(v.shape) for v in variables] != [value.shape for value in values]:
+                raise DataError("the checkpoint is of another network than the config describes")
         for variable, value in zip(self.model.variables, model):
             variable.assign(value)
         for variable, value in zip(self.optimizer.variables, optimizer):

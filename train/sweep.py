@@ -19,7 +19,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import yaml
 
-from common import atomic
+from common import atomic, interrupt
 from common import config as configs
 from common.config import suggest
 from common.errors import ConfigError, UserError
@@ -91,12 +91,12 @@ def run(cases: Sequence[Case]) -> int:
             continue
         path = config.run_dir.parent / f"{config.name}.yaml"
         atomic.write_text(path, configs.dump(config))
-        resumable = (config.run_dir / "checkpoint.npz").exists() and _same(config)
-        command = [sys.executable, "-m", "train", "fit", str(path), "--resume" if resumable else "--force"]
+        how = "--resume" if _same(config) else "--force"
+        command = [sys.executable, "-m", "train", "fit", str(path), how]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         atomic.write_text(config.run_dir.parent / f"{config.name}.log", done.stdout + done.stderr)
-        if done.returncode == 130:
-            raise KeyboardInterrupt
+        if done.returncode in (130, 143):
+            raise interrupt.Interrupted(done.returncode - 128)
         if done.returncode:
             failed += 1
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]

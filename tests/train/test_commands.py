@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -51,7 +50,7 @@ def test_fit_prints_the_seeds_table_and_writes_its_files(data, write_config, tra
     assert [row[10] for row in rows] == ["0.0200", "0.0180", "0.0162"]
     run = tmp_path / "runs" / "small"
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "metrics.csv", "model.keras", "checkpoint.npz", "summary.json",
+        "config.yaml", "metrics.csv", "model.keras", "checkpoints", "summary.json",
     }  # fmt: skip
     metrics = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [row["step"] for row in metrics] == ["1", "6", "11"]
@@ -178,18 +177,6 @@ def test_resuming_on_other_data_is_refused(data, write_config, train):
     refused(train("fit", write_config(), "--resume"), "data.h5: is not the file", "digests differ")
 
 
-def test_resuming_without_a_checkpoint(data, write_config, train):
-    refused(train("fit", write_config(), "--resume"), "no checkpoint")
-
-
-@pytest.mark.parametrize("raw", [b"", b"PK\x03\x04rubbish", None])
-def test_a_damaged_checkpoint_is_refused(data, write_config, train, tmp_path, raw):
-    train("fit", write_config(steps=1))
-    path = tmp_path / "runs/small/checkpoint.npz"
-    path.write_bytes(path.read_bytes()[:-200] if raw is None else raw)
-    refused(train("fit", write_config(), "--resume"), "checkpoint.npz: is damaged", "--force")
-
-
 def test_a_damaged_model_is_refused(data, write_config, train, tmp_path):
     train("fit", write_config(steps=1))
     (tmp_path / "runs/small/model.keras").write_bytes(b"rubbish")
@@ -246,30 +233,6 @@ def test_a_loss_that_is_not_a_number(data, write_config, train):
 @pytest.mark.parametrize("command", ["fit", "describe", "evaluate"])
 def test_help_shows_examples(train, command):
     assert f"python -m train {command} " in train(command, "--help").output
-
-
-def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(data, write_config, train, tmp_path):
-    settings = {"learning_rate": {"start": 1e-4}, "steps": 100_000, "table_every": 5}
-    config = write_config(**settings)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "train", "fit", config],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stdout:  # wait until it trains
-        if line.split()[0] == "11":
-            break
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"python -m train fit {config} --resume" in errors
-    assert "Traceback" not in errors
-    step = load(tmp_path / "runs" / "small").step
-    assert step >= 10
-    assert not (tmp_path / "runs/small/model.keras").exists()
-    resumed = train("fit", write_config(**{**settings, "steps": step + 5}), "--resume")
-    assert resumed.exit_code == 0, resumed.output
 
 
 def test_threads_are_set_before_tensorflow_starts(data, write_config, tmp_path):

@@ -1,0 +1,76 @@
+"""The folder of a run, runs/NAME/: who may write there, and what an earlier run left."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Iterator, Optional
+
+from common import atomic, lock
+from common.errors import DataError, OutputExists
+from train import checkpoint
+from train.checkpoint import Checkpoint
+from train.config import TrainConfig
+from train.data import Data
+
+CONFIG, METRICS, MODEL, SUMMARY = "config.yaml", "metrics.csv", "model.keras", "summary.json"
+LOCK = "lock"
+
+# Of a run: what may differ between a run and its resumption.
+_MAY_CHANGE = {"steps", "stop_when", "runs_dir", "threads", "cache", "checkpoint_seconds"}
+
+
+@contextlib.contextmanager
+def claimed(run_dir: Path, resume: bool, force: bool) -> Iterator[None]:
+    """Work in `run_dir`, alone. Raises OutputBusy, and OutputExists if a run stands there unasked."""
+    try:
+        with lock.only_one(run_dir / LOCK, run_dir):
+            if not resume and not force:
+                _refuse(run_dir)
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            run_dir.rmdir()  # only if it is empty: nothing was begun
+
+
+def clear(run_dir: Path) -> None:
+    """Remove an earlier run's files, so that none of them is taken for this run's."""
+    reopen(run_dir)
+    checkpoint.clear(run_dir)
+    for name in (METRICS, CONFIG):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def reopen(run_dir: Path) -> None:
+    """Make a finished run an unfinished one: its model and its closing numbers will be others."""
+    for name in (SUMMARY, MODEL):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
+    """The checkpoint to go on from, None if there is none; raises DataError if it is of another run."""
+    state = checkpoint.load(config.run_dir)
+    if state is None:
+        return None
+    now = config.model_dump(mode="json")
+    changed = [key for key in now if key not in _MAY_CHANGE and now[key] != state.config.get(key)]
+    if changed:
+        raise DataError(
+            f"{config.run_dir}: was trained with another `{changed[0]}:` than the config gives now; "
+            "change it back, or choose another `name:`"
+        )
+    if state.data_digest != data.digest:
+        raise DataError(f"{data.path}: is not the file that {config.run_dir} was trained on (digests differ)")
+    return state
+
+
+def _refuse(run_dir: Path) -> None:
+    there = [
+        path for path in run_dir.iterdir()
+        if path.name != LOCK and not path.name.startswith(atomic.PARTIAL_PREFIX)
+    ]  # fmt: skip
+    if not there:
+        return
+    if (run_dir / CONFIG).exists() and not (run_dir / SUMMARY).exists():
+        raise OutputExists(f"{run_dir}: an unfinished run; --resume goes on with it, --force starts it again")
+    raise OutputExists(f"{run_dir}: exists already; --resume goes on with it, --force replaces it")
