@@ -17,6 +17,8 @@ from train import folder, runtime
 from train.config import TrainConfig, load_config
 from train.data import number_of_classes, open_data
 
+run_argument = click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
+
 
 @click.group(cls=CommandGroup)
 @click.version_option(__version__, prog_name="train")
@@ -27,6 +29,7 @@ def main() -> None:
     python -m train describe configs/train/first_scale_up.yaml   # the network, layer by layer
     python -m train fit      configs/train/first_scale_up.yaml   # train -> runs/first_scale_up/
     python -m train evaluate runs/first_scale_up                 # the closing numbers again
+    python -m train predict  runs/first_scale_up data/next.h5    # every shot's probability
     """
 
 
@@ -109,7 +112,7 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int) -> None:
 
 
 @main.command()
-@click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
+@run_argument
 @click.option(
     "--data",
     "data_path",
@@ -125,11 +128,7 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     python -m train evaluate runs/demo --data data/first_scale_up.h5
     """
     run_dir = Path(run)
-    if not (run_dir / "config.yaml").exists():
-        raise DataError(
-            f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
-        )
-    config = load_config(str(run_dir / "config.yaml"))
+    config = _config_of(run_dir)
     with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate as closing
@@ -139,6 +138,52 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
         for line in closing.score_lines(closing.scores(Predictor(model), data), data.classes):
             say(line)
         say(closing.usage_line(closing.usage(threads)))
+
+
+@main.command()
+@run_argument
+@click.argument("data_path", metavar="FILE.h5", type=click.Path(dir_okay=False))
+@click.option(
+    "--out",
+    default=None,
+    type=click.Path(dir_okay=False),
+    help="Where to, .csv or .h5; without it RUN/predictions_FILE.csv. A plot and a summary go beside it.",
+)
+@click.option(
+    "--split", "splits", multiple=True, metavar="S", help="Only this split; repeatable. Without it, all."
+)
+@force_option
+def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...], force: bool) -> None:
+    """Give every shot of FILE.h5, labelled or not, its probability by the network of RUN.
+
+    \b
+    python -m train predict runs/demo data/next.h5
+    python -m train predict runs/demo data/demo.h5 --split test --out test.h5
+    """
+    run_dir, config = Path(run), _config_of(Path(run))
+    with open_data(data_path, None, splits, "stream", unlabelled=True) as data:
+        from train import predict as job
+
+        path = Path(out) if out else job.default_out(run_dir, data.path)
+        data = job.check(run_dir, config, data, splits, path, force)
+        threads = runtime.start(config.threads, config.seed)
+        from train import evaluate as closing
+        from train.step import Predictor
+
+        done = job.predict(Predictor(closing.load_model(run_dir)), run_dir, data, path)
+        for line in job.lines(done, data.classes):
+            say(line)
+        say(closing.usage_line(closing.usage(threads)))
+        say(f"{path}: the predictions; {done.plot.name}: over time; {done.summary.name}: this summary")
+
+
+def _config_of(run_dir: Path) -> TrainConfig:
+    """The config of the run in `run_dir`; raises DataError if there is none."""
+    if not (run_dir / "config.yaml").exists():
+        raise DataError(
+            f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
+        )
+    return load_config(str(run_dir / "config.yaml"))
 
 
 def _needed(config: TrainConfig) -> list:

@@ -39,6 +39,11 @@ class Split:
         return len(self.ids)
 
     @property
+    def image(self) -> Tuple[int, int]:
+        """Rows and columns of an image."""
+        return self._images.shape[1:]
+
+    @property
     def bytes(self) -> int:
         """Size of the images as float32."""
         return int(np.prod(self._images.shape)) * 4
@@ -89,7 +94,7 @@ class Position(NamedTuple):
 @contextlib.contextmanager
 def open_data(
     path: Union[str, Path],
-    image: Tuple[int, int],
+    image: Optional[Tuple[int, int]],
     needed: Sequence[str],
     cache: str = "auto",
     unlabelled: bool = False,
@@ -104,7 +109,7 @@ def open_data(
         if problems:
             raise DataError(f"{path}: {problems[0]}; run `python -m prepare verify {path}`")
         shape = file["statistics/mean"].shape
-        if shape != tuple(image):
+        if image is not None and shape != tuple(image):
             raise DataError(
                 f"{path}: images are {shape[0]} x {shape[1]}, the config says {image[0]} x {image[1]}; "
                 f"set input: {list(shape)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+from typing import Iterator, List, NamedTuple, Optional
 
 import keras
 import numpy as np
@@ -39,7 +39,15 @@ class Predictor:
 
     def predict(self, split: Split) -> np.ndarray:
         """Logits of all shots of `split`, (n, classes) float32."""
-        return np.concatenate([self._logits(batch).numpy() for batch in split.batches(self._batch)])
+        return np.concatenate(list(self.stream(split)))
+
+    def stream(self, split: Split) -> Iterator[np.ndarray]:
+        """The same in order, a few shots at a time; NaN for an image with values that are not numbers."""
+        for batch in split.batches(self._batch):
+            logits = self._logits(batch).numpy()
+            if not np.isfinite(batch.sum()):  # relu makes a number of a NaN, so the logits do not tell
+                logits[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan
+            yield logits
 
 
 class Stepper(Predictor):

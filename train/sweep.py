@@ -6,8 +6,6 @@ and goes on with what was interrupted.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import re
@@ -21,6 +19,7 @@ import yaml
 
 from common import atomic, interrupt
 from common import config as configs
+from common import table as tables
 from common.config import suggest
 from common.errors import ConfigError, UserError
 from common.progress import bar, say, warn
@@ -121,27 +120,15 @@ def table(cases: Sequence[Case]) -> List[Dict[str, Any]]:
     return rows
 
 
-def table_lines(rows: Sequence[Dict[str, Any]]) -> List[str]:
-    """The table as aligned lines of text."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [columns, *([str(row.get(key, "")) for key in columns] for row in rows)]
-    widths = [max(len(line[n]) for line in cells) for n in range(len(columns))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
-
-
 def sweep(base: TrainConfig, texts: Sequence[str], seeds: int) -> int:
     """The whole of `python -m train sweep`; returns how many runs failed."""
     cases = plan(base, [parse_setting(text, base) for text in texts], seeds)
     failed = run(cases)
     rows = table(cases)
-    for line in table_lines(rows):
+    for line in tables.lines(rows):
         say(line)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     path = cases[0].runs[0].run_dir.parent / "sweep.csv"
-    atomic.write_text(path, out.getvalue())
+    atomic.write_text(path, tables.csv_text(rows))
     say(f"{path}: this table; each run's files and log beside it")
     return failed
 

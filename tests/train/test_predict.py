@@ -1,0 +1,166 @@
+"""`python -m train predict`: every shot's probability under its key, whatever the file holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from common.shots import ID_FIELDS
+from tests.train.conftest import write_data
+from tests.train.test_commands import refused
+from train import evaluate
+from train.data import open_data
+from train.predict import softmax, stream
+from train.step import Predictor
+
+
+@pytest.fixture
+def run(data, write_config, train, tmp_path) -> str:
+    """A trained run."""
+    train("fit", write_config(preprocess=["whiten_minibatch"], steps=6))
+    return str(tmp_path / "runs" / "small")
+
+
+def rows_of(path: Path) -> list:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ids_in(file: h5py.File, split: str) -> list:
+    return list(zip(*(file[split][name][...].tolist() for name in ID_FIELDS)))
+
+
+def test_every_shot_comes_once_under_its_key_with_its_label_and_probability(data, run, train):
+    result = train("predict", run, str(data))
+    assert result.exit_code == 0, result.output
+    rows = rows_of(Path(run) / "predictions_data.csv")
+    assert list(rows[0]) == [
+        "split", "label", *ID_FIELDS, "predicted", "probability_nolasing", "probability_lasing",
+    ]  # fmt: skip
+    with h5py.File(data) as file:
+        for split in ("train", "test"):
+            of_split = [row for row in rows if row["split"] == split]
+            assert [tuple(int(row[name]) for name in ID_FIELDS) for row in of_split] == ids_in(file, split)
+            labels = [["nolasing", "lasing"].index(row["label"]) for row in of_split]
+            assert labels == file[split]["labels"][...].tolist()
+    for row in rows:
+        p = [float(row["probability_nolasing"]), float(row["probability_lasing"])]
+        assert sum(p) == pytest.approx(1, abs=1e-8)
+        assert row["predicted"] == ["nolasing", "lasing"][int(np.argmax(p))]
+
+
+def test_in_chunks_is_as_at_once_is_as_the_saved_model(data, run):
+    model = evaluate.load_model(Path(run))
+    answers = []
+    with open_data(data, None, ["test"]) as opened:
+        split = opened.splits["test"]
+        for size in (1, 7, len(split)):
+            predictor = Predictor(model)
+            predictor._batch = size
+            answers.append(np.concatenate([part.probability for part in stream(predictor, split)]))
+        answers.append(softmax(np.asarray(model(split.images(range(len(split))), training=False))))
+    for other in answers[1:]:
+        np.testing.assert_allclose(other, answers[0], rtol=0, atol=1e-6)
+    assert np.ptp(answers[0][:, 1]) > 1e-3  # it is not one answer for all
+
+
+def test_the_summary_has_n_interval_and_baseline_and_agrees_with_evaluate(data, run, train):
+    output = train("predict", run, str(data)).output
+    line = next(line for line in output.splitlines() if line.startswith("test: accuracy"))
+    of_evaluate = train("evaluate", run).output
+    accuracy = next(line for line in of_evaluate.splitlines() if line.startswith("test ")).split()[2]
+    assert f"accuracy {accuracy} [" in line
+    assert "of 30 shots, always guessing the larger class 0.500" in line
+    summary = json.loads((Path(run) / "predictions_data.json").read_text())
+    assert [(row["run"], row["split"], row["n"], row["label"]) for row in summary["runs"]] == [
+        (69, "test", 15, "nolasing"),
+        (69, "train", 20, "nolasing"),
+        (70, "test", 15, "lasing"),
+        (70, "train", 20, "lasing"),
+    ]
+    rows = [row for row in rows_of(Path(run) / "predictions_data.csv") if row["run"] == "70"]
+    of_test = [row for row in rows if row["split"] == "test"]
+    mean = np.mean([float(row["probability_lasing"]) for row in of_test])
+    assert summary["runs"][2]["mean_probability_lasing"] == pytest.approx(mean, abs=1e-6)
+    assert summary["runs"][2]["called_lasing"] == sum(row["predicted"] == "lasing" for row in of_test)
+    low, high = summary["runs"][2]["interval_lasing"]
+    assert low <= summary["runs"][2]["called_lasing"] / 15 <= high
+
+
+def test_hdf5_holds_the_same_as_csv(data, run, train, tmp_path):
+    train("predict", run, str(data), "--split", "test")
+    out = tmp_path / "p.h5"
+    assert train("predict", run, str(data), "--split", "test", "--out", str(out)).exit_code == 0
+    rows = rows_of(Path(run) / "predictions_data.csv")
+    with h5py.File(out) as file:
+        classes = json.loads(file.attrs["classes"])
+        assert file.attrs["data_digest"] and file.attrs["model_sha256"]
+        assert [[row[name] for name in ID_FIELDS] for row in rows] == [
+            [str(value) for value in shot] for shot in zip(*(file[name][...].tolist() for name in ID_FIELDS))
+        ]
+        assert [row["label"] for row in rows] == [classes[k] for k in file["label"][...]]
+        assert [row["split"] for row in rows] == file["split"].asstr()[...].tolist()
+        np.testing.assert_allclose(
+            [float(row["probability_lasing"]) for row in rows], file["probability"][:, 1], rtol=1e-8
+        )
+
+
+def test_the_plot_is_there_and_shows_something(data, run, train):
+    train("predict", run, str(data))
+    picture = imread(Path(run) / "predictions_data.png")
+    assert min(picture.shape[:2]) > 200
+    coloured = np.ptp(picture[..., :3], axis=2) > 0.2
+    assert coloured.sum() > 100  # points of two colours on white
+
+
+def test_existing_predictions_stay_unless_forced(data, run, train):
+    train("predict", run, str(data), "--split", "train")
+    path = Path(run) / "predictions_data.csv"
+    before = path.read_bytes()
+    refused(train("predict", run, str(data)), "predictions_data.csv: exists already", "--force")
+    assert path.read_bytes() == before
+    assert train("predict", run, str(data), "--force").exit_code == 0
+    assert path.read_bytes() != before
+
+
+def test_what_cannot_be_predicted_is_refused_in_one_line(data, run, train, tmp_path):
+    other = write_data(tmp_path / "other.h5", {"train": 4, "test": 4}, shape=(10, 12))
+    refused(train("predict", run, str(other)), "images are 10 x 12", "trained on 20 x 24")
+    refused(train("predict", run, str(data), "--split", "tets"), "no split 'tets'")
+    refused(train("predict", run, str(data), "--out", "p.txt"), "p.txt", ".csv or .h5")
+    refused(train("predict", run, str(tmp_path / "none.h5")), "none.h5: no such data file")
+    refused(train("predict", str(tmp_path), str(data)), "no run here")
+    (tmp_path / "cut.h5").write_bytes(data.read_bytes()[:-400])
+    refused(train("predict", run, str(tmp_path / "cut.h5")), "cut.h5: is not an HDF5 file, or is cut short")
+    with h5py.File(other, "r+") as file:
+        file.attrs["classes"] = json.dumps(["cats", "dogs"])
+    with h5py.File(data, "r+") as file:
+        file.attrs["classes"] = json.dumps(["cats", "dogs"])
+    refused(train("predict", run, str(data)), "classes cats, dogs", "trained on nolasing, lasing")
+
+
+def test_an_image_that_is_not_a_number_is_named_and_nothing_is_left_behind(data, run, train):
+    with h5py.File(data, "r+") as file:
+        image = file["test/images"][11]
+        image[3, 4] = np.nan
+        file["test/images"][11] = image
+        key = [int(file["test"][name][11]) for name in ID_FIELDS]
+    refused(train("predict", run, str(data)), f"test, image 11 (run {key[0]} seconds {key[1]}", "verify")
+    assert not list(Path(run).glob("*predictions*"))
+
+
+def test_a_run_that_is_not_finished(data, run, train):
+    (Path(run) / "model.keras").unlink()
+    refused(train("predict", run, str(data)), "model.keras: no such model")
+    (Path(run) / "summary.json").unlink()
+    refused(train("predict", run, str(data)), "summary.json", "--resume")
+
+
+def test_help_shows_an_example(train):
+    assert "python -m train predict runs/" in train("predict", "--help").output
