@@ -34,11 +34,20 @@ def main() -> None:
 @config_argument
 @force_option
 @click.option("--if-missing", is_flag=True, help="Keep the runs that are there, write only the others.")
-def simulate(config_path: str, force: bool, if_missing: bool) -> None:
+@click.option(
+    "--format",
+    "form",
+    default="xtc",
+    show_default=True,
+    type=click.Choice(["xtc", "xtc2"]),
+    help="LCLS-I's files, or LCLS-II's with small-data files (needs psana 2).",
+)
+def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None:
     """Write simulated runs, in the camera's file format, into the config's source.dir.
 
     \b
     python -m prepare simulate configs/prepare/demo.yaml
+    python -m prepare simulate configs/prepare/demo.yaml --format xtc2   # the same shots as xtc2
     python -m prepare simulate configs/prepare/demo.yaml --force   # replace runs that are there
     """
     config = load_config(config_path)
@@ -49,7 +58,7 @@ def simulate(config_path: str, force: bool, if_missing: bool) -> None:
         )
     from prepare.simulate.run import simulate as run
 
-    run(config, force, if_missing)
+    run(config, force, if_missing, form)
 
 
 @main.command("list")

@@ -1,0 +1,103 @@
+"""One simulated run as a sequence of exposures, whatever the format they are written in."""
+
+from __future__ import annotations
+
+from typing import Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from common.progress import bar
+from prepare.config import PrepareConfig
+from prepare.simulate import camera, machine, shots
+from prepare.simulate.config import SimulateConfig
+from prepare.xtc.format import FIDUCIAL_MASK, FIDUCIAL_RATE, FIDUCIALS
+
+# What each random stream is for; the seed sequence is (seed, purpose, run, shot).
+_CAMERA, _MACHINE, _LOSSES, _FRAME, _DRIFT = range(5)
+TRANSITION_PAUSE = 15  # fiducials between transitions
+_SECOND = 1_000_000_000
+# All runs begin in the middle of a second and of the fiducials' cycle, like real ones.
+_FIRST_NANOSECOND, _FIRST_FIDUCIAL = 123_456_789, 1002
+
+
+class RunPlan(NamedTuple):
+    """One run to be simulated."""
+
+    run: int
+    what: str
+    shots: int
+    start: int
+    lasing: bool
+
+
+class Exposure(NamedTuple):
+    """One shot: its place in the run, its times (seconds, nanoseconds), its records, its picture."""
+
+    number: int
+    daq: Tuple[int, int]
+    recorder: Tuple[int, int]  # by the camera recorder's clock
+    fiducial: int
+    ebeam: np.ndarray  # (20,) common.shots.EBEAM_UNITS
+    mask: int  # bit k: value k of the ebeam record is not good
+    gas: np.ndarray  # (6,) common.shots.GAS_DETECTOR_UNITS
+    picture: Optional[np.ndarray]  # (rows, columns) uint16; None where the camera missed the shot
+    damaged: bool
+
+
+def exposures(config: PrepareConfig, plan: RunPlan, clock: "Clock") -> Iterator[Exposure]:
+    """The shots of a run in order of time, from where `clock` stands. Memory: one frame."""
+    settings = config.simulate
+    state = machine.run_shots(
+        _rng(settings, _MACHINE, plan.run), plan.shots, settings.rate, plan.lasing, plan.what != "dark"
+    )
+    losses = _rng(settings, _LOSSES, plan.run).random((plan.shots, 2))
+    background = camera.pedestal(_rng(settings, _CAMERA), config.camera.shape, settings.camera)
+    background += camera.drift(
+        config.camera.shape, settings.camera.background_drift, _rng(settings, _DRIFT, plan.run)
+    )
+    clock.advance(TRANSITION_PAUSE)
+    for i in bar(range(plan.shots), f"run {plan.run} {plan.what}", "shot"):
+        picture = None
+        if losses[i, 0] >= settings.missing:
+            picture = shots.frame(_rng(settings, _FRAME, plan.run, i), state, i, settings, background)
+        damaged = picture is not None and bool(losses[i, 1] < settings.damaged)
+        yield Exposure(
+            i, clock.daq, clock.recorder, clock.fiducial,
+            state.ebeam[i], int(state.mask[i]), state.gas[i], picture, damaged,
+        )  # fmt: skip
+        clock.advance(settings.fiducial_step)
+
+
+class Clock:
+    """The DAQ's clock and the camera recorder's, at one 360 Hz pulse after another."""
+
+    def __init__(self, plan: RunPlan, skew: int) -> None:
+        self._start = plan.start * _SECOND + _FIRST_NANOSECOND
+        self._pulses = 0
+        self._skew = skew
+
+    def advance(self, fiducials: int) -> None:
+        """Go on by this many pulses."""
+        self._pulses += fiducials
+
+    @property
+    def fiducial(self) -> int:
+        return (_FIRST_FIDUCIAL + self._pulses) % FIDUCIALS
+
+    @property
+    def daq(self) -> tuple:
+        """(seconds, nanoseconds) by the DAQ's clock."""
+        return divmod(self._start + self._pulses * _SECOND // FIDUCIAL_RATE, _SECOND)
+
+    @property
+    def recorder(self) -> tuple:
+        """(seconds, nanoseconds) by the recorder: the fiducial is in the low 17 bits of nanoseconds."""
+        seconds, nanoseconds = self.daq
+        marked = (nanoseconds & ~FIDUCIAL_MASK) | self.fiducial
+        if marked >= _SECOND:
+            marked -= FIDUCIAL_MASK + 1
+        return seconds - self._skew, marked
+
+
+def _rng(settings: SimulateConfig, *purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([settings.seed, *purpose])))
