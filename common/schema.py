@@ -18,12 +18,13 @@ refuses anything that is not a complete file of a version it knows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
-import json
+import os
 import zlib
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import h5py
 import numpy as np
@@ -31,6 +32,7 @@ import numpy as np
 from common.errors import DataError
 from common.manifest import LABELLED, SPLITS
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS, ShotId
+from common.untrusted import HDF5_ERRORS, check_hdf5, read_json
 
 FORMAT = "xtcav-lasing"
 FORMAT_VERSION = 2  # version 1 had neither `predict` nor `losses`
@@ -48,6 +50,7 @@ ATTRIBUTES: Dict[str, str] = {
     "created": "UTC time, ISO 8601",
 }
 RECORDS: Dict[str, Dict[str, str]] = {"ebeam": EBEAM_UNITS, "gas_detector": GAS_DETECTOR_UNITS}
+MAX_CLASSES = 127  # labels are int8
 COMPRESSIONS = ("none", "bitshuffle-lz4")
 
 LOSS_FIELDS: Dict[str, str] = {
@@ -176,6 +179,8 @@ def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[i
             problems.append(f"{split}/{name} is missing")
         elif dataset.shape != shape:
             problems.append(f"{split}/{name} has {dataset.shape} values, the split has {n} images")
+        elif dataset.dtype.kind not in "iuf":
+            problems.append(f"{split}/{name} holds {dataset.dtype}, not numbers")
     return problems
 
 
@@ -226,13 +231,20 @@ def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
 
     `splits` are the splits that the caller needs. Raises DataError, with the file's name, for
     a file that is missing, not HDF5, truncated, of another format, incomplete, or of a newer
-    version than this software, and for a split that is missing or empty.
+    version than this software, for one that is not safe to read (common/untrusted.py), and for a
+    split that is missing or empty.
     """
     file = _open(path)
     try:
-        _check_format(file, path)
+        with damage_named(path):
+            check_hdf5(file, path)
+            _check_format(file, path)
+            if "classes" in file.attrs:
+                classes(file)
+            for split in present(file):
+                _check_images(file[split], path)
         for split in splits:
-            if split not in file or not file[split]["images"].shape[0]:
+            if split not in present(file) or not file[split]["images"].shape[0]:
                 raise DataError(f"{path}: has no split '{split}'; it has {_split_text(file)}")
         if any("compression" in _filters(file[split]["images"]) for split in present(file)):
             importlib.import_module("hdf5plugin")  # registers the filters with HDF5
@@ -248,8 +260,13 @@ def present(file: h5py.File) -> Tuple[str, ...]:
 
 
 def classes(file: h5py.File) -> List[str]:
-    """The names of the classes; `labels` index this list."""
-    return json.loads(file.attrs["classes"])
+    """The names of the classes; `labels` index this list. Raises DataError for what is no such list."""
+    names = read_json(file.attrs.get("classes"), f"{file.filename}: attribute classes")
+    if not isinstance(names, list) or not 1 <= len(set(map(str, names))) == len(names) <= MAX_CLASSES:
+        raise DataError(f"{file.filename}: attribute classes is no list of 1 to {MAX_CLASSES} names")
+    if not all(isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100 for name in names):
+        raise DataError(f"{file.filename}: attribute classes has a name that is not plain text")
+    return names
 
 
 def losses(file: h5py.File) -> List[Loss]:
@@ -276,16 +293,34 @@ def _open(path: Union[str, Path]) -> h5py.File:
         raise DataError(f"{path}: {reason} ({_first_line(error)}); copy or build it again") from None
 
 
+@contextlib.contextmanager
+def damage_named(path: Union[str, Path]) -> Iterator[None]:
+    """What HDF5 raises for a damaged file, as a DataError that names it; for blocks that only read."""
+    try:
+        yield
+    except HDF5_ERRORS as error:
+        reason = os.strerror(error.errno) if getattr(error, "errno", None) else _first_line(error)
+        raise DataError(f"{path}: cannot be read ({reason}); copy or build it again") from None
+
+
+def _check_images(group: object, path: Union[str, Path]) -> None:
+    if not isinstance(group, h5py.Group):
+        raise DataError(f"{path}: a split is not a group; this is no file that `prepare build` wrote")
+    images = group.get("images")
+    if not isinstance(images, h5py.Dataset) or images.ndim != 3 or images.dtype.kind != "f":
+        raise DataError(f"{path}: {group.name[1:]}/images is missing, or not (N, h, w) of floats")
+
+
 def _check_format(file: h5py.File, path: Union[str, Path]) -> None:
-    if file.attrs.get("format") != FORMAT:
+    if str(file.attrs.get("format")) != FORMAT:
         raise DataError(f"{path}: an HDF5 file, but not one that `prepare build` wrote")
-    version = int(file.attrs.get("format_version", 0))
+    version = int(np.max(file.attrs.get("format_version", 0)))
     if version > FORMAT_VERSION:
         raise DataError(
             f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest this "
             "software reads; update the software"
         )
-    if not file.attrs.get("complete", False):
+    if not np.all(file.attrs.get("complete", False)):
         raise DataError(f"{path}: the build of this file did not finish; build it again")
 
 

@@ -10,6 +10,7 @@ from common import schema
 from common.errors import DataError
 
 ATTRIBUTES = {name: "x" for name in schema.ATTRIBUTES}
+ATTRIBUTES["classes"] = '["nolasing", "lasing"]'
 
 
 def write(path, value: float = 1.0, finish: bool = True, **storage) -> str:

@@ -1,0 +1,107 @@
+"""What is refused in files that may come from anywhere, before anything in them is believed.
+
+An HDF5 file can name other files to read from (external links, external storage, virtual
+datasets), can be a few kB that unpack to terabytes, and can ask the library to load plugins. A
+file that `prepare build` wrote does none of this, so nothing is lost by refusing it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Iterator, Tuple, Union
+
+import h5py
+import numpy as np
+
+from common.errors import DataError
+
+MAX_OBJECTS = 2000  # groups and datasets of one file; `build` makes some 35 a split
+MAX_DEPTH = 16  # of groups; Keras' weights files nest by layers
+MAX_CHUNK = 1 << 28  # bytes, unpacked
+MAX_RATIO = 300  # unpacked to packed; LZ4 can do 255 at most
+MAX_JSON = 1 << 26  # characters
+SMALL = 1 << 20  # bytes that a dataset may have without being in the file
+
+# Deflate, shuffle, fletcher32, bitshuffle (hdf5plugin): those that can be in our files or in a repacked one.
+_FILTERS = frozenset({1, 2, 3, 32008})
+
+# What h5py raises for metadata that make no sense: it has no class of its own.
+HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
+
+
+def check_hdf5(file: h5py.File, path: Union[str, Path]) -> None:
+    """Raise DataError, naming what and where, unless all of `file` is in the file itself and of sane size.
+
+    Memory and time are bounded by MAX_OBJECTS; no link is followed and no data are read. After it,
+    reading any dataset whole takes at most MAX_RATIO times the file's size (or SMALL bytes).
+    """
+    for seen, (name, node) in enumerate(_nodes(file, str(path), "", 0)):
+        if seen >= MAX_OBJECTS:
+            raise DataError(f"{path}: over {MAX_OBJECTS} groups and datasets; refused")
+        if isinstance(node, h5py.Dataset):
+            problem = _dataset_problem(node)
+            if problem:
+                raise DataError(f"{path}: {name} {problem}; refused")
+
+
+def read_json(text: Any, where: str) -> Any:
+    """The value of a JSON text from a file; raises DataError, beginning with `where`."""
+    if not isinstance(text, (str, bytes)) or len(text) > MAX_JSON:
+        raise DataError(f"{where}: is not a JSON text of at most {MAX_JSON} characters")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: is not valid JSON ({str(error)[:100]})") from None
+
+
+def printable(text: str) -> str:
+    """`text` with everything that could steer a terminal written as an escape; new lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def _nodes(
+    group: h5py.Group, path: str, prefix: str, depth: int
+) -> Iterator[Tuple[str, Union[h5py.Group, h5py.Dataset]]]:
+    if depth > MAX_DEPTH:
+        raise DataError(f"{path}: groups nested over {MAX_DEPTH} deep; refused")
+    for key in group:
+        name = f"{prefix}{key}"
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise DataError(f"{path}: {printable(name)} is a link to elsewhere; refused")
+        node = group[key]
+        if not isinstance(node, (h5py.Group, h5py.Dataset)):
+            raise DataError(f"{path}: {printable(name)} is neither a group nor a dataset; refused")
+        yield printable(name), node
+        if isinstance(node, h5py.Group):
+            yield from _nodes(node, path, f"{name}/", depth + 1)
+
+
+def _dataset_problem(dataset: h5py.Dataset) -> str:
+    """What is wrong with `dataset`, or ''."""
+    if dataset.is_virtual:
+        return "is a virtual dataset, whose data are in other files"
+    if dataset.external:
+        return f"keeps its data in another file ({printable(str(dataset.external[0][0]))})"
+    if not _plain(dataset.dtype):
+        return f"is of type {dataset.dtype}, which no file of `prepare build` holds"
+    settings = dataset.id.get_create_plist()
+    filters = {settings.get_filter(i)[0] for i in range(settings.get_nfilters())}
+    if filters - _FILTERS:
+        return f"has an unknown filter ({min(filters - _FILTERS)})"
+    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK:
+        return f"has chunks of {dataset.chunks}, over {MAX_CHUNK} bytes"
+    size = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    if size > max(SMALL, stored * (MAX_RATIO if filters else 1)):
+        return f"claims {size} bytes, of which the file holds {stored}"
+    return ""
+
+
+def _plain(dtype: np.dtype) -> bool:
+    if dtype.names:
+        return all(_plain(dtype[name]) for name in dtype.names)
+    return not dtype.hasobject and dtype.kind in "iufSb" and dtype.subdtype is None
