@@ -13,9 +13,9 @@ from common import __version__, interrupt
 from common.command import CommandGroup, config_argument, force_option
 from common.errors import DataError, UserError
 from common.progress import say
-from train import folder, runtime
+from train import folder, runtime, timing
 from train.config import TrainConfig, load_config
-from train.data import number_of_classes, open_data
+from train.data import number_of_classes, number_of_images, open_data
 
 run_argument = click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
 
@@ -54,17 +54,21 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
 
 def _fit(config: TrainConfig, resume: bool) -> None:
     """What `fit` does once the run's folder is its own."""
-    with open_data(config.data, config.input, _needed(config), config.cache) as data:
+    with open_data(
+        config.data, config.input, _needed(config), config.cache, check=config.check_images
+    ) as data:
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate, loop
 
         result = loop.fit(config, data, threads, resume)
-        scores = evaluate.scores(result.stepper, data)
+        with result.clock.part("evaluation"):
+            scores = evaluate.scores(result.stepper, data)
         used = evaluate.usage(threads)
         loop.write_summary(config, data, result, {"splits": scores, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
         for line in evaluate.score_lines(scores, data.classes):
             say(line)
+        say(timing.line(result.clock.times(data.reading)))
         say(evaluate.usage_line(used))
         say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
 
@@ -81,7 +85,9 @@ def describe(config_path: str) -> None:
 
     config = load_config(config_path)
     classes = number_of_classes(config) or 2
-    minibatch = config.minibatch if isinstance(config.minibatch, int) else _train_size(config)
+    minibatch = (
+        config.minibatch if isinstance(config.minibatch, int) else number_of_images(config, "train") or 80
+    )
     for line in table(config.network, config.input, classes, minibatch):
         say(line)
 
@@ -189,16 +195,6 @@ def _config_of(run_dir: Path) -> TrainConfig:
 def _needed(config: TrainConfig) -> list:
     extra = [config.stop_when.split] if config.stop_when else []
     return list(dict.fromkeys(["train", "test", *extra]))
-
-
-def _train_size(config: TrainConfig) -> int:
-    """How many images a full batch has; 80, the seed's, if the data file is not there."""
-    if not Path(config.data).exists():
-        return 80
-    from common import schema
-
-    with schema.open_data(config.data, ["train"]) as file:
-        return len(file["train/labels"])
 
 
 if __name__ == "__main__":

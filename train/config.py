@@ -14,6 +14,7 @@ from common.config import Model, load
 # file's values first, strict models do not know any more that they came from a file.
 Window = Annotated[Tuple[int, int], Strict(False)]
 Padding = Literal["same", "valid"]
+DataPath = Annotated[str, Field(min_length=1)]
 # What each does, and how it is defined for a single image: train/preprocess.py.
 Preprocess = Literal[
     "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardise", "image_contrast"
@@ -216,7 +217,8 @@ class TrainConfig(Model):
     """One training run: `data` in, `runs/NAME/` out."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    data: str = Field(min_length=1)
+    # One data file, or a list of files of the same classes and image processing that make one data set.
+    data: Union[DataPath, Annotated[List[DataPath], Field(min_length=1)]]
     runs_dir: str = "runs"
     seed: int = Field(1, ge=0, lt=2**31)
     threads: Threads = Threads()
@@ -230,6 +232,7 @@ class TrainConfig(Model):
     # Images whose gradient is computed at once; the gradients are averaged: same result, less memory.
     microbatch: Optional[int] = Field(None, gt=0)
     cache: Literal["auto", "memory", "stream"] = "auto"  # auto: in memory, if half of what is free is enough
+    check_images: bool = True  # compare each image's crc32 when it is first read
     steps: int = Field(gt=0)
     table_every: int = Field(5, gt=0)
     checkpoint_seconds: float = Field(

@@ -17,7 +17,7 @@ CONFIG, METRICS, MODEL, SUMMARY = "config.yaml", "metrics.csv", "model.keras", "
 LOCK = "lock"
 
 # Of a run: what may differ between a run and its resumption.
-_MAY_CHANGE = {"steps", "stop_when", "runs_dir", "threads", "cache", "checkpoint_seconds"}
+_MAY_CHANGE = {"steps", "stop_when", "runs_dir", "threads", "cache", "check_images", "checkpoint_seconds"}
 
 
 @contextlib.contextmanager

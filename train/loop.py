@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, Iterator, NamedTuple, Optional
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from train.data import Data, Position, minibatch_rows
 from train.runtime import Runtime
 from train.step import Stepper
 from train.table import HEADER, Table, line
+from train.timing import Clock, short
 from train.watch import Watcher
 
 # Saving takes at most this share of the time, however large the network.
@@ -27,13 +28,14 @@ SAVING_SHARE = 0.02
 
 
 class Result(NamedTuple):
-    """A finished run: the model (in a Stepper), the table, why it stopped, mean time of a step."""
+    """A finished run: the model (in a Stepper), the table, why it stopped, where its time went."""
 
     stepper: Stepper
     table: Table
     stopped: str
     step: int
     step_seconds: float
+    clock: Clock
 
 
 def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False) -> Result:
@@ -80,7 +82,8 @@ class _Run:
         self.table = Table(state.table if state else b"")
         sizes = {name: len(split) for name, split in data.splits.items()}
         self.watcher = Watcher(config.watch, data.classes, sizes)
-        self.in_steps = state.seconds if state else 0.0
+        self.clock = Clock()
+        self.seconds_before = state.seconds if state else 0.0
         self.done = state.timed if state else 0
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
 
@@ -93,13 +96,17 @@ class _Run:
         stopped = self._stop_reason()
         progress = bar(None, "training", "step", total=self.config.steps)
         progress.update(self.step)
+        config, train = self.config, self.data.splits["train"]
         try:
-            while not stopped:
-                self._one_step()
-                progress.update(1)
-                stopped = self._stop_reason()
-                if stopped or time.monotonic() - self.saved_at >= self._save_every():
-                    self._save()
+            with train.minibatches(config.minibatch, config.seed, self.position) as batches:
+                while not stopped:
+                    self._one_step(batches)
+                    if not progress.disable:
+                        progress.set_postfix_str(short(self.clock.times(self.data.reading)), refresh=False)
+                    progress.update(1)
+                    stopped = self._stop_reason()
+                    if stopped or time.monotonic() - self.saved_at >= self._save_every():
+                        self._save()
         except interrupt.Interrupted:
             self._save()
             raise
@@ -107,22 +114,24 @@ class _Run:
             progress.close()
         with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
             self.stepper.model.save(partial)
-        mean = self.in_steps / self.done if self.done else 0.0
-        return Result(self.stepper, self.table, stopped, self.step, mean)
+        mean = self._in_steps() / self.done if self.done else 0.0
+        return Result(self.stepper, self.table, stopped, self.step, mean, self.clock)
 
-    def _one_step(self) -> None:
+    def _one_step(self, batches: Iterator[np.ndarray]) -> None:
         train, step = self.data.splits["train"], self.step + 1
         rows, after = minibatch_rows(len(train), self.config.minibatch, self.config.seed, self.position)
-        images, labels = train.images(rows), train.labels[rows]
+        with self.clock.part("waiting"):
+            images = next(batches)
+        labels = train.labels[rows]
         tabled = (step - 1) % self.config.table_every == 0
         row: Dict[str, float] = {"step": step, "m1s": int((labels == 1).sum())}
         if tabled:  # accuracies at the weights that loss and gradient of this row are of
-            row.update(self._accuracies())
+            with self.clock.part("evaluation"):
+                row.update(self._accuracies())
         rate = self.config.learning_rate.at(step)
         with interrupt.held():  # weights, position and table change together or not at all
-            start = time.perf_counter()
-            result = self.stepper.step(images, labels, rate)
-            self.in_steps += time.perf_counter() - start
+            with self.clock.part("step"):
+                result = self.stepper.step(images, labels, rate)
             self.done += 1
             if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
                 raise DataError(
@@ -134,6 +143,10 @@ class _Run:
             if tabled:
                 row.update(result._asdict(), learning_rate=rate)
                 self._add(row)
+
+    def _in_steps(self) -> float:
+        """Seconds in steps, those before a resumption included."""
+        return self.seconds_before + self.clock.seconds["step"]
 
     def _add(self, row: Dict[str, float]) -> None:
         """Add a row to the table and say it, with what the watch finds."""
@@ -180,9 +193,9 @@ class _Run:
             self.config.model_dump(mode="json"),
             self.data.digest,
             self.done,
-            self.in_steps,
+            self._in_steps(),
         )
-        with interrupt.held():
+        with interrupt.held(), self.clock.part("saving"):
             checkpoint.save(self.config.run_dir, state)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - start
@@ -192,13 +205,14 @@ def write_summary(config: TrainConfig, data: Data, result: Result, closing: Dict
     """The final numbers as JSON: what was trained on what, how it ended, and the `closing` numbers."""
     summary = {
         "name": config.name,
-        "data": str(data.path),
+        "data": data.path,
         "data_digest": data.digest,
         "classes": data.classes,
         "step": result.step,
         "watch": sorted({word for row in result.table for word in str(row["watch"]).split()}),
         "stopped": result.stopped,
         "step_seconds": result.step_seconds,
+        "time": result.clock.times(data.reading),
         **closing,
     }
     atomic.write_text(config.run_dir / folder.SUMMARY, json.dumps(summary, indent=1) + "\n")

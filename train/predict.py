@@ -86,7 +86,7 @@ def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predi
     origin = {
         "run": str(run_dir),
         "model_sha256": hashlib.sha256((run_dir / "model.keras").read_bytes()).hexdigest(),
-        "data": str(data.path),
+        "data": data.path,
         "data_digest": data.digest,
     }
     total = sum(len(split) for split in data.splits.values())
@@ -105,7 +105,7 @@ def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predi
         summary,
         json.dumps({**origin, "classes": data.classes, "runs": runs, "splits": of_splits}, indent=1) + "\n",
     )
-    probability_plot.draw(plot, parts, data.classes, f"{run_dir.name} on {data.path.name}")
+    probability_plot.draw(plot, parts, data.classes, f"{run_dir.name} on {data.names}")
     return Predicted(total, runs, of_splits, rate, plot, summary)
 
 
