@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional
 
 import numpy as np
 import pytest
@@ -17,30 +17,47 @@ from train.__main__ import main
 SHAPE = (20, 24)
 
 
-def write_data(path: Path, sizes: Dict[str, int], shape=SHAPE, signal: float = 0.5, seed: int = 0) -> Path:
-    """A data file of noise in which a patch is brighter for label 1; odd rows have label 1."""
+def write_data(
+    path: Path,
+    sizes: Dict[str, int],
+    shape=SHAPE,
+    signal: float = 0.5,
+    seed: int = 0,
+    first: int = 0,
+    classes=("nolasing", "lasing"),
+    image: Optional[dict] = None,
+    **stored: str,
+) -> Path:
+    """A data file of noise in which a patch is brighter for label 1; odd rows have label 1.
+
+    first: the time of the first shot of each split, s. image: that section of the prepare config.
+    stored: dtype and compression.
+    """
     rng = np.random.default_rng(seed)
-    with schema.create(path, sizes, shape, (2 * shape[1], 2 * shape[0])) as file:
+    with schema.create(path, sizes, shape, (2 * shape[1], 2 * shape[0]), **stored) as file:
         for split, n in sizes.items():
             group = file[split]
             labels = np.arange(n) % 2
             group["labels"][...] = labels
             group["run"][...] = 69 + labels
-            group["seconds"][...] = np.arange(n)
+            group["seconds"][...] = first + np.arange(n)
+            group["nanoseconds"][...] = list(sizes).index(split)
             energy = np.where(labels, rng.uniform(0.005, 0.1, n), 0.0033)
             energy[1] = np.nan  # one lasing shot without a record
             for name in ("f_11_ENRC", "f_12_ENRC"):
                 group["gas_detector"][name][...] = energy
             for i in range(n):
-                image = rng.random(shape, dtype=np.float32)
-                image[5:9, 6:12] += signal * labels[i]
-                group["images"][i] = image
-                group["crc32"][i] = schema.image_checksum(image)
+                pixels = rng.random(shape, dtype=np.float32)
+                pixels[5:9, 6:12] += signal * labels[i]
+                pixels = pixels.astype(group["images"].dtype)
+                group["images"][i] = pixels
+                group["crc32"][i] = schema.image_checksum(pixels)
         train = file["train/images"][...].astype(np.float64)
         file["statistics/mean"][...] = train.mean(axis=0)
         file["statistics/std"][...] = train.std(axis=0)
         attributes = {name: "{}" for name in schema.ATTRIBUTES}
-        attributes["classes"] = json.dumps(["nolasing", "lasing"])
+        attributes["classes"] = json.dumps(classes)
+        attributes["config"] = json.dumps({"image": image})
         schema.finish(file, attributes)
     return path
 
