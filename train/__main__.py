@@ -170,7 +170,7 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
     with open_data(data_path, None, splits, "stream", unlabelled=True) as data:
         from train import predict as job
 
-        path = Path(out) if out else job.default_out(run_dir, data.path)
+        path = Path(out) if out else job.default_out(run_dir, data.paths[0])
         data = job.check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate as closing

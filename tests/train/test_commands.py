@@ -140,6 +140,42 @@ def test_it_learns_and_the_saved_model_needs_nothing_else(data, write_config, tr
     assert (predicted == labels).mean() == summary["splits"]["test"]["accuracy"]
 
 
+def test_streamed_and_in_memory_give_the_same_table(data, write_config, train, tmp_path):
+    results, weights = [], []
+    for cache in ("memory", "stream"):
+        results.append(train("fit", write_config(cache=cache), "--force"))
+        weights.append(load(tmp_path / "runs" / "small").model)
+    assert table(results[0].output) == table(results[1].output)
+    assert all(np.array_equal(a, b) for a, b in zip(*weights))
+
+
+def test_several_files_train_as_one(data, write_config, train, tmp_path):
+    other = write_data(tmp_path / "other.h5", {"train": 20}, seed=5, first=1000)
+    config = write_config(data=[str(data), str(other)], steps=2)
+    result = train("fit", config)
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "runs/small/summary.json").read_text())
+    assert summary["splits"]["train"]["n"] == 60
+    assert summary["data"] == f"{data}, {other}"
+    refused(train("fit", write_config(data=[str(data)], steps=3), "--resume"), "another `data:`")
+    assert (
+        "(60, 20, 24, 1)"
+        in train("describe", write_config(data=[str(data), str(other)], minibatch="full")).output
+    )
+    refused(train("fit", write_config(data=[]), "--force"), "data")
+
+
+def test_the_end_says_where_the_time_went(data, write_config, train, tmp_path):
+    result = train("fit", write_config(cache="stream"))
+    times = json.loads((tmp_path / "runs/small/summary.json").read_text())["time"]
+    assert list(times) == ["total", "step", "waiting", "evaluation", "saving", "other", "reading"]
+    assert sum(times[name] for name in list(times)[1:6]) == pytest.approx(times["total"])
+    assert min(times.values()) > 0
+    last = next(line for line in result.output.splitlines() if line.startswith("time "))
+    for words in ("step", "waiting for input", "evaluation", "reading", "%"):
+        assert words in last
+
+
 def test_stop_when_stops_at_the_first_row_that_reaches_it(data, write_config, train):
     settings = {
         "optimizer": {"kind": "adam"},
