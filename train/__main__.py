@@ -100,20 +100,31 @@ def describe(config_path: str) -> None:
 @click.option(
     "--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each, seeds 1 to N."
 )
-def sweep(config_path: str, settings: Tuple[str, ...], seeds: int) -> None:
+@click.option("--one-at-a-time", is_flag=True, help="CONFIG and each value by itself, not all combinations.")
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Runs side by side, sharing the cores.",
+)
+def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int) -> None:
     """Train CONFIG with every combination of the values; one table at the end.
 
-    Started again, it skips finished runs and goes on with interrupted ones. Exits with 1 if a run
-    failed; the others are not touched by it.
+    A KEY is a dotted one of the config or the end of one; `*` stands for any keys between. Started
+    again, it skips finished runs and goes on with interrupted ones. Exits with 1 if a run failed;
+    the others are not touched by it.
 
     \b
-    python -m train sweep configs/train/scale_up.yaml --set momentum=.9,.99 --set learning_rate.start=.1,.01
     python -m train sweep configs/train/signal_noise_100.yaml --seeds 5
+    python -m train sweep configs/train/scale_up.yaml --set momentum=.9,.99 --set learning_rate.start=.1,.01
+    python -m train sweep configs/train/scale_up.yaml --set 'preprocess=[],[log]' --set 'network.*.bias=0.1' \
+        --one-at-a-time --seeds 5 --jobs 2
     """
     from train.sweep import sweep as run
 
     with interrupt.advising("the same command goes on where it stopped"):
-        failed = run(load_config(config_path), settings, seeds)
+        failed = run(load_config(config_path), settings, seeds, one_at_a_time, jobs)
     sys.exit(1 if failed else 0)
 
 

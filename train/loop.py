@@ -21,7 +21,7 @@ from train.runtime import Runtime
 from train.step import Stepper
 from train.table import HEADER, Table, line
 from train.timing import Clock, short
-from train.watch import Watcher
+from train.watch import Watcher, not_finite
 
 # Saving takes at most this share of the time, however large the network.
 SAVING_SHARE = 0.02
@@ -80,8 +80,7 @@ class _Run:
         self.step = state.step if state else 0
         self.position = state.position if state else Position(0, 0)
         self.table = Table(state.table if state else b"")
-        sizes = {name: len(split) for name, split in data.splits.items()}
-        self.watcher = Watcher(config.watch, data.classes, sizes)
+        self.watcher = Watcher(config.watch, data.classes, data.splits)
         self.clock = Clock()
         self.seconds_before = state.seconds if state else 0.0
         self.done = state.timed if state else 0
@@ -134,11 +133,9 @@ class _Run:
                 result = self.stepper.step(images, labels, rate)
             self.done += 1
             if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
-                raise DataError(
-                    f"step {step}: the loss is {result.loss}, |grad| {result.gradient_norm}: lower "
-                    f"learning_rate.start ({rate:g} at this step) or the momentum, or give "
-                    "optimizer.clip_norm"
-                )
+                row.update(result._asdict(), learning_rate=rate, watch="nan")
+                self._write(row)
+                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
             self.step, self.position = step, after
             if tabled:
                 row.update(result._asdict(), learning_rate=rate)
@@ -151,10 +148,13 @@ class _Run:
     def _add(self, row: Dict[str, float]) -> None:
         """Add a row to the table and say it, with what the watch finds."""
         findings = self.watcher.look(row)
-        added = self.table.append(row)
+        self._write(row)
         say(line(row))
         for finding in findings:
             warn(finding)
+
+    def _write(self, row: Dict[str, float]) -> None:
+        added = self.table.append(row)
         with (self.config.run_dir / folder.METRICS).open("ab") as file:
             file.write(added)
 
@@ -163,7 +163,10 @@ class _Run:
         for name, split in self.data.splits.items():
             predicted = self.stepper.predict(split).argmax(axis=1)
             values[f"{name}_accuracy"] = measure.score(split.labels, predicted).accuracy
-            values[f"{name}_ones"] = int((predicted == 1).sum())
+            called = np.bincount(predicted, minlength=len(self.data.classes))
+            values[f"{name}_ones"] = int(called[1])
+            values[f"{name}_largest"] = int(called.argmax())  # the class that most shots are called
+            values[f"{name}_largest_share"] = float(called.max() / len(predicted))
         return values
 
     def _stop_reason(self) -> str:

@@ -6,126 +6,44 @@ and goes on with what was interrupted.
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
-import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence
 
-import yaml
-
-from common import atomic, interrupt
+from common import atomic, schema
 from common import config as configs
 from common import table as tables
-from common.config import suggest
-from common.errors import ConfigError, UserError
+from common.errors import ConfigError
 from common.progress import bar, say, warn
-from train.config import TrainConfig
-from train.data import number_of_classes
-from train.shapes import layer_shapes
+from train import folder, sweep_table
+from train.config import Threads, TrainConfig
+from train.grid import parse_setting, plan
+from train.runtime import available_cores
 
 
-class Setting(NamedTuple):
-    """One --set: a key of the config and the values to try."""
+class _Running(NamedTuple):
+    """A run under way."""
 
-    key: Tuple[str, ...]
-    values: List[Any]
-
-
-class Case(NamedTuple):
-    """One point of the grid: its label, and the configs of its runs, one for each seed."""
-
-    label: str
-    runs: List[TrainConfig]
+    config: TrainConfig
+    process: subprocess.Popen
 
 
-def parse_setting(text: str, base: TrainConfig) -> Setting:
-    """`learning_rate.start=.1,.01`: a dotted key, or the end of one that is the only such, and values.
+def sweep(
+    base: TrainConfig, texts: Sequence[str], seeds: int, one_at_a_time: bool = False, jobs: int = 1
+) -> int:
+    """The whole of `python -m train sweep`; returns how many runs failed. Raises UserError.
 
-    Raises UserError for a key that the config does not have or that fits more than one place.
+    Of `jobs` runs side by side each gets its share of the cores, unless the config says `threads`.
     """
-    name, equals, values = text.partition("=")
-    if not equals or not name or not values:
-        raise UserError(f"--set {text}: give KEY=VALUE[,VALUE...]")
-    keys = _keys(base.model_dump(mode="json"))
-    wanted = tuple(name.split("."))
-    fitting = [key for key in keys if key == wanted] or [key for key in keys if key[-len(wanted) :] == wanted]
-    if len(fitting) > 1:
-        raise UserError(
-            f"--set {name}: fits {', '.join('.'.join(key) for key in fitting)}; name one of them whole"
-        )
-    if not fitting:
-        raise UserError(f"--set {name}: no such key{suggest(name, ['.'.join(key) for key in keys])}")
-    return Setting(fitting[0], [_value(part) for part in re.split(r",(?![^\[]*\])", values)])
-
-
-def plan(base: TrainConfig, settings: Sequence[Setting], seeds: int) -> List[Case]:
-    """All points of the grid, validated before anything runs; raises ConfigError."""
-    cases = []
-    for values in itertools.product(*(setting.values for setting in settings)):
-        pairs = list(zip(settings, values))
-        label = ",".join(f"{setting.key[-1]}={_short(value)}" for setting, value in pairs) or "base"
-        runs = []
-        for seed in range(1, seeds + 1):
-            data = base.model_dump(mode="json")
-            for setting, value in pairs:
-                _put(data, setting.key, value)
-            data["seed"] = seed
-            data["name"] = "_".join([re.sub(r"[^A-Za-z0-9.=-]+", "_", label).strip("_"), f"seed{seed}"])
-            data["runs_dir"] = str(Path(base.runs_dir) / f"{base.name}_sweep")
-            runs.append(configs.from_data(data, TrainConfig, f"--set {label}"))
-        layer_shapes(runs[0].network, runs[0].input, number_of_classes(runs[0]) or 2)
-        cases.append(Case(label, runs))
-    return cases
-
-
-def run(cases: Sequence[Case]) -> int:
-    """Run what is not finished; returns how many runs failed."""
-    failed = 0
-    for config in bar([config for case in cases for config in case.runs], "sweep", "run"):
-        if (config.run_dir / "summary.json").exists() and _same(config):
-            continue
-        path = config.run_dir.parent / f"{config.name}.yaml"
-        atomic.write_text(path, configs.dump(config))
-        how = "--resume" if _same(config) else "--force"
-        command = [sys.executable, "-m", "train", "fit", str(path), how]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        atomic.write_text(config.run_dir.parent / f"{config.name}.log", done.stdout + done.stderr)
-        if done.returncode in (130, 143):
-            raise interrupt.Interrupted(done.returncode - 128)
-        if done.returncode:
-            failed += 1
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            warn(f"{config.name} failed ({last}); its log: {config.run_dir}.log")
-    return failed
-
-
-def table(cases: Sequence[Case]) -> List[Dict[str, Any]]:
-    """One row a case: mean and spread over the seeds of the runs that finished, and what the watch saw."""
-    rows = []
-    for case in cases:
-        ends = [json.loads((c.run_dir / "summary.json").read_text()) for c in case.runs if _finished(c)]
-        row: Dict[str, Any] = {"settings": case.label, "runs": f"{len(ends)}/{len(case.runs)}"}
-        for split in ("train", "validation", "test"):
-            values = [end["splits"][split]["accuracy"] for end in ends if split in end["splits"]]
-            if values:
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                row[split] = f"{statistics.mean(values):.3f} +- {spread:.3f}"
-        row["median steps"] = statistics.median([end["step"] for end in ends]) if ends else ""
-        row["one-sided"] = sum("one_sided" in end["watch"] for end in ends)
-        rows.append(row)
-    return rows
-
-
-def sweep(base: TrainConfig, texts: Sequence[str], seeds: int) -> int:
-    """The whole of `python -m train sweep`; returns how many runs failed."""
-    cases = plan(base, [parse_setting(text, base) for text in texts], seeds)
-    failed = run(cases)
-    rows = table(cases)
-    for line in tables.lines(rows):
+    cases = plan(base, [parse_setting(text, base) for text in texts], seeds, one_at_a_time)
+    for path in dict.fromkeys(case.runs[0].data for case in cases):
+        schema.open_data(path, ["train", "test"]).close()  # rather one error than one for each run
+    failed = run([config for case in cases for config in case.runs], jobs)
+    rows = sweep_table.table(cases, is_finished)
+    for line in sweep_table.lines(rows):
         say(line)
     path = cases[0].runs[0].run_dir.parent / "sweep.csv"
     atomic.write_text(path, tables.csv_text(rows))
@@ -133,41 +51,79 @@ def sweep(base: TrainConfig, texts: Sequence[str], seeds: int) -> int:
     return failed
 
 
-def _finished(config: TrainConfig) -> bool:
-    return (config.run_dir / "summary.json").exists() and _same(config)
+def run(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
+    """Run what is not finished, `jobs` at a time; returns how many failed.
 
-
-def _same(config: TrainConfig) -> bool:
-    """Whether the run in the folder is one of this very config."""
+    Interrupted, it lets the runs under way save their checkpoints before it goes on as Interrupted.
+    """
+    waiting = list({c.name: c for c in configs_of_runs if not is_finished(c)}.values())
+    running: List[_Running] = []
+    failed = 0
+    progress = bar(None, "sweep", "run", total=len(configs_of_runs))
+    progress.update(len(configs_of_runs) - len(waiting))
     try:
-        return configs.load(config.run_dir / "config.yaml", TrainConfig) == config
-    except ConfigError:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(waiting.pop(0), jobs))
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                failed += _ended(one)
+                progress.update(1)
+            time.sleep(0.05)
+    finally:
+        progress.close()
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.wait()
+    return failed
+
+
+def is_finished(config: TrainConfig) -> bool:
+    """Whether the run of this very config on its data file as it is now has come to its end."""
+    try:
+        summary = json.loads((config.run_dir / folder.SUMMARY).read_text())
+        with schema.open_data(config.data) as file:
+            return _same(config) and summary["data_digest"] == str(file.attrs["content_digest"])
+    except (FileNotFoundError, ValueError, KeyError):
         return False
 
 
-def _keys(data: Dict[str, Any], before: Tuple[str, ...] = ()) -> List[Tuple[str, ...]]:
-    keys = []
-    for name, value in data.items():
-        keys.append((*before, name))
-        if isinstance(value, dict):
-            keys += _keys(value, (*before, name))
-    return keys
+def _start(config: TrainConfig, jobs: int) -> _Running:
+    if config.threads.intra is None and jobs > 1:
+        threads = Threads(intra=max(1, available_cores() // jobs), inter=config.threads.inter)
+        config = config.model_copy(update={"threads": threads})
+    path = _beside(config, ".yaml")
+    atomic.write_text(path, configs.dump(config))
+    unfinished = _same(config) and not (config.run_dir / folder.SUMMARY).exists()
+    command = [sys.executable, "-m", "train", "fit", str(path), "--resume" if unfinished else "--force"]
+    with open(_beside(config, ".log"), "w", encoding="utf-8") as log:
+        # A session of its own, so that Ctrl-C reaches it once, from us.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return _Running(config, process)
 
 
-def _put(data: Dict[str, Any], key: Tuple[str, ...], value: Any) -> None:
-    for name in key[:-1]:
-        data = data[name]
-    data[key[-1]] = value
+def _ended(one: _Running) -> int:
+    """1 and a warning if the run failed, else 0."""
+    if one.process.returncode == 0:
+        return 0
+    path = _beside(one.config, ".log")
+    last = (path.read_text(encoding="utf-8").strip().splitlines() or ["no message"])[-1]
+    warn(f"{one.config.name} failed ({last}); its log: {path}")
+    return 1
 
 
-def _value(text: str) -> Any:
+def _beside(config: TrainConfig, ending: str) -> Path:
+    # not with_suffix: the names of runs have dots
+    return config.run_dir.parent / f"{config.name}{ending}"
+
+
+def _same(config: TrainConfig) -> bool:
+    """Whether the run in the folder is one of this very config, whatever its threads."""
     try:
-        return yaml.load(text, configs.Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set: {text!r} is not a value ({' '.join(str(error).split())[:80]})") from None
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return "+".join(map(str, value)) or "none"
-    return str(value)
+        there = configs.load(config.run_dir / folder.CONFIG, TrainConfig)
+    except ConfigError:
+        return False
+    return there == config.model_copy(update={"threads": there.threads})

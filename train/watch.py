@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, List
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from train.config import Watch
 
 FIRST_LOSS_MARGIN = 0.35  # of ln(classes): well above what random weights of a sane size give
 VANISHED = 1e-7  # |gradient|
+LEARNED = 0.1  # of ln(classes): below, a small gradient is the end of learning and no fault
 
 HELPS = {
     "one_sided": (
-        "what usually helps: preprocess (standardise, log, whitening), a lower learning_rate.start or "
-        "momentum, a larger minibatch, a smaller stddev"
+        "what usually helps: preprocess (log, standardise, whiten_minibatch), a lower learning_rate.start or "
+        "optimizer.momentum, a larger minibatch"
     ),
     "first_loss": "the logits are large before anything is learned: a smaller stddev or preprocess helps",
     "vanished": "nothing is learned any more: a larger stddev, another activation or a positive bias helps",
@@ -21,31 +22,35 @@ HELPS = {
 
 
 class Watcher:
-    """Looks at the rows of the table as they come; says each finding once, marks every row."""
+    """Looks at the rows of the table as they come; says each finding once, marks every row.
 
-    def __init__(self, settings: Watch, classes: List[str], sizes: Dict[str, int]) -> None:
-        self._settings, self._classes, self._sizes = settings, classes, sizes
+    A row holds for each split `SPLIT_largest`, the class that most shots are called, and
+    `SPLIT_largest_share`, their share.
+    """
+
+    def __init__(self, settings: Watch, classes: List[str], splits: Iterable[str]) -> None:
+        self._settings, self._classes, self._splits = settings, classes, list(splits)
         self._running = 0
         self._said: set = set()
 
-    def look(self, row: Dict[str, float]) -> List[str]:
+    def look(self, row: Dict[str, Any]) -> List[str]:
         """Set row["watch"] to the findings of this row, '' if none; returns lines that are new to say."""
         found: Dict[str, str] = {}
         expected = math.log(len(self._classes))
         if row["step"] == 1 and abs(row["cross_entropy"] - expected) > FIRST_LOSS_MARGIN * expected:
             found["first_loss"] = (
-                f"the first loss is {row['cross_entropy']:.2f}, ln(classes) is {expected:.2f}"
+                f"the first loss is {row['cross_entropy']:.2f}, ln({len(self._classes)} classes) is "
+                f"{expected:.2f}"
             )
-        if row["gradient_norm"] < VANISHED:
+        if row["gradient_norm"] < VANISHED and row["cross_entropy"] > LEARNED * expected:
             found["vanished"] = f"|grad| is {row['gradient_norm']:.1e} at step {row['step']}"
-        self._running = self._running + 1 if self._one_sided(row) else 0
+        side = one_sided(row, self._splits, self._settings.share)
+        self._running = 0 if side is None else self._running + 1
         if self._running >= self._settings.evaluations:
-            shares = ", ".join(
-                f"{row[f'{split}_ones']:.0f} of {n} {split}" for split, n in self._sizes.items()
-            )
+            shares = ", ".join(f"{row[f'{split}_largest_share']:.0%} of {split}" for split in self._splits)
             found["one_sided"] = (
-                f"{self._running} rows running (nearly) all shots are called one class; called "
-                f"{self._classes[1]}: {shares}"
+                f"step {row['step']}: {self._running} rows running the network calls (nearly) all shots one "
+                f"class; now {self._classes[side]}: {shares}"
             )
         row["watch"] = " ".join(found)
         new = [kind for kind in found if kind not in self._said]
@@ -57,10 +62,28 @@ class Watcher:
         """Whether the config asks to stop on a one-sided network, and this is one."""
         return self._settings.stop and "one_sided" in self._said
 
-    def _one_sided(self, row: Dict[str, float]) -> bool:
-        """Every split is (nearly) of one predicted class; with more than 2 classes, of class 1."""
-        shares = [row[f"{split}_ones"] / n for split, n in self._sizes.items()]
-        limit = self._settings.share
-        if len(self._classes) > 2:
-            return all(share >= limit for share in shares)
-        return all(share >= limit or share <= 1 - limit for share in shares)
+
+def one_sided(row: Mapping[str, Any], splits: Iterable[str], share: float) -> Optional[int]:
+    """The class that `share` or more of every split are called; None if there is no such class."""
+    splits = list(splits)
+    if any(f"{split}_largest" not in row for split in splits):
+        return None  # a row of an earlier version, which did not count this
+    sides = {int(row[f"{split}_largest"]) for split in splits}
+    if len(sides) > 1 or any(float(row[f"{split}_largest_share"]) < share for split in splits):
+        return None
+    return sides.pop()
+
+
+def swings(rows: Iterable[Mapping[str, Any]], splits: Iterable[str], share: float) -> int:
+    """How often the network went from calling (nearly) all shots one class to another class."""
+    splits = list(splits)
+    sides = [side for side in (one_sided(row, splits, share) for row in rows) if side is not None]
+    return sum(a != b for a, b in zip(sides, sides[1:]))
+
+
+def not_finite(step: int, loss: float, norm: float, rate: float) -> str:
+    """What to say when the loss or the gradient is NaN or infinite."""
+    return (
+        f"step {step}: the loss is {loss}, |grad| {norm}: lower learning_rate.start ({rate:g} at this step) "
+        "or the momentum, or give optimizer.clip_norm"
+    )

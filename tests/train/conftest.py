@@ -28,7 +28,7 @@ def write_data(
     image: Optional[dict] = None,
     **stored: str,
 ) -> Path:
-    """A data file of noise in which a patch is brighter for label 1; odd rows have label 1.
+    """A data file of noise in which a patch is the brighter the higher the label; labels take turns.
 
     first: the time of the first shot of each split, s. image: that section of the prepare config.
     stored: dtype and compression.
@@ -37,7 +37,7 @@ def write_data(
     with schema.create(path, sizes, shape, (2 * shape[1], 2 * shape[0]), **stored) as file:
         for split, n in sizes.items():
             group = file[split]
-            labels = np.arange(n) % 2
+            labels = np.arange(n) % len(classes)
             group["labels"][...] = labels
             group["run"][...] = 69 + labels
             group["seconds"][...] = first + np.arange(n)

@@ -1,0 +1,284 @@
+"""Sweeps: the grid, its runs, what a failure or an interruption leaves, and the table."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError, UserError
+from tests.train.conftest import write_data
+from train import sweep, sweep_table
+from train.config import load_config
+from train.grid import parse_setting, plan
+
+
+@pytest.fixture
+def base(data, write_config):
+    return load_config(write_config())
+
+
+def set_all(base, *texts):
+    return [parse_setting(text, base) for text in texts]
+
+
+# --- the grid --------------------------------------------------------------------------------
+
+
+def test_the_grid_is_every_combination_with_every_seed(base):
+    cases = plan(base, set_all(base, "momentum=.9,.99", "learning_rate.start=.1,1e-2"), seeds=3)
+    assert [case.label for case in cases] == [
+        f"momentum={m},learning_rate.start={rate}" for m in ("0.9", "0.99") for rate in ("0.1", "0.01")
+    ]
+    runs = [run for case in cases for run in case.runs]
+    assert len({run.run_dir for run in runs}) == 12
+    assert {run.run_dir.parent.name for run in runs} == {"small_sweep"}
+    assert [run.seed for run in cases[0].runs] == [1, 2, 3]
+    assert {(run.optimizer.momentum, run.learning_rate.start) for run in cases[1].runs} == {(0.9, 0.01)}
+    assert all(run.network == base.network for run in runs)
+
+
+def test_one_at_a_time_is_the_config_and_each_value_by_itself(base):
+    cases = plan(base, set_all(base, "momentum=.9,.99", "minibatch=8"), seeds=1, one_at_a_time=True)
+    assert [case.label for case in cases] == ["base", "momentum=0.9", "momentum=0.99", "minibatch=8"]
+    momenta, minibatches = zip(*((c.runs[0].optimizer.momentum, c.runs[0].minibatch) for c in cases))
+    assert momenta == (0.4, 0.9, 0.99, 0.4)
+    assert minibatches == (16, 16, 16, 8)
+
+
+def test_values_are_yaml_lists_and_words_included(base):
+    cases = plan(base, set_all(base, "preprocess=[],[log],[log,standardise]", "minibatch=full"), seeds=1)
+    assert [case.label.split(",")[0] for case in cases] == [
+        "preprocess=none", "preprocess=log", "preprocess=log+standardise",
+    ]  # fmt: skip
+    assert [case.runs[0].preprocess for case in cases] == [[], ["log"], ["log", "standardise"]]
+    assert cases[0].runs[0].minibatch == "full"
+
+
+def test_a_star_sets_a_key_of_every_layer_that_has_it(base):
+    cases = plan(base, set_all(base, "network.*.bias=.1", "network.*.convolution.channels=5"), seeds=1)
+    convolution, *_, output = cases[0].runs[0].network
+    assert (convolution.settings.bias, output.settings.bias) == (0.1, 0.1)
+    assert convolution.settings.channels == 5
+
+
+def test_one_layer_by_its_number(base):
+    case = plan(base, set_all(base, "network.3.output.stddev=0.5"), seeds=1)[0]
+    assert [getattr(layer.settings, "stddev", None) for layer in case.runs[0].network] == [
+        0.1,
+        None,
+        None,
+        0.5,
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("momentum", "--set momentum: give KEY=VALUE"),
+        ("momentum=", "give KEY=VALUE"),
+        ("momentun=.9", "momentun: no such key; did you mean"),
+        ("kind=adam", "fits optimizer.kind, learning_rate.kind; name one of them whole"),
+        ("bias=.1", "fits network.0.convolution.bias, network.3.output.bias; name one of them whole, or all"),
+        ("network.*.biass=.1", "network.*.biass: no such key"),
+        ("momentum=[", "'[' is not a value"),
+        ("seed=1,2", "seed: not to be set in a sweep; give --seeds N"),
+        ("name=a", "name: not to be set in a sweep"),
+    ],
+)
+def test_settings_that_cannot_be(base, text, message):
+    with pytest.raises(UserError) as caught:
+        parse_setting(text, base)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("momentum=.9,1.5", "--set momentum=1.5: optimizer.momentum: 1.5: input should be less than 1"),
+        ("minibatch=0", "minibatch: 0 is not positive"),
+        ("preprocess=[lgo]", "'lgo' is not a choice; did you mean 'log'?"),
+    ],
+)
+def test_one_bad_value_stops_the_sweep_before_any_run(base, write_config, train, text, message, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        plan(base, set_all(base, text), seeds=2)
+    assert message in str(caught.value)
+    result = train("sweep", write_config(), "--set", text)
+    assert result.exit_code == 2 and message in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_are_one_error_not_one_for_each_run(write_config, train, tmp_path):
+    result = train("sweep", write_config(), "--seeds", "3")
+    assert result.exit_code == 2
+    assert result.output.count("no such data file") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+# --- the runs --------------------------------------------------------------------------------
+
+
+def table(path: Path) -> list:
+    return list(csv.DictReader((path / "sweep.csv").read_text().splitlines()))
+
+
+def test_a_failed_run_leaves_the_others_and_what_is_finished_is_not_run_again(
+    data, write_config, train, tmp_path, monkeypatch
+):
+    """Three real runs, one of which ends in NaN; then the same command again."""
+    command = [
+        "sweep",
+        write_config(),
+        "--set",
+        "learning_rate.start=.02,1e30",
+        "--seeds",
+        "1",
+        "--jobs",
+        "2",
+    ]
+    result = train(*command)
+    assert result.exit_code == 1
+    runs = tmp_path / "runs" / "small_sweep"
+    assert "warning: learning_rate.start_1e_30_seed1 failed (error: step" in result.output
+    assert "step" in (runs / "learning_rate.start_1e_30_seed1.log").read_text()
+    good, bad = table(runs)
+    assert (good["settings"], good["finished"], good["nan"]) == ("learning_rate.start=0.02", "1", "0")
+    assert (bad["finished"], bad["nan"], bad["test_mean"]) == ("0", "1", "")
+    assert (good["test_n"], float(good["test_chance"])) == ("30", 0.5)
+    for words in ("settings", "NaN", "test: 30 shots", "larger class is right on 0.500", "sweep.csv"):
+        assert words in result.output
+    started = record_starts(monkeypatch, "import sys; sys.exit(2)")
+    assert train(*command).exit_code == 1
+    assert started == [("learning_rate.start_1e_30_seed1", "--resume")]
+
+
+def record_starts(monkeypatch, code: str = "") -> list:
+    """Let `sweep` start `python -c code` instead of trainings; gives the list of what it started."""
+    started = []
+    real = subprocess.Popen
+
+    def start(command, **settings):
+        started.append((Path(command[4]).name[: -len(".yaml")], command[5]))
+        return real([sys.executable, "-c", code], **settings)
+
+    monkeypatch.setattr(sweep.subprocess, "Popen", start)
+    return started
+
+
+def finish(config, train, *options) -> None:
+    """Train one run of a sweep in this process."""
+    path = config.run_dir.parent / f"{config.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(sweep.configs.dump(config))
+    assert train("fit", str(path), *options).exit_code == 0
+
+
+def test_what_is_finished_of_other_settings_or_other_data_is_run_again(
+    base, data, write_config, train, monkeypatch
+):
+    run = plan(base, [], seeds=1)[0].runs[0]
+    finish(run, train)
+    started = record_starts(monkeypatch)
+    assert sweep.run([run]) == 0 and started == []
+    changed = run.model_copy(update={"steps": 12})
+    sweep.run([changed])
+    assert started == [(run.name, "--force")]
+    other_threads = run.model_copy(update={"threads": run.threads.model_copy(update={"intra": 2})})
+    assert sweep.is_finished(other_threads)
+    write_data(data, {"train": 40, "test": 30}, seed=5)
+    assert not sweep.is_finished(run)
+
+
+def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
+    run = plan(base, [], seeds=1)[0].runs[0]
+    finish(run, train)
+    (run.run_dir / "summary.json").unlink()
+    started = record_starts(monkeypatch)
+    sweep.run([run])
+    assert started == [(run.name, "--resume")]
+
+
+def test_jobs_share_the_cores(base, monkeypatch):
+    monkeypatch.setattr(sweep, "available_cores", lambda: 8)
+    record_starts(monkeypatch)
+    alone = base.model_copy(update={"threads": type(base.threads)()})
+    runs = plan(alone, [], seeds=3)[0].runs
+    sweep.run(runs, jobs=3)
+    threads = [load_config(str(run.run_dir.parent / f"{run.name}.yaml")).threads.intra for run in runs]
+    assert threads == [2, 2, 2]
+
+
+def test_as_many_runs_side_by_side_as_asked_for(base, monkeypatch):
+    record_starts(monkeypatch, "import time; time.sleep(0.5)")
+    runs = plan(base, [], seeds=4)[0].runs
+    start = time.monotonic()
+    sweep.run(runs, jobs=4)
+    assert time.monotonic() - start < 1.9  # one after the other they take 2 s
+
+
+def test_an_interruption_lets_the_runs_under_way_save(data, write_config, tmp_path):
+    config = write_config(steps=100_000, table_every=5, learning_rate={"start": 1e-4})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", "sweep", config],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    run = tmp_path / "runs" / "small_sweep" / "base_seed1"
+    for _ in range(600):
+        if (run / "metrics.csv").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted; the same command goes on where it stopped" in errors
+    assert list((run / "checkpoints").iterdir())
+    log = (run.parent / "base_seed1.log").read_text()
+    assert "Traceback" not in log and "stopped by SIGTERM; go on with: python -m train fit" in log
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def numbers(**changes) -> dict:
+    row = {"settings": "a=1", "runs": 5, "finished": 5, "nan": 0, "one_sided": 2, "one_sided_at_end": 1}
+    row.update({"swings": 1.4, "steps_median": 51, "steps_min": 31, "steps_max": 61})
+    row.update({"test_mean": 0.61234, "test_std": 0.0499, "test_min": 0.55, "test_max": 0.68})
+    return {**row, "test_n": 300, "test_chance": 0.5, **changes}
+
+
+def test_the_table_shows_spread_n_chance_and_what_was_one_sided():
+    text = sweep_table.lines([numbers(), numbers(settings="a=10", finished=4, nan=1)])
+    assert text[0].split() == [
+        "settings",
+        "runs",
+        "test",
+        "steps",
+        "one-sided",
+        "at",
+        "the",
+        "end",
+        "swings",
+        "NaN",
+    ]
+    assert "0.612 +- 0.050 (0.550 to 0.680)" in text[1] and "51 (31 to 61)" in text[1]
+    assert text[2].split()[:2] == ["a=10", "4/5"] and text[2].endswith("1")
+    closing = "\n".join(text)
+    assert "test: 300 shots, the same for all seeds" in closing
+    assert "right on 0.500, and chance alone gives one run 0.444 to 0.556" in closing
+    assert "the best of 2 settings by test accuracy looks better than it is" in closing
+
+
+def test_one_run_has_no_spread_and_no_choice():
+    text = sweep_table.lines([numbers(runs=1, finished=1, steps_min=51, steps_max=51)])
+    assert "+-" not in text[1] and "the best of" not in "\n".join(text)
+
+
+def test_a_table_of_failures_only():
+    row = {"settings": "a=1", "runs": 2, "finished": 0, "nan": 0}
+    assert sweep_table.lines([row])[1].split() == ["a=1", "0/2"]
