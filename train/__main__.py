@@ -9,13 +9,13 @@ from typing import Optional, Tuple
 
 import click
 
-from common import __version__, interrupt
+from common import __version__, atomic, interrupt
 from common.command import CommandGroup, config_argument, force_option
 from common.errors import DataError, UserError
-from common.progress import say
+from common.progress import say, warn
 from train import folder, runtime, timing
 from train.config import TrainConfig, load_config
-from train.data import number_of_classes, number_of_images, open_data
+from train.data import Data, number_of_classes, number_of_images, open_data
 
 run_argument = click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
 
@@ -30,6 +30,7 @@ def main() -> None:
     python -m train fit      configs/train/first_scale_up.yaml   # train -> runs/first_scale_up/
     python -m train evaluate runs/first_scale_up                 # the closing numbers again
     python -m train predict  runs/first_scale_up data/next.h5    # every shot's probability
+    python -m train report   runs/first_scale_up                 # the pictures again
     """
 
 
@@ -71,6 +72,8 @@ def _fit(config: TrainConfig, resume: bool) -> None:
         say(timing.line(result.clock.times(data.reading)))
         say(evaluate.usage_line(used))
         say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
+        if config.report:
+            _report_of_fit(config.run_dir, result.stepper.model, data)
 
 
 @main.command()
@@ -192,6 +195,44 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
             say(line)
         say(closing.usage_line(closing.usage(threads)))
         say(f"{path}: the predictions; {done.plot.name}: over time; {done.summary.name}: this summary")
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(file_okay=False))
+@click.option("--out", default=None, type=click.Path(dir_okay=False), help="Where to write the page.")
+@force_option
+def report(runs: Tuple[str, ...], out: Optional[str], force: bool) -> None:
+    """Write the report of a finished run, RUN/report.html, or a page that compares several.
+
+    The page of several is comparison.html beside the first. Pages are one file each and need no network.
+
+    \b
+    python -m train report runs/demo
+    python -m train report runs/demo runs/first_scale_up --out runs/two.html
+    """
+    from train import report as reports
+
+    folders = [Path(run) for run in runs]
+    if out is not None:
+        atomic.refuse_existing(out, force)
+    if len(folders) > 1:
+        path = Path(out) if out else folders[0].parent / "comparison.html"
+        say(f"{reports.write_comparison(folders, path)}: {len(folders)} runs; open it in a browser")
+        return
+    config = _config_of(folders[0])
+    runtime.start(config.threads, config.seed)
+    say(f"{reports.write(folders[0], Path(out) if out else None)}: open it in a browser")
+
+
+def _report_of_fit(run_dir: Path, model: object, data: Data) -> None:
+    """The report at the end of a training, which has succeeded, whatever happens here."""
+    from train import report as reports
+
+    try:
+        say(f"{reports.write_with(run_dir, model, data)}: open it in a browser")
+    except Exception as error:  # hours of training must not end as a failure for want of a picture
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warn(f"no report was drawn ({reason}); try again with: python -m train report {run_dir}")
 
 
 def _config_of(run_dir: Path) -> TrainConfig:

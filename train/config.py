@@ -240,6 +240,7 @@ class TrainConfig(Model):
     )  # apart at least; further if saving took over 2 % of the time
     stop_when: Optional[StopWhen] = None
     watch: Watch = Watch()
+    report: bool = True  # write report.html at the end
 
     @property
     def run_dir(self) -> Path:

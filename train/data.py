@@ -16,6 +16,7 @@ import numpy as np
 from common import schema
 from common.errors import DataError
 from common.shots import ID_DTYPE, ID_FIELDS, ShotId
+from common.view import View
 from train.config import TrainConfig
 from train.images import ImageFile
 from train.loader import Held, ReadAhead
@@ -130,12 +131,13 @@ class Split:
 
 
 class Data(NamedTuple):
-    """Open data files: their splits, the names of the classes, the digest of the content."""
+    """Open data files: their splits, the names of the classes, the digest of the content, how to show it."""
 
     paths: List[Path]
     splits: Dict[str, Split]
     classes: List[str]
     digest: str
+    view: View
 
     @property
     def path(self) -> str:
@@ -194,7 +196,7 @@ def open_data(
         for name, of in groups.items():
             splits[name] = Split(of, in_memory, check)
             stack.callback(splits[name].close)
-        yield Data(paths, splits, schema.classes(files[0]), _digest(files))
+        yield Data(paths, splits, schema.classes(files[0]), _digest(files), View.of(files[0].attrs))
 
 
 def path_list(paths: Paths) -> List[Path]:

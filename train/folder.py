@@ -14,10 +14,20 @@ from train.config import TrainConfig
 from train.data import Data
 
 CONFIG, METRICS, MODEL, SUMMARY = "config.yaml", "metrics.csv", "model.keras", "summary.json"
+REPORT = "report.html"
 LOCK = "lock"
 
 # Of a run: what may differ between a run and its resumption.
-_MAY_CHANGE = {"steps", "stop_when", "runs_dir", "threads", "cache", "check_images", "checkpoint_seconds"}
+_MAY_CHANGE = {
+    "steps",
+    "stop_when",
+    "runs_dir",
+    "threads",
+    "cache",
+    "check_images",
+    "checkpoint_seconds",
+    "report",
+}
 
 
 @contextlib.contextmanager
@@ -43,7 +53,7 @@ def clear(run_dir: Path) -> None:
 
 def reopen(run_dir: Path) -> None:
     """Make a finished run an unfinished one: its model and its closing numbers will be others."""
-    for name in (SUMMARY, MODEL):
+    for name in (REPORT, SUMMARY, MODEL):
         (run_dir / name).unlink(missing_ok=True)
 
 

@@ -77,6 +77,26 @@ def energy_bands(
     return bands, unknown
 
 
+class Share(NamedTuple):
+    """`k` of `n` shots, whose pulse energy is about `energy` (mJ, their median)."""
+
+    energy: float
+    k: int
+    n: int
+
+
+def shares_by_energy(energy: np.ndarray, hit: np.ndarray, bins: int = 8, least: int = 10) -> List[Share]:
+    """How many of the shots are a `hit`, in bins of equal numbers of shots by pulse energy.
+
+    energy: (n,) mJ, shots where it is NaN are left out; hit: (n,) bool. At most `bins` bins, of
+    `least` shots or more (unless there are fewer altogether).
+    """
+    known = np.flatnonzero(np.isfinite(energy))
+    order = known[np.argsort(energy[known], kind="stable")]
+    parts = np.array_split(order, max(1, min(bins, len(order) // least)))
+    return [Share(float(np.median(energy[p])), int(hit[p].sum()), len(p)) for p in parts if len(p)]
+
+
 def wilson(k: int, n: int, z: float = 1.959964) -> Tuple[float, float]:
     """Wilson's score interval for k of n (Wilson 1927); z = 1.96 gives 95 %."""
     centre = (k + z * z / 2) / (n + z * z)

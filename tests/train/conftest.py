@@ -87,6 +87,7 @@ def write_config(tmp_path: Path) -> Callable[..., str]:
             "learning_rate": {"start": 0.02, "decay": 0.9, "steps": 4},
             "minibatch": 16,
             "steps": 11,
+            "report": False,  # drawing takes seconds; tests/train/test_report.py draws
             **changes,
         }
         path = tmp_path / "small.yaml"

@@ -1,0 +1,115 @@
+"""How figures look, and how they become part of a page: arrays -> matplotlib figure -> data URI."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+import numpy as np
+
+from common.report.page import not_installed
+from common.view import View
+
+# Okabe and Ito (2008): told apart with any kind of colour vision. Black comes last.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+GREY = "#57606a"
+IMAGE_COLOURS = "viridis"
+SIGNED_COLOURS = "RdBu_r"
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": False,
+    "grid.color": "#e3e7eb",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "figure.facecolor": "white",
+    "image.interpolation": "nearest",
+    "svg.fonttype": "path",  # looks the same where the font is missing
+    "svg.hashsalt": "xtcav-lasing",  # the same figure is the same bytes
+    "text.parse_math": False,  # a class may be called a$b
+}
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Within it figures have the reports' style; raises UserError if matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise not_installed(error) from None
+    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLOURS)}):
+        yield
+
+
+def new(
+    width: float = 4.3, height: float = 2.9, layout: Optional[str] = "compressed", **subplots: Any
+) -> Tuple[Any, Any]:
+    """A figure of this size in inches, and its axes (an array of them with nrows, ncols)."""
+    from matplotlib.figure import Figure  # not pyplot, which keeps every figure it makes
+
+    figure = Figure(figsize=(width, height), layout=layout)
+    return figure, figure.subplots(**subplots)
+
+
+def svg(figure: Any) -> str:
+    """The figure as a data URI; for curves, sharp at any size."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None}, **_cropped(figure))
+    return _uri("image/svg+xml", out.getvalue())
+
+
+def png(figure: Any, dpi: int = 130) -> str:
+    """The figure as a data URI; for camera images, of which an SVG would hold every pixel."""
+    from PIL import Image  # matplotlib brings it
+
+    out, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, **_cropped(figure))
+    # 255 colours are as many as viridis shows: a third of the bytes.
+    Image.open(out).convert("RGB").quantize(255, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return _uri("image/png", small.getvalue())
+
+
+def show(
+    axes: Any,
+    view: View,
+    image: np.ndarray,
+    limits: Optional[Tuple[float, float]] = None,
+    signed: bool = False,
+) -> Any:
+    """Draw a stored image, (h, w), the way the camera saw it, axes named; returns what a colour bar needs.
+
+    signed: around 0, red above and blue below.
+    """
+    if signed:
+        reach = float(np.abs(image).max()) or 1.0
+        limits = limits or (-reach, reach)
+    low, high = limits or (None, None)
+    shown = axes.imshow(
+        view.picture(image),
+        cmap=SIGNED_COLOURS if signed else IMAGE_COLOURS,
+        vmin=low,
+        vmax=high,
+        extent=view.extent(image),
+        aspect="equal",
+    )
+    axes.set_xlabel(view.x_label)
+    axes.set_ylabel(view.y_label)
+    return shown
+
+
+def _cropped(figure: Any) -> Dict[str, Any]:
+    """Without the empty margins that images of a fixed shape leave; not where margins were set by hand."""
+    return {"bbox_inches": "tight", "pad_inches": 0.03} if figure.get_layout_engine() else {}
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

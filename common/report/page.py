@@ -1,0 +1,97 @@
+"""A report page: blocks of text, tables and pictures -> one HTML file that needs nothing else.
+
+Everything that comes from a user (names, paths, configs) goes through the template, which escapes
+it; the page's own policy forbids it to load anything or to run a script.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Sequence, Union
+
+from common import __version__
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; with `strong`, the sentence that matters most; with `note`, a remark."""
+
+    text: str
+    weight: str = ""  # "", "strong" or "note"
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image: its data URI, what it shows for who cannot see it, and the words under it."""
+
+    source: str
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side where there is room. `size`: "small" ones, two on a phone; else "large"."""
+
+    pictures: Sequence[Picture]
+    size: str = "large"
+    title: str = ""
+    kind: ClassVar[str] = "pictures"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; numbers are put right. It scrolls inside its box where the page is too narrow."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    caption: str = ""
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as a terminal shows it, scrolling inside its box."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+Block = Union[Text, Pictures, Table, Code]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its anchor, its title, what is in it."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page as HTML; raises UserError if Jinja2 is not installed."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise not_installed(error) from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(Path(__file__).parent)),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return environment.get_template("page.html").render(
+        title=title, subtitle=subtitle, sections=sections, made=f"xtcav-lasing {__version__}, {now}"
+    )
+
+
+def not_installed(error: ImportError) -> UserError:
+    """What to tell a user who lacks a package that reports need."""
+    return UserError(f"reports need matplotlib and Jinja2 ({error}); install: pip install -e '.[report]'")

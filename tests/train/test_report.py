@@ -1,0 +1,193 @@
+"""The report of a training run: what is in it, and that it stands alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from tests.page import Page, check
+from tests.train.conftest import SHAPE, write_data
+from train import folder, report
+from train.report import evidence
+from train.saliency import contributions
+
+SECTIONS = {
+    "result", "curves", "confusion", "roc", "energy", "runs", "means", "gallery", "kernels", "saliency",
+    "network", "cost", "watch", "config",
+}  # fmt: skip
+HOSTILE = '<script>alert("1")</script> & $x_{1}$'
+
+
+@pytest.fixture
+def run(data, write_config, train, tmp_path) -> Path:
+    config = write_config(report=True, optimizer={"kind": "adam"}, table_every=2)
+    result = train("fit", config)
+    assert result.exit_code == 0, result.output
+    assert "report.html: open it in a browser" in result.output
+    return tmp_path / "runs" / "small"
+
+
+def test_fit_ends_with_a_report_that_has_every_part(run):
+    page = Page(run / "report.html")
+    check(page, SECTIONS)
+    test = json.loads((run / "summary.json").read_text())["splits"]["test"]
+    low, high = (100 * end for end in test["interval"])
+    assert (
+        f"Of 30 held-back test shots the network calls {100 * test['accuracy']:.1f} % right "
+        f"(95 % Wilson interval {low:.1f} to {high:.1f} %)" in page.text
+    )
+    assert "always guessing the larger class, which is right in 50.0 %" in page.text
+    for words in ("AUC (95 % interval)", "lasing, called lasing", "run 70", "convolution_1", "minibatch: 16"):
+        assert words in page.text
+    assert (run / "report.html").stat().st_size < 5e6
+    assert folder.REPORT in {path.name for path in run.iterdir()}
+
+
+def test_report_draws_it_again_and_says_what_is_missing(run, data, train):
+    first = Page(run / "report.html")
+    (run / "report.html").unlink()
+    assert train("report", str(run)).exit_code == 0
+    again = Page(run / "report.html")
+    assert first.text.splitlines()[:-5] == again.text.splitlines()[:-5]  # all but when it was made
+    assert first.images == again.images
+    data.unlink()
+    result = train("report", str(run))
+    assert result.exit_code == 0, result.output
+    page = Page(run / "report.html")
+    check(page, SECTIONS)
+    assert "data.h5: no such data file" in page.text
+    write_data(data, {"train": 40, "test": 30}, seed=9)
+    train("report", str(run))
+    assert "is not the file that this run was trained on" in Page(run / "report.html").text
+
+
+def test_names_are_text_and_nothing_else(data, write_config, train, tmp_path):
+    with h5py.File(data, "r+") as file:
+        file.attrs["classes"] = json.dumps([HOSTILE, "<b>lasing</b>"])
+    assert train("fit", write_config(report=True)).exit_code == 0
+    page = Page(tmp_path / "runs" / "small" / "report.html")
+    check(page, SECTIONS)
+    assert HOSTILE in page.text
+    assert "b" not in page.tags
+
+
+def test_the_watch_speaks_in_plain_words(data, write_config, train, tmp_path):
+    train("fit", write_config(report=True, steps=2, network=[{"output": {"stddev": 50.0}}]))
+    text = Page(tmp_path / "runs" / "small" / "report.html").text
+    assert "the first loss was far from ln(classes)" in text
+    assert "a smaller stddev or preprocess helps" in text
+    assert "The network has no convolution" in text
+
+
+def test_a_report_that_cannot_be_drawn_does_not_fail_the_training(
+    data, write_config, train, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise ValueError("no ink\nleft")
+
+    monkeypatch.setattr(report, "_write", fail)
+    result = train("fit", write_config(report=True))
+    assert result.exit_code == 0
+    warnings = [line for line in result.output.splitlines() if "no ink" in line]
+    assert len(warnings) == 1
+    assert "no report was drawn (no ink left); try again with: python -m train report" in warnings[0]
+    assert (tmp_path / "runs" / "small" / "summary.json").exists()
+
+
+def test_several_runs_side_by_side(data, write_config, train, tmp_path):
+    train("fit", write_config())
+    train("fit", write_config(name="quick", learning_rate={"start": 0.05}, steps=6))
+    data.unlink()  # not needed
+    runs = tmp_path / "runs"
+    result = train("report", str(runs / "small"), str(runs / "quick"))
+    assert result.exit_code == 0, result.output
+    page = Page(runs / "comparison.html")
+    check(page, {"result", "settings", "curves", "cost"})
+    for words in ("learning_rate.start", "0.05", "Highest on the test shots", "Wilson interval", "quick"):
+        assert words in page.text
+    assert "minibatch" not in page.text  # the same in both
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda run: (run / "config.yaml").unlink(), "no run here"),
+        (lambda run: (run / "summary.json").unlink(), "has no summary.json"),
+        (lambda run: (run / "summary.json").write_text("{"), "damaged"),
+    ],
+)
+def test_runs_that_cannot_be_reported(data, write_config, train, tmp_path, change, words):
+    train("fit", write_config(steps=1))
+    change(tmp_path / "runs" / "small")
+    result = train("report", str(tmp_path / "runs" / "small"))
+    assert result.exit_code == 2
+    assert words in result.output and "Traceback" not in result.output
+
+
+def test_out_is_not_overwritten_unasked(data, write_config, train, tmp_path):
+    train("fit", write_config(steps=1))
+    mine = tmp_path / "mine.html"
+    mine.write_text("mine")
+    folder = str(tmp_path / "runs" / "small")
+    command = ("report", folder, folder, "--out", str(mine))
+    result = train(*command)
+    assert result.exit_code == 2 and "--force" in result.output
+    assert mine.read_text() == "mine"
+    assert train(*command, "--force").exit_code == 0
+    assert "2 training runs" in Page(mine).text
+
+
+# --- what is drawn ---------------------------------------------------------------------------
+
+
+def test_contributions_of_a_linear_model_are_its_weights_times_the_departure():
+    """For logits that are sums over pixels, gradient times input is exact."""
+    inputs = keras.Input((*SHAPE, 1))
+    flat = keras.layers.Flatten()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="random_normal", name="d")(flat))
+    rng = np.random.default_rng(0)
+    images = rng.random((6, *SHAPE, 1), dtype=np.float32)
+    reference = rng.random(SHAPE)
+    found, n = contributions(model, [images[:4], images[4:]], reference, 1)
+    kernel = np.asarray(model.get_layer("d").kernel).astype(np.float64)
+    slope = (kernel[:, 1] - kernel[:, 0]).reshape(SHAPE)
+    np.testing.assert_allclose(found, (images[..., 0].mean(axis=0) - reference) * slope, atol=1e-6)
+    assert n == 6
+
+
+def test_the_decision_comes_from_where_the_signal_is(data, write_config, train, tmp_path):
+    """The planted patch is at rows 5 to 8, columns 6 to 11."""
+    write_data(data, {"train": 40, "test": 30}, signal=1.0)
+    settings = {"optimizer": {"kind": "adam"}, "learning_rate": {"start": 0.02}}
+    train("fit", write_config(steps=60, table_every=30, preprocess=["standardise"], **settings))
+    run = evidence.read_run(tmp_path / "runs" / "small")
+    from train.data import open_data
+    from train.evaluate import load_model
+
+    with open_data(run.config.data, run.config.input, ["train", "test"]) as opened:
+        shots = evidence.look(load_model(run.folder), opened)
+        lasing = opened.splits["train"].labels == 1
+        mean = opened.splits["train"].images(np.flatnonzero(lasing)).mean(axis=0)[..., 0]
+    np.testing.assert_allclose(shots.means[1], mean, atol=1e-6)
+    patch = np.zeros(SHAPE, bool)
+    patch[5:9, 6:12] = True
+    for image in shots.contributions:
+        assert image[patch].mean() > 5 * np.abs(image[~patch]).mean()
+    row = shots.examples[0]
+    assert row.shot.run == 69 + row.label
+
+
+def test_examples_are_of_every_kind():
+    labels = np.array([0] * 10 + [1] * 10)
+    sure = np.linspace(0.55, 0.99, 10)
+    one = np.concatenate([1 - sure, sure])
+    one[2:8] = sure[2:8]  # six of class 0 are called 1, surest last
+    chosen = evidence.choose(labels, np.stack([1 - one, one], axis=1))
+    assert chosen[4:8] == [7, 6, 5, 4]
+    assert sorted(chosen[:4]) == [0, 1, 8, 9]
+    assert len(chosen) == 12 and all(labels[row] == 1 for row in chosen[8:])

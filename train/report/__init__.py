@@ -1,0 +1,60 @@
+"""Reports of training runs: one file that opens anywhere, of one run or of several side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, List, Optional, Sequence
+
+from common import atomic
+from common.errors import DataError
+from common.report.drawing import drawing
+from common.report.page import render
+from train import folder as files
+from train.data import Data, open_data
+from train.report import compare, page
+from train.report.evidence import Run, Shots, look, read_run
+
+
+def write(folder: Path, out: Optional[Path] = None) -> Path:
+    """Write the report of the finished run in `folder`; raises DataError. TensorFlow must have been started.
+
+    Without the data file that the run was trained on, the parts that need its images say so.
+    """
+    run, shots, missing = read_run(folder), None, ""
+    try:
+        with open_data(run.config.data, run.config.input, ["train", "test"], "stream") as data:
+            shots = _look(run, data)
+    except DataError as error:
+        missing = str(error)
+    return _write(run, shots, missing, out or folder / files.REPORT)
+
+
+def write_with(folder: Path, model: Any, data: Data) -> Path:
+    """The same, for a model and data that are loaded already."""
+    run = read_run(folder)
+    with drawing():  # before the work: it says if a package is missing
+        return _write(run, look(model, data), "", folder / files.REPORT)
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write a page that puts finished runs side by side; needs neither TensorFlow nor the data."""
+    runs: List[Run] = [read_run(folder) for folder in folders]
+    with drawing():
+        sections = compare.sections(runs)
+    atomic.write_text(out, render(f"{len(runs)} training runs", compare.subtitle(runs), sections))
+    return out
+
+
+def _look(run: Run, data: Data) -> Shots:
+    from train.evaluate import load_model
+
+    if data.digest != run.summary["data_digest"]:
+        raise DataError(f"{data.path}: is not the file that this run was trained on (digests differ)")
+    return look(load_model(run.folder), data)
+
+
+def _write(run: Run, shots: Optional[Shots], missing: str, out: Path) -> Path:
+    with drawing():
+        sections = page.sections(run, shots, missing)
+    atomic.write_text(out, render(f"Training run {run.config.name}", page.subtitle(run), sections))
+    return out

@@ -1,0 +1,105 @@
+"""The learning curves of a run as pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Dict, List
+
+import numpy as np
+
+from common.report.drawing import GREY, svg
+from common.report.page import Picture
+from train.report import figures
+from train.report.evidence import Run
+
+
+def pictures(run: Run) -> List[Picture]:
+    """Loss, accuracy, |grad|, gr-ang, learning rate, #1s against the step."""
+    return [_loss(run), _accuracy(run), _norm(run), _cosine(run), _rate(run), _ones(run)]
+
+
+def splits_of(run: Run) -> List[str]:
+    """The splits that the table of `run` has accuracies of."""
+    return [name for name in ("train", "validation", "test") if f"{name}_accuracy" in run.rows[0]]
+
+
+def _loss(run: Run) -> Picture:
+    losses = {"with regularisation": run.column("loss"), "without": run.column("cross_entropy")}
+    styles = {"with regularisation": {"ls": "--"}}
+    figure, axes = figures.lines(
+        "Loss of the minibatch", "mean cross entropy (nat)", run.column("step"), losses, styles
+    )
+    axes.axhline(math.log(len(run.classes)), color=GREY, ls=":", label="knowing nothing: ln(classes)")
+    axes.legend()
+    same = np.array_equal(*losses.values())
+    return Picture(
+        svg(figure),
+        f"Curve of the loss, from {losses['without'][0]:.3f} to {losses['without'][-1]:.3f}",
+        "Of single minibatches, hence the scatter."
+        + (" This run has no regularisation: both are one curve." if same else ""),
+    )
+
+
+def _accuracy(run: Run) -> Picture:
+    correct = {name: run.column(f"{name}_accuracy") for name in splits_of(run)}
+    scores = run.summary["splits"]
+    sizes = {name: scores[name]["n"] for name in correct}
+    figure = figures.accuracy(run.column("step"), correct, sizes, scores["test"]["chance"])
+    ends = ", ".join(f"{name} {values[-1]:.3f}" for name, values in correct.items())
+    counts = ", ".join(f"{n} {name}" for name, n in sizes.items())
+    return Picture(svg(figure), f"Curves of accuracy, at the end {ends}", f"Of all shots: {counts}.")
+
+
+def _norm(run: Run) -> Picture:
+    values = run.column("gradient_norm")
+    figure, axes = figures.lines("Length of the gradient, |grad|", "|grad|", run.column("step"), {"": values})
+    figures.finite_log(axes, values)
+    return Picture(
+        svg(figure),
+        f"Curve of the gradient's length, between {values.min():.2g} and {values.max():.2g}",
+        "All variables as one vector, before clipping.",
+    )
+
+
+def _cosine(run: Run) -> Picture:
+    values = run.column("gradient_cosine")
+    figure, axes = figures.lines(
+        "Angle to the last gradient, gr-ang", "cosine", run.column("step"), {"": values}
+    )
+    axes.set_ylim(-1.05, 1.05)
+    axes.axhline(0, color=GREY, ls=":")
+    return Picture(
+        svg(figure),
+        "Curve of the cosine between one step's gradient and the next",
+        "1: the same way again; 0: unrelated; under 0: it swings back.",
+    )
+
+
+def _rate(run: Run) -> Picture:
+    values = run.column("learning_rate")
+    figure, axes = figures.lines("Learning rate", "learning rate", run.column("step"), {"": values})
+    figures.finite_log(axes, values)
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(bottom=0)
+    return Picture(svg(figure), f"Curve of the learning rate, from {values[0]:.3g} to {values[-1]:.3g}")
+
+
+def _ones(run: Run) -> Picture:
+    scores = run.summary["splits"]
+    shares: Dict[str, np.ndarray] = {
+        name: run.column(f"{name}_ones") / scores[name]["n"] for name in splits_of(run)
+    }
+    one = run.classes[1]
+    styles = {name: {"color": figures.SPLIT_COLOURS[name]} for name in shares}
+    figure, axes = figures.lines(
+        f"Shots called {figures.clip(one)}, #1s", "share of the split", run.column("step"), shares, styles
+    )
+    truth = sum(scores["test"]["confusion"][1]) / scores["test"]["n"]
+    axes.axhline(truth, color=GREY, ls=":", label="truth, test")
+    axes.set_ylim(-0.03, 1.03)
+    axes.legend()
+    return Picture(
+        svg(figure),
+        f"Curves of the share of shots called {one}",
+        "At 0 or 1 the network calls everything one class.",
+    )

@@ -1,0 +1,171 @@
+"""What a report is made from: the files of a run, and what its model says of the shots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Sequence
+
+import numpy as np
+
+from common.errors import DataError
+from common.shots import ShotId, shot_id
+from common.view import View
+from train import folder as files
+from train.config import TrainConfig, load_config
+from train.data import Data, Split
+from train.predict import softmax
+from train.table import Table
+
+MEAN_SHOTS = 1000  # of each class, for the mean images
+SALIENCY_SHOTS = 64  # of each class
+EXAMPLES = 4  # of each class, right and wrong
+BATCH = 16  # images read at once
+
+
+class Run(NamedTuple):
+    """A finished run: its folder, config, summary.json, and metrics.csv as numbers."""
+
+    folder: Path
+    config: TrainConfig
+    summary: Dict[str, Any]
+    rows: List[Dict[str, Any]]
+
+    @property
+    def classes(self) -> List[str]:
+        return self.summary["classes"]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the table, (rows,) float64."""
+        return np.array([row[name] for row in self.rows], np.float64)
+
+
+class Example(NamedTuple):
+    """A shot to show: its key, image (h, w), label, predicted class and that class's probability."""
+
+    shot: ShotId
+    image: np.ndarray
+    label: int
+    predicted: int
+    probability: float
+
+
+class Shots(NamedTuple):
+    """What the model says of the held-back shots, and what images look like to it.
+
+    split: which shots. labels, runs: (n,) integers; energy: (n,) mJ; probabilities: (n, classes).
+    means, contributions: (classes, h, w), of `mean_shots` and `contribution_shots` shots of each
+    class; kernel: the first convolution's, (rows, columns, channels in, channels).
+    """
+
+    split: str
+    labels: np.ndarray
+    runs: np.ndarray
+    energy: np.ndarray
+    probabilities: np.ndarray
+    means: np.ndarray
+    mean_shots: List[int]
+    contributions: np.ndarray
+    contribution_shots: List[int]
+    examples: List[Example]
+    kernel: np.ndarray
+    view: View
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return self.probabilities.argmax(axis=1)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`; raises DataError if it is none, has not ended, or its files are damaged."""
+    if not (folder / files.CONFIG).exists():
+        raise DataError(
+            f"{folder}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
+        )
+    for name in (files.SUMMARY, files.METRICS):
+        if not (folder / name).exists():
+            raise DataError(f"{folder}: has no {name}; finish the run with `train fit CONFIG --resume`")
+    try:
+        summary = json.loads((folder / files.SUMMARY).read_text(encoding="utf-8"))
+        rows = list(Table((folder / files.METRICS).read_bytes()))
+    except ValueError as error:
+        raise DataError(f"{folder}: summary.json or metrics.csv is damaged ({error})") from None
+    return Run(folder, load_config(str(folder / files.CONFIG)), summary, rows)
+
+
+def look(model: Any, data: Data) -> Shots:
+    """Apply the model (Keras) to the test split of `data`. Memory: a few dozen images."""
+    from train import saliency
+    from train.step import Predictor
+
+    split = data.splits["test"]
+    probabilities = softmax(Predictor(model).predict(split))
+    classes = range(len(data.classes))
+    means, counts = [], []
+    for label in classes:
+        rows = spread(np.flatnonzero(data.splits["train"].labels == label), MEAN_SHOTS)
+        means.append(mean_image(data.splits["train"], rows))
+        counts.append(len(rows))
+    reference = np.mean(means, axis=0)
+    parts = []
+    for label in classes:
+        rows = spread(np.flatnonzero(split.labels == label), SALIENCY_SHOTS)
+        parts.append(saliency.contributions(model, _batches(split, rows), reference, label))
+    return Shots(
+        split=split.name,
+        labels=split.labels,
+        runs=split.ids["run"],
+        energy=split.energy,
+        probabilities=probabilities,
+        means=np.array(means),
+        mean_shots=counts,
+        contributions=np.array([image for image, _ in parts]),
+        contribution_shots=[n for _, n in parts],
+        examples=_examples(split, probabilities),
+        kernel=saliency.first_kernel(model),
+        view=data.view,
+    )
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of `rows`, evenly spread over them."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+
+
+def mean_image(split: Split, rows: Sequence[int]) -> np.ndarray:
+    """The mean of the images of `rows`, (h, w) float64, a few in memory at a time."""
+    total = sum(batch[..., 0].sum(axis=0, dtype=np.float64) for batch in _batches(split, rows))
+    return total / max(len(rows), 1)
+
+
+def choose(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> List[int]:
+    """Rows to show: of each class EXAMPLES right ones drawn at random, then the most surely wrong ones."""
+    rng = np.random.default_rng(seed)
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    chosen: List[int] = []
+    for label in range(probabilities.shape[1]):
+        right = np.flatnonzero((labels == label) & (predicted == label))
+        wrong = np.flatnonzero((labels == label) & (predicted != label))
+        drawn = rng.choice(right, min(EXAMPLES, len(right)), replace=False)
+        chosen += sorted(drawn, key=lambda row: -sure[row])
+        chosen += wrong[np.argsort(-sure[wrong], kind="stable")][:EXAMPLES].tolist()
+    return [int(row) for row in chosen]
+
+
+def _examples(split: Split, probabilities: np.ndarray) -> List[Example]:
+    predicted = probabilities.argmax(axis=1)
+    return [
+        Example(
+            shot_id(split.ids[row]),
+            split.images([row])[0, ..., 0],
+            int(split.labels[row]),
+            int(predicted[row]),
+            float(probabilities[row, predicted[row]]),
+        )
+        for row in choose(split.labels, probabilities)
+    ]
+
+
+def _batches(split: Split, rows: Sequence[int]):
+    for start in range(0, len(rows), BATCH):
+        yield split.images(rows[start : start + BATCH])

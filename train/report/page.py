@@ -1,0 +1,160 @@
+"""The report of one training run: what is said, and in which order."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+
+from common.config import dump
+from common.report.drawing import svg
+from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
+from train.report import curves, figures, images
+from train.report.evidence import Run, Shots
+from train.shapes import describe
+from train.watch import HELPS
+
+
+def subtitle(run: Run) -> str:
+    """What was trained on what, in a line."""
+    return f"{' or '.join(run.classes)}, from {run.summary['data']}"
+
+
+def sections(run: Run, shots: Optional[Shots], missing: str) -> List[Section]:
+    """All parts of the page. `shots` is None where the images are not there; `missing` says why."""
+    return [
+        Section("result", "What was learned", _result(run)),
+        Section("curves", "Learning curves", [Pictures(curves.pictures(run))]),
+        Section("confusion", "Confusion matrices", _confusion(run)),
+        *(images.sections(run, shots) if shots else images.left_out(missing)),
+        Section("network", "The network", _network(run)),
+        Section("cost", "Where the time and memory went", _cost(run)),
+        Section("watch", "What the watch found", _watch(run)),
+        Section("config", "Config", [Code(dump(run.config))]),
+    ]
+
+
+def sentence(run: Run) -> str:
+    """What was learned and how sure that is."""
+    test = run.summary["splits"]["test"]
+    low, high = test["interval"]
+    found = (
+        "better than"
+        if low > test["chance"]
+        else "worse than"
+        if high < test["chance"]
+        else "not told apart from"
+    )
+    return (
+        f"Of {test['n']} held-back test shots the network calls {100 * test['accuracy']:.1f} % right "
+        f"(95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %): {found} always guessing the larger "
+        f"class, which is right in {100 * test['chance']:.1f} %."
+    )
+
+
+def _result(run: Run) -> List[Block]:
+    rows = []
+    for name, s in run.summary["splits"].items():
+        rows.append(
+            (
+                name,
+                s["n"],
+                f"{s['accuracy']:.3f}",
+                f"{s['interval'][0]:.3f} to {s['interval'][1]:.3f}",
+                f"{s['chance']:.3f}",
+                f"{s['z']:.2f}",
+                f"{s['p_value']:.2g}",
+            )
+        )
+    header = ("split", "shots", "accuracy", "95 % interval", "larger class", "Z", "p")
+    return [
+        Text(sentence(run), "strong"),
+        Table(header, rows),
+        Text(
+            f"Ended at step {run.summary['step']}: {run.summary['stopped']}. Z counts standard deviations "
+            "from a coin's guesses; p is the one-sided binomial chance of as many right by always guessing "
+            "the larger class. Neighbouring shots are alike, so intervals are somewhat too narrow. Where the "
+            "classes are different runs, whatever else differs between the runs can be learned, too: see "
+            "where in the image the decision comes from.",
+            "note",
+        ),
+    ]
+
+
+def _confusion(run: Run) -> List[Block]:
+    pictures = []
+    for name, s in run.summary["splits"].items():
+        counts = np.array(s["confusion"])
+        figure = figures.confusion(f"{name}, {s['n']} shots", counts, run.classes)
+        told = "; ".join(
+            f"of {sum(row)} {label} {row[n]} called {label}"
+            for n, (label, row) in enumerate(zip(run.classes, s["confusion"]))
+        )
+        pictures.append(Picture(svg(figure), f"Confusion matrix of the {name} split: {told}"))
+    return [Pictures(pictures)]
+
+
+def _network(run: Run) -> List[Block]:
+    config = run.config
+    train = run.summary["splits"]["train"]["n"]
+    minibatch = config.minibatch if isinstance(config.minibatch, int) else train
+    return [Code("\n".join(describe(config.network, config.input, len(run.classes), minibatch)))]
+
+
+def _cost(run: Run) -> List[Block]:
+    summary = run.summary
+    used, seconds = summary["usage"], summary["step_seconds"]
+    rows: List[Tuple[str, str]] = [
+        ("one step", f"{seconds:.3f} s"),
+        (f"all {summary['step']} steps, at that", f"{seconds * summary['step']:.1f} s"),
+        ("CPU time of the process", f"{used['cpu_seconds']:.1f} s"),
+        ("most memory held", f"{used['peak_memory_mb']:.0f} MB (10^6 bytes)"),
+        (
+            "threads",
+            f"{used['threads']}: {used['intra_op_threads']} within an operation, "
+            f"{used['inter_op_threads']} between operations",
+        ),
+    ]
+    blocks: List[Block] = [Table(("what", "how much"), rows)]
+    if "time" in summary:  # runs of earlier versions have none
+        blocks.append(Pictures([_time(summary["time"])]))
+    return blocks
+
+
+def _time(seconds: Dict[str, float]) -> Picture:
+    parts = {name: value for name, value in seconds.items() if name not in ("total", "reading")}
+    told = ", ".join(f"{name} {value:.3g} s" for name, value in parts.items())
+    caption = (
+        f"Together {seconds['total']:.1f} s. Waiting: for images. Reading took {seconds['reading']:.1f} s, "
+        "beside the rest."
+    )
+    return Picture(svg(figures.bars("Where the time went", parts)), told, caption)
+
+
+def _watch(run: Run) -> List[Block]:
+    steps: Dict[str, List[int]] = {}
+    for row in run.rows:
+        for kind in str(row["watch"]).split():
+            steps.setdefault(kind, []).append(int(row["step"]))
+    if not steps:
+        return [
+            Text(
+                f"Nothing: in none of the table's {len(run.rows)} rows was the network one-sided, the "
+                "gradient gone, or the first loss far from ln(classes)."
+            )
+        ]
+    meaning = {
+        "one_sided": "(nearly) all shots were called one class",
+        "first_loss": "the first loss was far from ln(classes)",
+        "vanished": "the gradient was (nearly) 0",
+    }
+    rows = [
+        (
+            meaning.get(kind, kind),
+            len(at),
+            f"{at[0]} to {at[-1]}" if len(at) > 1 else f"{at[0]}",
+            HELPS.get(kind, ""),
+        )
+        for kind, at in steps.items()
+    ]
+    return [Table(("finding", "rows", "at steps", "what helps"), rows)]
