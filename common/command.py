@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import sys
+from typing import Optional, Tuple
 
 import click
 
@@ -24,24 +27,41 @@ class CommandGroup(click.Group):
         try:
             with interrupt.handled():
                 return super().invoke(ctx)
-        except interrupt.Interrupted as stop:
-            click.echo(str(stop), err=True)
-            sys.exit(stop.exit_code)
-        except UserError as error:
-            _fail(str(error))
-        except BrokenPipeError:
-            sys.exit(1)  # `... | head`: the reader has gone, nothing to tell anyone
-        except MemoryError as error:
-            _fail(f"out of memory: {error}; reserve more for the job or ask for less at a time")
-        except OSError as error:
-            if error.errno is None or error.strerror is None:
-                raise  # not from the operating system: a fault of ours, keep the traceback
-            _fail(f"{error.filename or 'writing'}: {error.strerror}{_advice(error.errno)}")
+        except (Exception, interrupt.Interrupted) as error:
+            told = outcome(error)
+            if told is None:
+                raise
+            line, code = told
+            if line:
+                click.echo(line, err=True)
+            sys.exit(code)
 
 
-def _fail(message: str) -> None:
-    click.echo(f"error: {message}", err=True)
-    sys.exit(2)
+def outcome(error: BaseException) -> Optional[Tuple[str, int]]:
+    """The line that tells the user of `error`, and the exit code; None for a fault of ours: a traceback."""
+    if isinstance(error, interrupt.Interrupted):
+        return str(error), error.exit_code
+    if isinstance(error, UserError):
+        return f"error: {error}", 2
+    if isinstance(error, BrokenPipeError):
+        return "", 1  # `... | head`: the reader has gone, nothing to tell anyone
+    if isinstance(error, MemoryError):
+        return f"error: out of memory: {error}; reserve more for the job or ask for less at a time", 2
+    number = _system_errno(error)
+    if number is None:
+        return None
+    where = getattr(error, "filename", None) or "writing"
+    return f"error: {where}: {os.strerror(number)}{_advice(number)}", 2
+
+
+def _system_errno(error: BaseException) -> Optional[int]:
+    """The operating system's error number in `error`, or in HDF5's account of it."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
+        return error.errno
+    if isinstance(error, (OSError, RuntimeError)):  # h5py: "... (file write failed: ..., errno = 28, ..."
+        found = re.search(r"\berrno = (\d+)", str(error))
+        return int(found[1]) if found and int(found[1]) else None
+    return None
 
 
 def _advice(number: int) -> str:
@@ -50,4 +70,6 @@ def _advice(number: int) -> str:
         errno.EDQUOT: "; free some space or choose another output folder",
         errno.EACCES: "; check the permissions of the file and its folder",
         errno.EROFS: "; choose another output folder",
+        errno.EIO: "; the disk, or the file system behind the network, has a fault: try again later",
+        errno.ESTALE: "; the file system was taken away under the job: start it again",
     }.get(number, "")

@@ -10,19 +10,34 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
+_silent = False
 
-def bar(items: Optional[Iterable[T]], what: str, unit: str, total: Optional[int] = None) -> tqdm:
+
+def silence() -> None:
+    """From now on no bar, line or warning of this process: another one speaks for it."""
+    global _silent
+    _silent = True
+
+
+def bar(
+    items: Optional[Iterable[T]], what: str, unit: str, total: Optional[int] = None, initial: int = 0
+) -> tqdm:
     """A bar on standard error over `items`; silent where standard error is not a terminal."""
-    return tqdm(items, desc=what, unit=unit, total=total, disable=None, leave=False, file=sys.stderr)
+    silent = _silent or None  # None: where standard error is not a terminal
+    return tqdm(items, what, total, leave=False, file=sys.stderr, unit=unit, disable=silent, initial=initial)
 
 
 def say(line: str = "") -> None:
     """Print a line on standard output, above any bar that is running."""
+    if _silent:
+        return
     with tqdm.external_write_mode(file=sys.stdout):
         click.echo(line)
 
 
 def warn(line: str) -> None:
     """Print a warning on standard error, above any bar that is running."""
+    if _silent:
+        return
     with tqdm.external_write_mode(file=sys.stderr):
         click.echo(f"warning: {line}", err=True)

@@ -127,6 +127,41 @@ def image_checksum(image: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(image, image.dtype.newbyteorder("<")))
 
 
+class Encoder:
+    """Turns images into the bytes of their chunks, as the filters of `create` make them.
+
+    HDF5 itself applies the filter, in a file of one image that exists in memory only. One thread
+    at a time.
+    """
+
+    def __init__(self, image_shape: Tuple[int, int], dtype: str, compression: str) -> None:
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._file: Optional[h5py.File] = None
+        if compression != "none":
+            self._file = h5py.File("one image", "w", driver="core", backing_store=False)
+            one, layout = (1, *image_shape), _filter(compression)
+            self._one = self._file.create_dataset("one", one, self._dtype, chunks=one, **layout)
+
+    def __call__(self, image: np.ndarray) -> memoryview:
+        """The chunk's bytes of one image."""
+        if self._file is None:
+            return memoryview(np.ascontiguousarray(image, self._dtype)).cast("B")
+        self._one[0] = image
+        self._one.flush()
+        return memoryview(self._one.id.read_direct_chunk((0, 0, 0))[1])
+
+    def close(self) -> None:
+        """Free the file in memory."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> "Encoder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def content_digest(file: h5py.File) -> str:
     """SHA-256 over every dataset (images through their `crc32`) and the attributes of content.
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Dict, Iterator
+from typing import TYPE_CHECKING, Dict, Iterator
 
 import click
 
-from common import __version__, manifest
+from common import __version__, interrupt, manifest
 from common.command import CommandGroup, config_argument, force_option
 from common.errors import ConfigError, ManifestError
 from common.progress import say
 from prepare.config import PrepareConfig, load_config
 from prepare.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from prepare.build import Built
 
 
 @click.group(cls=CommandGroup)
@@ -131,17 +134,32 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
 def build(config_path: str, force: bool) -> None:
     """Extract the shots of the manifest into data/NAME.h5.
 
+    Interrupted, it goes on where it was when started again. Several processes share the work:
+
+    \b
+    mpirun -n 4 python -m prepare build configs/prepare/demo.yaml
+
     \b
     python -m prepare build configs/prepare/demo.yaml
-    python -m prepare build configs/prepare/demo.yaml --force   # replace a finished file
+    python -m prepare build configs/prepare/demo.yaml --force   # anew, replace a finished file
     """
+    from prepare import ranks
     from prepare.build import build as run
 
-    config = load_config(config_path)
-    rows = manifest.read(config.manifest_path)
-    with _source(config) as source:
-        built = run(source, config, rows, force)
+    advice = f"what was made so far is kept, go on with: python -m prepare build {config_path}"
+    with ranks.team() as team, interrupt.advising(advice):
+        config = load_config(config_path)
+        rows = manifest.read(config.manifest_path)
+        with _source(config) as source:
+            built = run(source, config, rows, force, team)
+    if built is not None:
+        _say_built(config, built)
+
+
+def _say_built(config: PrepareConfig, built: Built) -> None:
     _say_left_out(built.skipped)
+    for reason, count in sorted(built.lost.items()):
+        say(f"lost: {count} shots of the manifest: {reason}")
     dark = built.dark
     say(
         f"dark: {dark.frames} frames averaged, {dark.rejected_frames} frames and {dark.rejected_pixels} "

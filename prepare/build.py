@@ -1,114 +1,117 @@
-"""From a manifest to the HDF5 file: read each frame once, process it, write it to its row."""
+"""From a manifest to the HDF5 file: read each frame once, keep its image, assemble the file.
+
+What is made goes into part files first (prepare/parts.py), so that a build that is killed at any
+moment goes on from there; see `Unfinished` for what is kept, `assemble` for the file.
+"""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import itertools
-import json
-import platform
+import contextlib
 import time
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import h5py
+import click
 import numpy as np
 
-from common import __version__, atomic, manifest, schema
-from common.errors import DataError, ManifestError
-from common.manifest import Row
-from common.progress import bar
+from common import atomic, manifest
+from common.errors import DataError, ManifestError, UserError
+from common.lock import only_one
+from common.manifest import SPLITS, Row
+from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId
-from prepare import image
+from prepare import parts, ranks
+from prepare.assemble import Contents, assemble
 from prepare.config import PrepareConfig
 from prepare.dark import Dark, average
+from prepare.extract import Place, Task, check_losses, extract
 from prepare.select import eligible_in, number
-from prepare.shots import REASONS, USABLE
+from prepare.shots import USABLE
 from prepare.sources import Source, take_all
-
-
-class Place(NamedTuple):
-    """Where a manifest row's shot is in the source and where its image goes in the file."""
-
-    run: int
-    index: int
-    split: str
-    row: int
+from prepare.unfinished import Unfinished, plan_of
 
 
 class Built(NamedTuple):
-    """What came out of a build."""
+    """What came out of a build. lost: {reason: shots} of the rows that have no image."""
 
     counts: Dict[str, Dict[str, int]]
     skipped: Dict[int, Dict[str, int]]
+    lost: Dict[str, int]
     dark: Dark
     content_digest: str
     bytes: int
     seconds: float
 
 
-def build(source: Source, config: PrepareConfig, rows: Sequence[Row], force: bool = False) -> Built:
-    """Write `config.output_path` with exactly the shots of `rows`, in their order.
+def build(
+    source: Source,
+    config: PrepareConfig,
+    rows: Sequence[Row],
+    force: bool = False,
+    team: Optional[ranks.Team] = None,
+) -> Optional[Built]:
+    """Write `config.output_path` with the shots of `rows`, in their order; None on ranks but the first.
 
-    The file appears under its name only when it is complete. Raises OutputExists,
-    ManifestError for rows that do not fit the config or the runs, and DataError for frames
-    that cannot be read.
+    Every shot is in the file or in its list of losses. Goes on from what an interrupted build
+    left, unless `force`. The file appears under its name only when it is complete. Raises
+    OutputExists, OutputBusy, ManifestError for rows that do not fit the config or the runs, and
+    DataError for sources that cannot be read or have too many losses.
     """
-    atomic.refuse_existing(config.output_path, force)
-    if config.runs.classes and not any(row.split == "train" for row in rows):
-        raise ManifestError(f"{config.manifest_path}: has no shot of split train")
+    team = team or ranks.Team()
+    if team.rank:
+        task = team.receive()
+        if task is not None:
+            extract(source, config, task, team.report)
+            team.done()
+        return None
     start = time.perf_counter()
-    places = locate(source, config, rows)
-    dark = average_dark(source, config)
-    skipped = {run: eligible_in(source, config, run)[1] for run in config.runs.measured}
-    sizes = {split: sum(of_class.values()) for split, of_class in manifest.counts(rows).items()}
-    stored_as = (config.image_shape, config.camera.shape, config.image.dtype, config.image.compression)
-    with atomic.replacing(config.output_path) as partial, schema.create(partial, sizes, *stored_as) as file:
-        file["dark/mean"][...] = dark.mean
-        file["dark/std"][...] = dark.std
-        _write_rows(file, source, config, rows, places)
-        _write_images(file, source, config, places, dark)
-        if sizes.get("train"):
-            _write_statistics(file)
-        digest = schema.finish(file, _attributes(source, config, rows, skipped))
+    unfinished = Unfinished(config.output_path)
+    _refuse_finished(unfinished, force)
+    with _held(unfinished):
+        _refuse_finished(unfinished, force)
+        if config.runs.classes and not any(row.split == "train" for row in rows):
+            raise ManifestError(f"{config.manifest_path}: has no shot of split train")
+        places = locate(source, config, rows)
+        plan = plan_of(source, config, rows)
+        identity = unfinished.begin(plan, replace=config.output_path.exists(), anew=force)
+        skipped = {run: eligible_in(source, config, run)[1] for run in config.runs.measured}
+        with _kept_on_failure(unfinished):
+            found, dark = _extract_missing(source, config, places, unfinished, identity, team)
+            team.dismiss()
+            digest, losses = assemble(source, config, Contents(rows, places, found, dark, skipped))
+        unfinished.remove()
+    lost: Dict[str, int] = {}
+    for loss in losses:
+        lost[loss.reason] = lost.get(loss.reason, 0) + 1
+    gone = {loss.shot for loss in losses}
+    counts = manifest.counts([row for row in rows if row.shot not in gone])
     size = config.output_path.stat().st_size
-    return Built(manifest.counts(rows), skipped, dark, digest, size, time.perf_counter() - start)
+    return Built(counts, skipped, lost, dark, digest, size, time.perf_counter() - start)
 
 
 def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[Place]:
-    """The place of every row, in the order of the rows; raises ManifestError if one has none."""
+    """The place of every row, in the order of the rows; raises ManifestError if one has none.
+
+    A shot that is in its run has a place, even if its frame is damaged or missing.
+    """
     index: Dict[ShotId, int] = {}
-    usable: Dict[int, np.ndarray] = {}
     for run in sorted({row.shot.run for row in rows}):
-        shots = source.shots(run)
-        usable[run] = shots["status"]
-        columns = (shots[name].tolist() for name in ID_FIELDS)
+        columns = (source.shots(run)[name].tolist() for name in ID_FIELDS)
         for i, key in enumerate(zip(*columns)):
             index.setdefault(ShotId(*key), i)  # a repeated key: the first is the usable one
-    next_row: Dict[str, int] = {}
+    next_row = dict.fromkeys(SPLITS, 0)
     places: List[Place] = []
-    lost: List[str] = []
+    lost: List[ShotId] = []
     for row in rows:
-        runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabelled
-        if row.shot.run not in runs:
-            what = (
-                f"labelled '{row.label}', and runs.classes"
-                if row.label
-                else "unlabelled, and runs.unlabelled"
-            )
-            raise ManifestError(
-                f"{config.manifest_path}: {row.shot} is {what} in the "
-                "config does not say so of that run; `python -m prepare select --force` draws anew"
-            )
+        _check_label(config, row)
         at = index.get(row.shot)
-        status = USABLE if at is None else int(usable[row.shot.run][at])
-        if at is None or status != USABLE:
-            lost.append(f"{row.shot}: {'not in the run' if at is None else REASONS[status]}")
+        if at is None:
+            lost.append(row.shot)
             continue
-        places.append(Place(row.shot.run, at, row.split, next_row.get(row.split, 0)))
-        next_row[row.split] = next_row.get(row.split, 0) + 1
+        places.append(Place(row.shot.run, at, row.split, next_row[row.split], row.shot))
+        next_row[row.split] += 1
     if lost:
         raise ManifestError(
-            f"{config.manifest_path}: {len(lost)} of its {len(rows)} shots cannot be read from "
+            f"{config.manifest_path}: {len(lost)} of its {len(rows)} shots are not in the runs in "
             f"{config.source.dir}, first {lost[0]}; is this the data it was drawn from? "
             "`select --force` draws anew"
         )
@@ -139,79 +142,80 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
     return average(frames, config.dark.reject_frames, config.dark.reject_pixels)
 
 
-def processor(config: PrepareConfig, dark_mean: np.ndarray):
-    """The function from a raw frame to a stored image that `config.image` describes."""
-    steps = config.image
-    binned = image.block_mean(dark_mean, steps.downsample) if steps.subtract_dark else None
-    return lambda frame: image.process(
-        frame, binned, steps.downsample, steps.transpose, steps.log, steps.dtype
-    )
+def _extract_missing(
+    source: Source,
+    config: PrepareConfig,
+    places: Sequence[Place],
+    unfinished: Unfinished,
+    identity: bytes,
+    team: ranks.Team,
+) -> Tuple[parts.Found, Dark]:
+    """Make the images that are not there yet, on all ranks; returns all that are there, and the dark."""
+    keys: Dict[str, List[ShotId]] = {}
+    for place in places:
+        keys.setdefault(place.split, []).append(place.shot)
+    found = parts.scan(parts.paths(unfinished.folder), identity, keys)
+    dark = unfinished.load_dark()
+    if found.count:
+        dropped = f"; {found.dropped} damaged or cut-off records are left out" if found.dropped else ""
+        say(f"{found.count} of {len(places)} images are there already, going on{dropped}")
+    if dark is None:
+        dark = average_dark(source, config)
+        unfinished.save_dark(dark)
+    allowed = int(config.max_losses * len(places))
+    missing = sorted(place for place in places if not found.images[place.split]["part"][place.row])
+    shares = ranks.split(missing, team.size)
+    files = unfinished.new_parts(team.size)
+    tasks = [Task(share, dark.mean, path, identity, allowed) for share, path in zip(shares, files)]
+    with bar(None, "images", "image", len(places), initial=found.count) as progress:
+        task = team.deal(tasks)
+        extract(source, config, task, lambda n: progress.update(n + team.news()))
+        while team.busy():
+            progress.update(team.news())
+    found = parts.scan(parts.paths(unfinished.folder), identity, keys, check=False)
+    if found.losses:
+        (split, row), why = next(iter(found.losses.items()))
+        check_losses(len(found.losses), allowed, f"{keys[split][row]}: {why}")
+    return found, dark
 
 
-def _write_rows(
-    file: h5py.File, source: Source, config: PrepareConfig, rows: Sequence[Row], places: Sequence[Place]
-) -> None:
-    """Everything of the rows but their images."""
-    labels = list(config.runs.classes)
-    for split in schema.present(file):
-        of_split = [(row, place) for row, place in zip(rows, places) if place.split == split]
-        group = file[split]
-        if split in manifest.LABELLED:
-            group["labels"][...] = [labels.index(row.label) for row, _ in of_split]
-        for n, name in enumerate(ID_FIELDS):
-            group[name][...] = [row.shot[n] for row, _ in of_split]
-        shots = np.array([source.shots(place.run)[place.index] for _, place in of_split])
-        for record, units in schema.RECORDS.items():
-            for name in units:
-                group[record][name][...] = shots[name]
+def _check_label(config: PrepareConfig, row: Row) -> None:
+    runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabelled
+    if row.shot.run not in runs:
+        what = f"labelled '{row.label}', and runs.classes" if row.label else "unlabelled, and runs.unlabelled"
+        raise ManifestError(
+            f"{config.manifest_path}: {row.shot} is {what} in the "
+            "config does not say so of that run; `python -m prepare select --force` draws anew"
+        )
 
 
-def _write_images(
-    file: h5py.File, source: Source, config: PrepareConfig, places: Sequence[Place], dark: Dark
-) -> None:
-    to_image = processor(config, dark.mean)
-    with bar(None, "images", "image", len(places)) as progress:
-        for run, of_run in itertools.groupby(sorted(places), key=lambda place: place.run):
-            of_run = list(of_run)  # in the order of the run: forward through the files
-            frames = take_all(source, config, run, [place.index for place in of_run])
-            for place, frame in zip(of_run, frames):
-                stored = to_image(frame)
-                group = file[place.split]
-                group["images"][place.row] = stored
-                group["crc32"][place.row] = schema.image_checksum(stored)
-                progress.update(1)
+def _refuse_finished(unfinished: Unfinished, force: bool) -> None:
+    """Raise OutputExists if there is a finished file that nobody asked to replace."""
+    if not unfinished.replaces():
+        atomic.refuse_existing(unfinished.output, force)
 
 
-def _write_statistics(file: h5py.File) -> None:
-    """Per-pixel mean and standard deviation over the train split, summed in float64 in row order."""
-    images = file["train/images"]
-    total = np.zeros(images.shape[1:])
-    squares = np.zeros(images.shape[1:])
-    for i in range(len(images)):
-        one = images[i].astype(np.float64)
-        total += one
-        squares += one * one
-    mean = total / len(images)
-    file["statistics/mean"][...] = mean
-    file["statistics/std"][...] = np.sqrt(np.maximum(squares / len(images) - mean**2, 0))
+@contextlib.contextmanager
+def _held(unfinished: Unfinished) -> Iterator[None]:
+    """Hold the build's folder; remove it at the end if it has nothing to go on from."""
+    try:
+        with only_one(unfinished.lock, unfinished.output):
+            try:
+                yield
+            finally:
+                if not unfinished.started():
+                    unfinished.remove()
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.folder.rmdir()  # fails, as it should, while something is in it
 
 
-def _attributes(
-    source: Source, config: PrepareConfig, rows: Sequence[Row], skipped: Dict[int, Dict[str, int]]
-) -> Dict[str, str]:
-    runs = [*config.runs.dark, *config.runs.measured]
-    packages = ("h5py", "hdf5plugin", "numpy", "pydantic")
-    software = {name: importlib.metadata.version(name) for name in packages}
-    return {
-        "name": config.name,
-        "experiment": config.experiment,
-        "classes": json.dumps(list(config.runs.classes)),
-        "config": config.canonical(),
-        "manifest_sha256": manifest.digest(rows),
-        "sources": json.dumps([file for run in runs for file in source.files(run)]),
-        "skipped": json.dumps(skipped, sort_keys=True),
-        "software": json.dumps(
-            {"python": platform.python_version(), **software, "xtcav-lasing": __version__}
-        ),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
+@contextlib.contextmanager
+def _kept_on_failure(unfinished: Unfinished) -> Iterator[None]:
+    """Say, when something goes wrong, that what was made is not lost."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError, RuntimeError):
+        if unfinished.started():
+            click.echo(f"{unfinished.folder}: what was made so far is kept; build again to go on", err=True)
+        raise

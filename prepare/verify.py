@@ -15,8 +15,9 @@ from common.errors import UserError
 from common.manifest import LABELLED, SPLITS, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
-from prepare.build import locate, processor
+from prepare.build import locate
 from prepare.config import PrepareConfig
+from prepare.extract import processor
 from prepare.select import number
 from prepare.sources import open_source, take_all
 

@@ -1,0 +1,157 @@
+"""The folder of an unfinished build, `NAME.h5.parts` beside the output: what it holds and for whom.
+
+    plan.json   what is being built: config, manifest, source files
+    dark.npz    the averaged dark
+    *.part      images (see prepare/parts.py)
+    lock        held by the process that builds
+
+A build that is started again goes on from it, unless the plan has changed. It is removed when
+the finished file is in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from common import atomic, manifest
+from common.errors import OutputExists
+from common.manifest import Row
+from prepare import parts
+from prepare.config import PrepareConfig
+from prepare.dark import Dark
+from prepare.sources import Source
+
+# What the stored images depend on; the rest of the config may change between two starts.
+_SECTIONS = ("source", "experiment", "camera", "runs", "dark", "image")
+_DARK_FIELDS = ("mean", "std", "frames", "rejected_frames", "rejected_pixels")
+
+
+class Unfinished:
+    """The folder beside `output`. Its methods are for the process that holds the lock."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output.with_name(output.name + ".parts")
+
+    @property
+    def lock(self) -> Path:
+        """The lock file."""
+        return self.folder / "lock"
+
+    def started(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.dark_path.exists() or bool(parts.paths(self.folder))
+
+    def replaces(self) -> bool:
+        """Whether the build that was interrupted was to replace a finished file (`--force`)."""
+        return bool(self._read_plan().get("replace"))
+
+    def begin(self, plan: Dict[str, Any], replace: bool, anew: bool) -> bytes:
+        """Take up, or with `anew` start, the build that `plan` describes; returns its identity.
+
+        Raises OutputExists, saying what differs, if something of another build is there.
+        """
+        if anew:
+            self._empty()
+        before = self._read_plan()
+        if self.started():
+            changed = _difference(before.get("plan", {}), plan)
+            if changed:
+                raise OutputExists(
+                    f"{self.folder}: an interrupted build is there, and since then {changed}; put that back "
+                    "to go on with it, or give --force to start anew"
+                )
+            replace = replace or self.replaces()
+        atomic.write_text(self._plan_path, json.dumps({"plan": plan, "replace": replace}, indent=1))
+        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).digest()
+
+    def new_parts(self, count: int) -> List[Path]:
+        """Names for `count` part files that are not there yet."""
+        there = [int(path.stem) for path in parts.paths(self.folder) if path.stem.isdigit()]
+        first = max(there, default=0) + 1
+        return [self.folder / f"{first + n:05d}{parts.SUFFIX}" for n in range(count)]
+
+    @property
+    def dark_path(self) -> Path:
+        """Where the dark is kept."""
+        return self.folder / "dark.npz"
+
+    def load_dark(self) -> Optional[Dark]:
+        """The dark that was kept; None if there is none or it is damaged."""
+        try:
+            with self.dark_path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                mean, std, *counts = (file[name] for name in _DARK_FIELDS)
+                return Dark(mean, std, *map(int, counts))
+        except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save_dark(self, dark: Dark) -> None:
+        """Keep the dark, complete or not at all."""
+        with atomic.replacing(self.dark_path) as partial, open(partial, "wb") as file:
+            np.savez(file, **dark._asdict())
+
+    def remove(self) -> None:
+        """Remove everything; the folder itself goes when the lock is released."""
+        self._empty()
+        self._plan_path.unlink(missing_ok=True)
+
+    @property
+    def _plan_path(self) -> Path:
+        return self.folder / "plan.json"
+
+    def _empty(self) -> None:
+        self.dark_path.unlink(missing_ok=True)
+        for path in parts.paths(self.folder):
+            path.unlink()
+
+    def _read_plan(self) -> Dict[str, Any]:
+        try:
+            read = json.loads(self._plan_path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return read if isinstance(read, dict) else {}
+
+
+def plan_of(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> Dict[str, Any]:
+    """What a build's images depend on: what must be the same when it goes on."""
+    settings = json.loads(config.canonical())
+    runs = [*config.runs.dark, *config.runs.measured]
+    return {
+        "parts": parts.MAGIC.decode(),
+        "config": {**{name: settings[name] for name in _SECTIONS}, "select.seed": config.select.seed},
+        "manifest": manifest.digest(rows),
+        "sources": {name: size for run in runs for name, size in source.files(run)},
+    }
+
+
+def _difference(before: Dict[str, Any], now: Dict[str, Any]) -> str:
+    """The first thing that differs, in words; "" if nothing does."""
+    if before.get("parts") != now["parts"]:
+        return "the software was replaced by one that keeps images differently"
+    old, new = _flat(before.get("config", {})), _flat(now["config"])
+    for key in new:
+        if old.get(key) != new[key]:
+            return f"the config changed: {key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}"
+    if before.get("manifest") != now["manifest"]:
+        return "the manifest changed"
+    files = before.get("sources", {})
+    for name in {**files, **now["sources"]}:
+        was, size = files.get(name), now["sources"].get(name)
+        if was != size:
+            was, size = (f"{n} bytes" if n is not None else "not there" for n in (was, size))
+            return f"the source file {name} changed: was {was}, is {size}"
+    return ""
+
+
+def _flat(settings: Dict[str, Any], before: str = "") -> Dict[str, Any]:
+    """{"image.dtype": ...} of nested mappings."""
+    flat: Dict[str, Any] = {}
+    for key, value in settings.items():
+        flat.update(_flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value})
+    return flat

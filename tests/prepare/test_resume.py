@@ -1,0 +1,395 @@
+"""An interrupted build goes on, ends in the same content, and mixes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from common import manifest, schema
+from common.lock import only_one
+from prepare import build as build_module
+from prepare import parts, ranks
+from prepare.config import load_config
+from prepare.extract import Task, extract
+from prepare.sources.xtc import XtcSource
+from tests.prepare.test_commands import refused
+
+
+class Stop(Exception):
+    """What ends a build at a chosen frame: a fault of the software, like a kill."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data" / "small.h5.parts"
+
+
+@pytest.fixture
+def ready(write_config, prepare):
+    """A config with its manifest drawn."""
+    config = write_config()
+    assert prepare("select", config).exit_code == 0
+    return config
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Make the source fail after `n` frames of the measured runs; 0 mends it."""
+    frames = XtcSource.frames
+
+    def arm(n: int, error: BaseException = None) -> None:
+        counter = [0]
+
+        def failing(self, run, indices):
+            for taken in frames(self, run, indices):
+                counter[0] += run != 68
+                if n and counter[0] > n:
+                    raise error or Stop
+                yield taken
+
+        monkeypatch.setattr(XtcSource, "frames", failing)
+
+    return arm
+
+
+def digest(tmp_path) -> str:
+    with h5py.File(tmp_path / "data" / "small.h5", "r") as file:
+        return file.attrs["content_digest"]
+
+
+def whole(ready, prepare, tmp_path) -> str:
+    """The digest of a build that nothing interrupts; the file is removed."""
+    assert prepare("build", ready).exit_code == 0
+    made = digest(tmp_path)
+    (tmp_path / "data" / "small.h5").unlink()
+    return made
+
+
+@pytest.mark.parametrize("at", [[1], [13], [29], [5, 5, 5]])
+def test_an_interrupted_build_goes_on_and_ends_the_same(ready, prepare, tmp_path, folder, stop_after, at):
+    expected = whole(ready, prepare, tmp_path)
+    for n in at:
+        stop_after(n)
+        with pytest.raises(Stop):
+            prepare("build", ready)
+        assert not (tmp_path / "data" / "small.h5").exists()
+    stop_after(0)
+    result = prepare("build", ready)
+    assert f"{sum(at)} of 30 images are there already, going on" in result.output
+    assert digest(tmp_path) == expected
+    assert not folder.exists()
+    assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
+
+
+def test_the_dark_is_not_averaged_again(ready, prepare, stop_after, monkeypatch):
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    stop_after(0)
+    monkeypatch.setattr(build_module, "average_dark", lambda *_: pytest.fail("the dark was averaged again"))
+    assert prepare("build", ready).exit_code == 0
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "header", "dark", "stray"])
+def test_what_is_damaged_is_made_again(ready, prepare, tmp_path, folder, stop_after, damage):
+    expected = whole(ready, prepare, tmp_path)
+    stop_after(20)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    (path,) = folder.glob("*.part")
+    raw = bytearray(path.read_bytes())
+    record = parts.HEADER_SIZE + 40 * 48 * 4
+    at = {"flip": 48 + 5 * record + 100, "header": 48 + 5 * record + 3}.get(damage)
+    if at is not None:
+        raw[at] ^= 1
+    path.write_bytes(raw[: -record - 7] if damage == "cut" else raw)
+    if damage == "dark":
+        dark = folder / "dark.npz"
+        dark.write_bytes(dark.read_bytes()[:-100])
+    if damage == "stray":
+        (folder / "00007.part").write_bytes(b"something else")
+    stop_after(0)
+    left = {"flip": 19, "cut": 18, "header": 5}.get(damage, 20)
+    result = prepare("build", ready)
+    assert f"{left} of 30 images are there already" in result.output
+    assert ("damaged or cut-off records" in result.output) == (damage != "dark")
+    assert digest(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"image__transpose": False}, "image.transpose was true, is false"),
+        ({"dark__max_frames": 3}, "dark.max_frames was 400, is 3"),
+        ({"runs__unlabelled": [71], "runs__classes": {"nolasing": [69], "lasing": [70]}}, "runs.classes"),
+    ],
+)
+def test_a_config_that_changed_is_not_mixed_in(
+    write_config, ready, prepare, folder, stop_after, changes, words
+):
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    stop_after(0)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    changed = write_config(**changes)
+    if "runs__classes" in changes:
+        prepare("select", changed, "--force")
+    refused(prepare("build", changed), "small.h5.parts", words, "--force")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    assert prepare("build", changed, "--force").exit_code == 0
+    assert not folder.exists()
+
+
+def test_a_manifest_that_changed_is_not_mixed_in(write_config, ready, prepare, tmp_path, stop_after):
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    stop_after(0)
+    more = write_config(select__train=24)
+    prepare("select", more)
+    refused(prepare("build", more), "the manifest changed")
+
+
+def test_settings_that_change_no_image_may_change(write_config, ready, prepare, stop_after):
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    stop_after(0)
+    result = prepare("build", write_config(max_losses=0.5))
+    assert "9 of 30 images are there already" in result.output
+
+
+def test_a_replacement_that_was_interrupted_goes_on_without_force(
+    ready, prepare, tmp_path, folder, stop_after
+):
+    assert prepare("build", ready).exit_code == 0
+    before = (tmp_path / "data" / "small.h5").read_bytes()
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", ready, "--force")
+    assert (tmp_path / "data" / "small.h5").read_bytes() == before
+    stop_after(0)
+    assert "9 of 30 images" in prepare("build", ready).output
+    refused(prepare("build", ready), "exists already")
+
+
+def test_force_starts_anew(ready, prepare, stop_after):
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    stop_after(0)
+    assert "already" not in prepare("build", ready, "--force").output
+
+
+def test_an_assembly_that_was_interrupted_goes_on(ready, prepare, tmp_path, folder, monkeypatch):
+    expected = whole(ready, prepare, tmp_path)
+    finish = schema.finish
+    monkeypatch.setattr(schema, "finish", lambda *_: (_ for _ in ()).throw(Stop))
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["small.h5.parts"]
+    monkeypatch.setattr(schema, "finish", finish)
+    assert "30 of 30 images are there already" in prepare("build", ready).output
+    assert digest(tmp_path) == expected
+
+
+def test_a_second_build_is_refused_by_name(ready, prepare, folder):
+    with only_one(folder / "lock", "small.h5"):
+        refused(prepare("build", ready), "small.h5", f"process {os.getpid()}")
+    assert prepare("build", ready).exit_code == 0
+
+
+@pytest.mark.parametrize("compression", ["none", "bitshuffle-lz4"])
+@pytest.mark.parametrize("size", [1, 2, 3, 40])
+def test_any_number_of_processes_and_then_another(write_config, prepare, tmp_path, folder, compression, size):
+    """Shares of the work, each into a part file of its own, as ranks do; the last one is lost."""
+    path = write_config(image__compression=compression)
+    prepare("select", path)
+    expected = whole(path, prepare, tmp_path)
+    config = load_config(path)
+    rows = manifest.read(config.manifest_path)
+    source = XtcSource(config.source.dir, config.camera.address)
+    unfinished = build_module.Unfinished(config.output_path)
+    identity = unfinished.begin(build_module.plan_of(source, config, rows), False, True)
+    dark = build_module.average_dark(source, config)
+    places = sorted(build_module.locate(source, config, rows))
+    shares = ranks.split(places, size)
+    assert [place for share in shares for place in share] == places
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    for share, name in list(zip(shares, unfinished.new_parts(size)))[:-1]:
+        extract(source, config, Task(share, dark.mean, name, identity, 0), lambda n: None)
+    source.close()
+    done = len(places) - len(shares[-1])
+    result = prepare("build", path)
+    assert not done or f"{done} of 30 images are there already" in result.output
+    assert digest(tmp_path) == expected
+    assert not folder.exists()
+
+
+# --- losses ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lose(monkeypatch):
+    """Make the frames of some calls come as lost."""
+    frames = XtcSource.frames
+
+    def arm(every: int) -> None:
+        def failing(self, run, indices):
+            for n, taken in enumerate(frames(self, run, indices)):
+                lost = run != 68 and every and n % every == 0
+                yield taken._replace(frame=None, lost="damaged frame") if lost else taken
+
+        monkeypatch.setattr(XtcSource, "frames", failing)
+
+    return arm
+
+
+def test_every_shot_is_in_the_file_or_in_the_losses(write_config, prepare, tmp_path, lose):
+    config = write_config(max_losses=0.5)
+    prepare("select", config)
+    lose(5)
+    result = prepare("build", config)
+    assert result.exit_code == 0
+    path = tmp_path / "data" / "small.h5"
+    rows = manifest.read(tmp_path / "manifest" / "small.csv")
+    with schema.open_data(path) as file:
+        losses = schema.losses(file)
+        there = {
+            tuple(int(file[split][name][i]) for name in rows[0].shot._fields)
+            for split in schema.present(file)
+            for i in range(len(file[split]["images"]))
+        }
+        assert file["train/images"].shape[0] == file["train/labels"].shape[0] < 20
+        assert np.isfinite(file["statistics/mean"][...]).all()
+    assert f"lost: {len(losses)} shots of the manifest: damaged frame" in result.output
+    assert {loss.reason for loss in losses} == {"damaged frame"}
+    assert there | {tuple(loss.shot) for loss in losses} == {tuple(row.shot) for row in rows}
+    assert not there & {tuple(loss.shot) for loss in losses}
+    of_split = [row for row in rows if row.split == losses[0].split]
+    assert of_split[losses[0].row].shot == losses[0].shot
+    lose(0)
+    assert prepare("verify", str(path)).exit_code == 0
+
+
+def test_too_many_losses_are_an_error_and_are_tried_again(ready, prepare, tmp_path, lose):
+    expected = whole(ready, prepare, tmp_path)
+    lose(2)
+    refused(prepare("build", ready), "have no image, 1 may be lost (max_losses)", "damaged frame", "list")
+    lose(0)
+    assert "images are there already" in prepare("build", ready).output
+    assert digest(tmp_path) == expected
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(5, "Input/output error", "r69.xtc"), ("r69.xtc", "Input/output error", "try again")),
+        (OSError(116, "Stale file handle", "r69.xtc"), ("r69.xtc", "Stale file handle")),
+        (MemoryError("cannot allocate 3 GiB"), ("out of memory", "3 GiB")),
+    ],
+)
+def test_a_source_that_fails_leaves_what_was_made(ready, prepare, tmp_path, folder, stop_after, error, words):
+    expected = whole(ready, prepare, tmp_path)
+    stop_after(11, error)
+    result = prepare("build", ready)
+    refused(result, *words)
+    assert "small.h5.parts: what was made so far is kept; build again to go on" in result.output
+    stop_after(0)
+    assert "11 of 30 images are there already" in prepare("build", ready).output
+    assert digest(tmp_path) == expected
+
+
+@contextlib.contextmanager
+def files_up_to(size: int):
+    """A limit on what can be written to one file, which to a program looks like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "size", [130_000, 150_000, 177_777, 200_000, 231_000, 250_000, 300_000, 350_000, 390_000]
+)
+def test_a_disk_that_fills_up_in_parts_or_file(ready, prepare, tmp_path, folder, size):
+    """Limits from within the first images to the end of the finished file of 0.4 MB."""
+    expected = whole(ready, prepare, tmp_path)
+    before = threading.active_count()
+    with files_up_to(size):
+        result = prepare("build", ready)
+    refused(result, "File too large")
+    assert threading.active_count() == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    again = prepare("build", ready)
+    assert "images are there already, going on" in again.output
+    assert digest(tmp_path) == expected
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 100_000])
+def test_a_disk_that_is_full_from_the_start(ready, prepare, tmp_path, folder, size):
+    with files_up_to(size):
+        refused(prepare("build", ready), "File too large")
+    assert not (tmp_path / "data" / "small.h5").exists()
+    assert prepare("build", ready).exit_code == 0
+
+
+# --- as processes ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def running(config: str, folder):
+    """A build as a process of its own that waits after some images until it is stopped."""
+    code = (
+        "import sys, time\n"
+        "from prepare import parts\n"
+        "from prepare.__main__ import main\n"
+        "image = parts.Writer.image\n"
+        "def slow(self, *args):\n"
+        "    image(self, *args)\n"
+        "    time.sleep(0.05)\n"
+        "parts.Writer.image = slow\n"
+        "main(['build', sys.argv[1]], prog_name='prepare')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        part, deadline = folder / "00001.part", time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size > 40_000) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_process_that_is_stopped_goes_on(ready, prepare, tmp_path, folder, number, code):
+    expected = whole(ready, prepare, tmp_path)
+    with running(ready, folder) as process:
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    if number != signal.SIGKILL:
+        assert errors.count("\n") == 1
+        assert f"go on with: python -m prepare build {ready}" in errors
+    assert "images are there already, going on" in prepare("build", ready).output
+    assert digest(tmp_path) == expected
