@@ -297,7 +297,8 @@ def present(file: h5py.File) -> Tuple[str, ...]:
 def classes(file: h5py.File) -> List[str]:
     """The names of the classes; `labels` index this list. Raises DataError for what is no such list."""
     names = read_json(file.attrs.get("classes"), f"{file.filename}: attribute classes")
-    if not isinstance(names, list) or not 1 <= len(set(map(str, names))) == len(names) <= MAX_CLASSES:
+    least = 1 if any(split in file for split in LABELLED) else 0
+    if not isinstance(names, list) or not least <= len(set(map(str, names))) == len(names) <= MAX_CLASSES:
         raise DataError(f"{file.filename}: attribute classes is no list of 1 to {MAX_CLASSES} names")
     if not all(isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100 for name in names):
         raise DataError(f"{file.filename}: attribute classes has a name that is not plain text")
