@@ -16,10 +16,25 @@ Positive = Field(gt=0)
 
 
 class SourceConfig(Model):
-    """Where the runs are read from."""
+    """Where the runs are read from, and by what.
 
-    kind: Literal["xtc"] = "xtc"
-    dir: str = Field(min_length=1)  # the folder of the .xtc files
+    `xtc` reads LCLS-I files by itself; `psana` reads through the psana that is installed, and
+    `psana1` and `psana2` insist on the LCLS-I or the LCLS-II one.
+    """
+
+    kind: Literal["xtc", "psana", "psana1", "psana2"] = "xtc"
+    dir: Optional[str] = Field(None, min_length=1)  # the folder of the files; psana has a default
+
+    @property
+    def place(self) -> str:
+        """The folder, or in words where psana looks without one."""
+        return self.dir if self.dir is not None else "the facility's folder of the experiment"
+
+    @model_validator(mode="after")
+    def _has_a_folder(self) -> "SourceConfig":
+        if self.kind == "xtc" and self.dir is None:
+            raise ValueError("dir is missing; for kind `xtc` it names the folder of the .xtc files")
+        return self
 
 
 class CameraConfig(Model):

@@ -17,3 +17,12 @@ REASONS = {
 
 # One row per shot: its key, `status` (above), and the records (NaN where there is none).
 SHOT_DTYPE = np.dtype([*ID_DTYPE.descr, ("status", "u1"), *RECORD_DTYPE.descr])
+
+
+def mark_repeats(shots: np.ndarray) -> None:
+    """Of shots with the same key only the first stays usable (sorted by time, so neighbours)."""
+    same = np.ones(max(len(shots) - 1, 0), bool)
+    for name in ("seconds", "nanoseconds", "fiducial"):
+        same &= shots[name][1:] == shots[name][:-1]
+    again = np.flatnonzero(same) + 1
+    shots["status"][again[shots["status"][again] == USABLE]] = DUPLICATE

@@ -42,10 +42,14 @@ class Source(Protocol):
 
 
 def open_source(config: PrepareConfig) -> Source:
-    """The source that `config.source` names."""
-    from prepare.sources.xtc import XtcSource
+    """The source that `config.source` names; raises DataError if it is not to be had here."""
+    if config.source.kind == "xtc":
+        from prepare.sources.xtc import XtcSource
 
-    return XtcSource(config.source.dir, config.camera.address)
+        return XtcSource(config.source.dir, config.camera.address)
+    from prepare.sources.psana import open_psana
+
+    return open_psana(config)
 
 
 def take(source: Source, config: PrepareConfig, run: int, indices: Sequence[int]) -> Iterator[Taken]:

@@ -1,4 +1,4 @@
-"""Which psana is installed. Nothing else imports it."""
+"""Which psana is installed, and the source that reads through it. Nothing else imports psana."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ import importlib
 import os
 import sys
 from types import ModuleType
+from typing import Optional
 
 from common.errors import DataError
+from prepare.config import PrepareConfig
+from prepare.sources import Source
 
 _ENVIRONMENTS = {
     "psana": "the LCLS-I or the LCLS-II environment",
     "psana1": "the LCLS-I environment",
     "psana2": "the LCLS-II environment",
 }
+
+
+def open_psana(config: PrepareConfig) -> Source:
+    """The source of `config` for the psana that is installed; raises DataError if it is not the right one."""
+    psana = import_psana(config.source.kind)
+    if generation(psana) == 1:
+        from prepare.sources.psana1 import Psana1Source
+
+        return Psana1Source(psana, config.experiment, config.source.dir, config.camera.address)
+    from prepare.sources.psana2 import Psana2Source
+
+    return Psana2Source(psana, config.experiment, config.source.dir, config.camera.address)
 
 
 def import_psana(kind: str, module: str = "psana") -> ModuleType:
@@ -44,3 +59,9 @@ def import_psana(kind: str, module: str = "psana") -> ModuleType:
 def generation(psana: ModuleType) -> int:
     """1 for LCLS-I's psana, which has MPIDataSource, 2 for LCLS-II's, which has not."""
     return 1 if hasattr(psana, "MPIDataSource") else 2
+
+
+def default_directory(experiment: str, directory: Optional[str]) -> str:
+    """`directory`, or where both psanas look without one: $SIT_PSDM_DATA/INSTRUMENT/EXPERIMENT/xtc."""
+    root = os.environ.get("SIT_PSDM_DATA", "/reg/d/psdm")
+    return directory if directory is not None else os.path.join(root, experiment[:3], experiment, "xtc")

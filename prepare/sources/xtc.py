@@ -29,7 +29,7 @@ class XtcSource:
         self._address = address
         self._indexes: Dict[int, RunIndex] = {}
         self._open: Dict[Path, XtcFile] = {}
-        self._files = _files_by_run(self._directory)
+        self._files = files_by_run(self._directory)
 
     def runs(self) -> Tuple[int, ...]:
         """The runs that have files in the folder."""
@@ -87,7 +87,7 @@ class XtcSource:
         return self._open[path]
 
 
-def _files_by_run(directory: Path) -> Dict[int, Dict[FileName, Path]]:
+def files_by_run(directory: Path) -> Dict[int, Dict[FileName, Path]]:
     """{run: {parsed name: path}} of the XTC files in `directory`; raises DataError if unusable."""
     if not directory.is_dir():
         raise DataError(

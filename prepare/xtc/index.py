@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import DataError
 from common.shots import EBEAM_UNITS, RECORD_DTYPE
-from prepare.shots import BAD_FIDUCIAL, DAMAGED, DUPLICATE, NO_FRAME, SHOT_DTYPE, USABLE
+from prepare.shots import BAD_FIDUCIAL, DAMAGED, DUPLICATE, NO_FRAME, SHOT_DTYPE, USABLE, mark_repeats
 from prepare.xtc.format import (
     ALIAS,
     BLD_EBEAM,
@@ -201,7 +201,7 @@ def _join(run: int, events: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     shots = np.zeros(len(table), SHOT_DTYPE)
     for name in SHOT_DTYPE.names:
         shots[name] = run if name == "run" else table[name]
-    _mark_repeats(shots)
+    mark_repeats(shots)
     locations = np.zeros(len(table), LOCATION_DTYPE)
     for name in LOCATION_DTYPE.names:
         locations[name] = table[name]
@@ -225,15 +225,6 @@ def _partners(daq: np.ndarray, recorder: np.ndarray) -> np.ndarray:
         nearer = distance < best  # another fiducial is at least 2**33 - 2**32 away
         partner[nearer], best[nearer] = candidate[nearer], distance[nearer]
     return partner
-
-
-def _mark_repeats(shots: np.ndarray) -> None:
-    """Of shots with the same key only the first stays usable (sorted by time, so neighbours)."""
-    same = np.ones(max(len(shots) - 1, 0), bool)
-    for name in ("seconds", "nanoseconds", "fiducial"):
-        same &= shots[name][1:] == shots[name][:-1]
-    again = np.flatnonzero(same) + 1
-    shots["status"][again[shots["status"][again] == USABLE]] = DUPLICATE
 
 
 def _camera_phy(run: int, names: Sequence[FileName], paths: Sequence[Path], address: str) -> int:

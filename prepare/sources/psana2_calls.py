@@ -1,0 +1,91 @@
+"""How psana 2 is called: its runs, and its detectors' frames, fiducials and records."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Callable, Tuple
+
+import numpy as np
+
+from common.errors import DataError
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
+from prepare.xtc.format import FIDUCIAL_MASK
+
+RECORDS = {"ebeam": EBEAM_UNITS, "gasdet": GAS_DETECTOR_UNITS}  # psana 2's names of the detectors
+TIMING = "timing"
+_OTHER_SPELLING = {"ebeamLTUAngX": "ebeamLUTAngX"}  # as LCLS-II's DAQ writes it
+_OFFLINE = {"skip_calib_load": "all", "log_level": "WARNING"}  # no calibration constants, over the network
+
+
+def open_file(psana: ModuleType, path: str):
+    """psana's Run object for one file."""
+    return _only_run(psana.DataSource(files=path, **_OFFLINE), path)
+
+
+def open_run(psana: ModuleType, experiment: str, directory: str, run: int, **chosen):
+    """psana's Run object for the files in a folder, read by their small data; `chosen` as in DataSource."""
+    source = _on_disk(psana)(exp=experiment, run=run, dir=directory, **_OFFLINE, **chosen)
+    return _only_run(source, f"{directory}: run {run}")
+
+
+def _on_disk(psana: ModuleType) -> type:
+    """psana's serial reader of a folder, less its question to the logbook which files there are."""
+
+    class OnDisk(psana.psexp.serial_ds.SerialDataSource):
+        def _get_file_info_from_db(self, runnum: int) -> dict:
+            return {}  # then it looks into the folder
+
+    return OnDisk
+
+
+def _only_run(source, where: str):
+    """The one run of a psana DataSource, which it must outlive."""
+    run = next(source.runs(), None)
+    if run is None:
+        raise DataError(f"{where}: psana 2 finds no BeginRun in it; copy the files again")
+    run.data_source = source
+    return run
+
+
+def detectors(psana_run) -> Tuple[str, ...]:
+    """The names of the detectors in a psana Run."""
+    return tuple(dict.fromkeys(name for name, _ in psana_run.detinfo))
+
+
+def frame_reader(detector, name: str) -> Callable:
+    """The method that gives the raw frame: an opal's is `raw`, that of psana's test camera `array`."""
+    for method in ("raw", "array", "value"):
+        read = getattr(getattr(detector, "raw", None), method, None)
+        if callable(read):
+            return read
+    raise DataError(f"psana 2 has no raw images of detector '{name}' (camera.address)")
+
+
+def fiducial_filler(shots: np.ndarray, detector) -> Callable:
+    pulse_id = detector.raw.pulseId
+
+    def fill(row: int, event) -> None:
+        pulse = pulse_id(event)
+        shots["fiducial"][row] = pulse if pulse is not None and pulse <= FIDUCIAL_MASK else 0
+
+    return fill
+
+
+def record_filler(shots: np.ndarray, name: str, detector) -> Callable:
+    """The function that fills in the fields of one record for a shot."""
+    raw = detector.raw
+    columns = []
+    for bit, field in enumerate(RECORDS[name]):
+        read = getattr(raw, field, None) or getattr(raw, _OTHER_SPELLING.get(field, ""), None)
+        if read is not None:
+            columns.append((shots[field], bit, read))
+    damage = getattr(raw, "damageMask", None)
+
+    def fill(row: int, event) -> None:
+        mask = (damage(event) or 0) if damage is not None else 0
+        for column, bit, read in columns:
+            value = read(event)
+            # Bit n of the record's damage mask says that its n-th value is not to be used.
+            column[row] = np.nan if value is None or mask >> bit & 1 else value
+
+    return fill
