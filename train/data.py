@@ -264,7 +264,7 @@ def _check_file(path: Path, file: h5py.File, image: Optional[Tuple[int, int]]) -
     problems = schema.structure_problems(file)
     if problems:
         raise DataError(f"{path}: {problems[0]}; run `python -m prepare verify {path}`")
-    shape = file["statistics/mean"].shape
+    shape = file[schema.present(file)[0]]["images"].shape[1:]
     if image is not None and shape != tuple(image):
         raise DataError(
             f"{path}: images are {shape[0]} x {shape[1]}, the config says {image[0]} x {image[1]}; "

@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from common import schema
+from common.manifest import LABELLED
 from train.__main__ import main
 
 SHAPE = (20, 24)
@@ -30,6 +31,7 @@ def write_data(
 ) -> Path:
     """A data file of noise in which a patch is the brighter the higher the label; labels take turns.
 
+    Split `predict` is made alike and has no labels.
     first: the time of the first shot of each split, s. image: that section of the prepare config.
     stored: dtype and compression.
     """
@@ -38,7 +40,8 @@ def write_data(
         for split, n in sizes.items():
             group = file[split]
             labels = np.arange(n) % len(classes)
-            group["labels"][...] = labels
+            if split in LABELLED:
+                group["labels"][...] = labels
             group["run"][...] = 69 + labels
             group["seconds"][...] = first + np.arange(n)
             group["nanoseconds"][...] = list(sizes).index(split)
@@ -52,9 +55,10 @@ def write_data(
                 pixels = pixels.astype(group["images"].dtype)
                 group["images"][i] = pixels
                 group["crc32"][i] = schema.image_checksum(pixels)
-        train = file["train/images"][...].astype(np.float64)
-        file["statistics/mean"][...] = train.mean(axis=0)
-        file["statistics/std"][...] = train.std(axis=0)
+        if "train" in file:
+            train = file["train/images"][...].astype(np.float64)
+            file["statistics/mean"][...] = train.mean(axis=0)
+            file["statistics/std"][...] = train.std(axis=0)
         attributes = {name: "{}" for name in schema.ATTRIBUTES}
         attributes["classes"] = json.dumps(classes)
         attributes["config"] = json.dumps({"image": image})

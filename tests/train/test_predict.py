@@ -112,6 +112,30 @@ def test_hdf5_holds_the_same_as_csv(data, run, train, tmp_path):
         )
 
 
+@pytest.mark.parametrize("sizes", [{"predict": 23}, {"train": 4, "test": 4, "predict": 23}])
+def test_unlabelled_shots(run, train, tmp_path, sizes):
+    path = write_data(tmp_path / "next.h5", sizes, seed=3)
+    result = train("predict", run, str(path), "--split", "predict")
+    assert result.exit_code == 0, result.output
+    rows = rows_of(Path(run) / "predictions_next.csv")
+    assert {row["label"] for row in rows} == {""}
+    with h5py.File(path) as file:
+        assert [tuple(int(row[name]) for name in ID_FIELDS) for row in rows] == ids_in(file, "predict")
+    assert "accuracy" not in result.output  # of what nobody knows
+    assert "called lasing" in result.output
+    out = tmp_path / "next_predictions.h5"
+    assert train("predict", run, str(path), "--out", str(out)).exit_code == 0
+    with h5py.File(out) as file:
+        assert (file["label"][...][-23:] == -1).all() and len(file["label"]) == sum(sizes.values())
+
+
+def test_fit_and_evaluate_leave_unlabelled_shots_alone(write_config, train, tmp_path):
+    write_data(tmp_path / "data.h5", {"train": 40, "test": 30, "predict": 5})
+    for result in (train("fit", write_config(steps=1)), train("evaluate", str(tmp_path / "runs/small"))):
+        assert result.exit_code == 0, result.output
+        assert not any(line.startswith("predict") for line in result.output.splitlines())
+
+
 def test_the_plot_is_there_and_shows_something(data, run, train):
     train("predict", run, str(data))
     picture = imread(Path(run) / "predictions_data.png")
@@ -151,6 +175,7 @@ def test_an_image_that_is_not_a_number_is_named_and_nothing_is_left_behind(data,
         image = file["test/images"][11]
         image[3, 4] = np.nan
         file["test/images"][11] = image
+        file["test/crc32"][11] = schema.image_checksum(image)
         file["test/crc32"][11] = schema.image_checksum(image)
         key = [int(file["test"][name][11]) for name in ID_FIELDS]
     refused(train("predict", run, str(data)), f"test, image 11 (run {key[0]} seconds {key[1]}", "verify")
