@@ -32,8 +32,10 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         yield partial
         _fsync(partial)
         os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a write that fails does not know its file's name
+        with contextlib.suppress(OSError):  # a folder that has gone takes the partial file with it
             partial.unlink()
         raise
     _fsync(path.parent)  # the rename itself must survive a crash of the node

@@ -12,6 +12,7 @@ import click
 
 from common import interrupt
 from common.errors import UserError
+from common.progress import printable
 
 config_argument = click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists already.")
@@ -33,7 +34,7 @@ class CommandGroup(click.Group):
                 raise
             line, code = told
             if line:
-                click.echo(line, err=True)
+                click.echo(printable(line), err=True)
             sys.exit(code)
 
 
@@ -50,8 +51,8 @@ def outcome(error: BaseException) -> Optional[Tuple[str, int]]:
     number = _system_errno(error)
     if number is None:
         return None
-    where = getattr(error, "filename", None) or "writing"
-    return f"error: {where}: {os.strerror(number)}{_advice(number)}", 2
+    where = getattr(error, "filename", None) or "a file"
+    return f"error: {where}: {os.strerror(number)}{_ADVICE.get(number, '')}", 2
 
 
 def _system_errno(error: BaseException) -> Optional[int]:
@@ -64,12 +65,20 @@ def _system_errno(error: BaseException) -> Optional[int]:
     return None
 
 
-def _advice(number: int) -> str:
-    return {
-        errno.ENOSPC: "; free some space or choose another output folder",
-        errno.EDQUOT: "; free some space or choose another output folder",
-        errno.EACCES: "; check the permissions of the file and its folder",
-        errno.EROFS: "; choose another output folder",
-        errno.EIO: "; the disk, or the file system behind the network, has a fault: try again later",
-        errno.ESTALE: "; the file system was taken away under the job: start it again",
-    }.get(number, "")
+_SPACE = "; free some space or choose another output folder, then start again: finished parts are kept"
+_GONE = "; was it moved, or its file system unmounted? start again when it is back"
+_ADVICE = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _SPACE,
+    errno.EACCES: "; check the permissions of the file and its folder",
+    errno.EPERM: "; check the permissions of the file and its folder",
+    errno.EROFS: "; choose another output folder",
+    errno.ENOENT: _GONE,
+    errno.ESTALE: _GONE,
+    errno.ENODEV: _GONE,
+    errno.EIO: "; the disk or its server fails: ask whoever runs it, then start again",
+    errno.ETIMEDOUT: "; the disk or its server fails: ask whoever runs it, then start again",
+    errno.EMFILE: "; too many files are open: raise the limit (ulimit -n)",
+    errno.ENAMETOOLONG: "; choose a shorter `name:`",
+}

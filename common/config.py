@@ -1,8 +1,9 @@
 """Configs: YAML files, each possibly a variant of a `base:` file, validated by strict models.
 
 Each mistake is reported with file, line, key, value and, where a name is close to a right
-one, that name. Reading is bounded: one file is at most 1 MB, bases nest at most 8 deep, and
-YAML aliases (which can expand without bound) are refused.
+one, that name. Reading is bounded: one file is at most 200 kB, bases nest at most 8 deep, integers
+fit 64 bits, and YAML aliases (which can expand without bound) and tags (which can ask for other
+types than a config has) are refused.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import yaml
 
 from common.errors import ConfigError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000
 MAX_BASES = 8
+MAX_NUMBER = 100  # characters; YAML's base-60 integers take quadratic time
+MAX_INTEGER = 2**63 - 1
 
 Loc = Tuple[Union[str, int], ...]
 M = TypeVar("M", bound="Model")
@@ -70,15 +73,17 @@ def dump(config: Model) -> str:
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses aliases."""
+    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses aliases and tags."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read", problem_mark=mark)
+        event = self.peek_event()
+        what = "aliases (*name)" if isinstance(event, yaml.AliasEvent) else "tags (!name)"
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem=f"{what} are not read", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -148,7 +153,11 @@ def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_construct(loader, n, (*loc, i), origins, path) for i, n in enumerate(node.value)]
+    if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER:
+        raise ConfigError(f"{where}: {_dotted(loc)}: a number of over {MAX_NUMBER} characters")
     value = loader.construct_object(node)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ConfigError(f"{where}: {_dotted(loc)}: {node.value} does not fit 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: {_dotted(loc)}: {node.value} is not a finite number")
     if value is not None and not isinstance(value, (str, int, float, bool)):

@@ -10,13 +10,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Sequence, Union
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, TextIO, Union
 
 from common import atomic
 from common.errors import ManifestError
 from common.shots import ID_FIELDS, ShotId
 
+MAX_LINE = 1000  # characters
+MAX_LABEL = 100
 COLUMNS = ("split", "label", *ID_FIELDS)
 LABELLED = ("train", "validation", "test")
 SPLITS = (*LABELLED, "predict")
@@ -72,11 +75,11 @@ def counts(rows: Sequence[Row]) -> Dict[str, Dict[str, int]]:
     return table
 
 
-def _parse(lines: Iterable[str], path: str) -> List[Row]:
+def _parse(lines: TextIO, path: str) -> List[Row]:
     rows: List[Row] = []
     seen: Dict[ShotId, int] = {}
     try:
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(_bounded(lines, path), strict=True)
         header = next(reader, None)
         if header != list(COLUMNS):
             raise ManifestError(f"{path}:1: the header is not {','.join(COLUMNS)}")
@@ -94,6 +97,17 @@ def _parse(lines: Iterable[str], path: str) -> List[Row]:
     return rows
 
 
+def _bounded(file: TextIO, path: str) -> Iterator[str]:
+    """The lines of `file`, each in bounded memory: one without an end could be as long as the disk."""
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE)
+        if len(line) == MAX_LINE:
+            raise ManifestError(f"{path}:{number}: a line of {MAX_LINE} characters or more")
+        if not line:
+            return
+        yield line
+
+
 def _row(cells: List[str], where: str) -> Row:
     if len(cells) != len(COLUMNS):
         raise ManifestError(f"{where}: {len(cells)} columns, not {len(COLUMNS)}")
@@ -102,6 +116,10 @@ def _row(cells: List[str], where: str) -> Row:
         raise ManifestError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
     if not label and split in LABELLED:
         raise ManifestError(f"{where}: the label is empty")
+    if not label.isprintable() or len(label) > MAX_LABEL:
+        raise ManifestError(
+            f"{where}: label {label[:40]!r} is not plain text of up to {MAX_LABEL} characters"
+        )
     if label and split not in LABELLED:
         raise ManifestError(f"{where}: label {label[:40]!r}, but shots of split {split} have none")
     for name, cell in zip(ID_FIELDS, numbers):

@@ -32,7 +32,7 @@ def say(line: str = "") -> None:
     if _silent:
         return
     with tqdm.external_write_mode(file=sys.stdout):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def warn(line: str) -> None:
@@ -40,4 +40,11 @@ def warn(line: str) -> None:
     if _silent:
         return
     with tqdm.external_write_mode(file=sys.stderr):
-        click.echo(f"warning: {line}", err=True)
+        click.echo(f"warning: {printable(line)}", err=True)
+
+
+def printable(text: str) -> str:
+    """`text` with everything that could steer a terminal written as an escape; new lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

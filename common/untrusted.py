@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from common.errors import DataError
+from common.progress import printable
 
 MAX_OBJECTS = 2000  # groups and datasets of one file; `build` makes some 35 a split
 MAX_DEPTH = 16  # of groups; Keras' weights files nest by layers
@@ -54,13 +55,6 @@ def read_json(text: Any, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: is not valid JSON ({str(error)[:100]})") from None
-
-
-def printable(text: str) -> str:
-    """`text` with everything that could steer a terminal written as an escape; new lines stay."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _nodes(

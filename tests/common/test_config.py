@@ -72,6 +72,11 @@ def test_equal_configs_have_equal_digests(config):
         ("name: x\nnote: 2015-06-22\n", 2, "note: '2015-06-22' is read as a date; quote it"),
         ("name: &a x\nnote: *a\n", 2, "aliases (*name) are not read"),
         ("name: [x\n", 2, "not valid YAML"),
+        ("name: x\nsteps: !!int ''\n", 2, "tags (!name) are not read"),
+        ("name: x\nnote: !!python/object/apply:os.system [ls]\n", 2, "tags (!name) are not read"),
+        ("name: x\nsteps: 0x" + "f" * 40 + "\n", 2, "does not fit 64 bits"),
+        ("name: x\nsteps: " + "1:" * 50_000 + "1\n", 2, "a number of over 100 characters"),
+        ("name: x\nrate: 1e999\n", 2, "rate: 1e999 is not a finite number"),
         ("name: x\n5: y\n", 2, "key 5 is not a word"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import manifest
@@ -76,3 +76,38 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, raw):
         manifest.read(path)
     except ManifestError as error:
         assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("label", ["x" * 101, "a\x1b[31m", "\x9b31m"])
+def test_labels_are_plain_text(tmp_path, label):
+    path = tmp_path / "m.csv"
+    path.write_text(f"{HEADER}train,{label},1,2,3,4\n")
+    with pytest.raises(ManifestError, match="label .* is not plain text"):
+        manifest.read(path)
+
+
+def test_a_line_without_end_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "m.csv"
+    with path.open("wb") as file:
+        file.write(HEADER.encode() + b"train,a,")
+        file.seek(10**9)
+        file.write(b"\n")  # a hole of a gigabyte, on a disk of any size
+    with pytest.raises(ManifestError, match=":2: a line of 1000 characters or more"):
+        manifest.read(path)
+
+
+@settings(max_examples=300)
+@given(
+    raw=st.one_of(st.binary(max_size=300), st.text(alphabet='train,lasing0123456789\r\n"\x00', max_size=300))
+)
+def test_any_bytes_are_rows_or_refused(tmp_path_factory, raw):
+    path = tmp_path_factory.mktemp("fuzz") / "m.csv"
+    raw = raw.encode() if isinstance(raw, str) else raw
+    for start in (b"", HEADER.encode()):
+        path.write_bytes(start + raw)
+        try:
+            rows = manifest.read(path)
+        except ManifestError as error:
+            assert str(error).startswith(str(path))
+        else:
+            assert manifest.text(rows).encode()

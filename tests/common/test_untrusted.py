@@ -11,7 +11,8 @@ import pytest
 
 from common import schema, untrusted
 from common.errors import DataError
-from common.untrusted import printable, read_json
+from common.progress import printable
+from common.untrusted import read_json
 
 SHAPE = (6, 8)
 
