@@ -152,9 +152,10 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate as closing
+        from train import saved
         from train.step import Predictor
 
-        model = closing.load_model(run_dir)
+        model = saved.load_model(run_dir)
         for line in closing.score_lines(closing.scores(Predictor(model), data), data.classes):
             say(line)
         say(closing.usage_line(closing.usage(threads)))
@@ -188,9 +189,10 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
         data = job.check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate as closing
+        from train import saved
         from train.step import Predictor
 
-        done = job.predict(Predictor(closing.load_model(run_dir)), run_dir, data, path)
+        done = job.predict(Predictor(saved.load_model(run_dir)), run_dir, data, path)
         for line in job.lines(done, data.classes):
             say(line)
         say(closing.usage_line(closing.usage(threads)))

@@ -15,7 +15,6 @@ import io
 import json
 import math
 import re
-import zipfile
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -24,6 +23,7 @@ import numpy as np
 from common import atomic
 from common.errors import DataError
 from common.progress import warn
+from train.archive import ZIP_ERRORS, members
 from train.data import Position
 
 FOLDER = "checkpoints"
@@ -83,10 +83,7 @@ def load(run_dir: Path) -> Optional[Checkpoint]:
         try:
             state = _read(path)
         # What zipfile, numpy and json raise for rubbish, and our own checks.
-        except (
-            OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, NotImplementedError,
-            zipfile.BadZipFile,
-        ) as error:  # fmt: skip
+        except (*ZIP_ERRORS, OSError, TypeError, RecursionError) as error:
             warn(f"{path}: is damaged ({' '.join(str(error).split())[:200]}); taking the one before it")
         else:
             return state
@@ -152,13 +149,7 @@ def _read(path: Path) -> Checkpoint:
 
 def _arrays(path: Path) -> Dict[str, np.ndarray]:
     """The arrays of an uncompressed .npz file, read in memory of the file's own size, whatever it says."""
-    with zipfile.ZipFile(path) as file:
-        members = file.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("it is compressed")
-        if sum(member.file_size for member in members) > path.stat().st_size:
-            raise ValueError("its parts are larger than the file")
-        return {member.filename[: -len(".npy")]: _array(file.read(member)) for member in members}
+    return {name[: -len(".npy")]: _array(raw) for name, raw in members(path).items()}
 
 
 def _array(raw: bytes) -> np.ndarray:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
-import zipfile
-from pathlib import Path
 from typing import Any, Dict, List
 
-import keras
 import numpy as np
 
-from common.errors import DataError
-from train import measure, network
+from train import measure
 from train.data import Data, Split
 from train.runtime import Runtime
 from train.step import Predictor
@@ -73,20 +69,6 @@ def usage_line(used: Dict[str, Any]) -> str:
         f"{used['threads']} threads ({used['intra_op_threads']} within an operation, "
         f"{used['inter_op_threads']} between operations)"
     )
-
-
-def load_model(run_dir: Path) -> keras.Model:
-    """The Keras model of a finished run; raises DataError if there is none."""
-    path = run_dir / "model.keras"
-    if path.exists() and not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: cannot be loaded, it is not a Keras model file; train again with --force")
-    if not path.exists():
-        raise DataError(f"{path}: no such model; finish the run with `python -m train fit CONFIG --resume`")
-    try:
-        return keras.saving.load_model(path, network.LAYERS, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be loaded as a model of this software ({first})") from None
 
 
 def _of_split(logits: np.ndarray, split: Split, classes: List[str]) -> Dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 from common import atomic, lock
 from common.errors import DataError, OutputExists
+from common.untrusted import MAX_JSON, read_json
 from train import checkpoint
 from train.checkpoint import Checkpoint
 from train.config import TrainConfig
@@ -72,6 +73,19 @@ def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
     if state.data_digest != data.digest:
         raise DataError(f"{data.path}: is not the file that {config.run_dir} was trained on (digests differ)")
     return state
+
+
+def classes(run_dir: Path) -> List[str]:
+    """The names of the classes that the run was trained on; raises DataError if it did not finish."""
+    path = run_dir / SUMMARY
+    if not path.exists():
+        raise DataError(f"{path}: no such file; finish the run with `python -m train fit CONFIG --resume`")
+    with path.open("rb") as file:
+        summary = read_json(file.read(MAX_JSON + 1), str(path))
+    names = summary.get("classes") if isinstance(summary, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: has no list of classes; train again with --force")
+    return names
 
 
 def _refuse(run_dir: Path) -> None:

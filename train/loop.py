@@ -13,7 +13,7 @@ from common import atomic, interrupt
 from common.config import dump
 from common.errors import DataError
 from common.progress import bar, say, warn
-from train import checkpoint, folder, measure, network, optimizers, preprocess
+from train import checkpoint, folder, measure, network, optimizers
 from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.data import Data, Position, minibatch_rows
@@ -64,10 +64,7 @@ def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False)
 
 def build_model(config: TrainConfig, data: Data) -> keras.Model:
     """The config's model for these data, its preprocessing adapted to the train split."""
-    before = preprocess.build(config.preprocess, config.input, lambda: data.splits["train"].batches(32))
-    return network.build(
-        config.network, config.input, len(data.classes), config.seed, before, config.regularise
-    )
+    return network.of_config(config, len(data.classes), lambda: data.splits["train"].batches(32))
 
 
 class _Run:

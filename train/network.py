@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from common.errors import ConfigError
 from train import preprocess
-from train.config import ACTIVATIONS, Layer, Regularise, Weights
+from train.config import ACTIVATIONS, Layer, Regularise, TrainConfig, Weights
 from train.convolution import Convolution
 from train.shapes import LayerShape, layer_shapes
 
@@ -30,12 +30,10 @@ class LocalResponseNormalisation(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
-# Our own layers, which a saved model may hold.
-LAYERS = {
-    "Convolution": Convolution,
-    "LocalResponseNormalisation": LocalResponseNormalisation,
-    **preprocess.LAYERS,
-}
+def of_config(config: TrainConfig, classes: int, batches: Optional[preprocess.Batches] = None) -> keras.Model:
+    """The config's model; its preprocessing is adapted to `batches` of the train split, if they are given."""
+    before = preprocess.build(config.preprocess, config.input, batches)
+    return build(config.network, config.input, classes, config.seed, before, config.regularise)
 
 
 def build(
@@ -62,7 +60,7 @@ def build(
         x = _layer(layer, shape, seed + n, regularise)(x)
     convnet = keras.Model(inputs, x, name="convnet")
     if before is None:
-        before = preprocess.build([], image, lambda: iter(()))
+        before = preprocess.build([], image)
     images = keras.Input((*image, 1), name="image")
     return keras.Model(images, convnet(before(images)), name="model")
 

@@ -14,7 +14,7 @@ import numpy as np
 from common import atomic, table
 from common.errors import DataError
 from common.progress import bar
-from train import measure, predictions, probability_plot
+from train import folder, measure, predictions, probability_plot
 from train.config import TrainConfig
 from train.data import Data, Split
 from train.predictions import Part
@@ -55,10 +55,7 @@ def check(
     predictions.check_name(out)
     for output in (out, *beside(out)):
         atomic.refuse_existing(output, force)
-    path = run_dir / "summary.json"
-    if not path.exists():
-        raise DataError(f"{path}: no such file; finish the run with `python -m train fit CONFIG --resume`")
-    classes = json.loads(path.read_text())["classes"]
+    classes = folder.classes(run_dir)
     chosen = {name: split for name, split in data.splits.items() if not splits or name in splits}
     if not chosen:
         raise DataError(f"{data.path}: has no shots")

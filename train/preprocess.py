@@ -16,7 +16,7 @@ alone or among others.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import keras
 import numpy as np
@@ -24,6 +24,8 @@ from keras import ops
 
 # A pixel that hardly changes must not blow up on the one shot where it does.
 STD_FLOOR = 1e-3
+
+Batches = Callable[[], Iterator[np.ndarray]]
 
 
 @keras.saving.register_keras_serializable("xtcav_lasing")
@@ -74,20 +76,17 @@ class ImageContrast(keras.layers.Layer):
         return (x - mean) / ops.maximum(ops.sqrt(variance), STD_FLOOR)
 
 
-LAYERS = {"Log": Log, "Affine": Affine, "WhitenMinibatch": WhitenMinibatch, "ImageContrast": ImageContrast}
-
-
-def build(words: Sequence[str], image: Tuple[int, int], batches) -> keras.Model:
+def build(words: Sequence[str], image: Tuple[int, int], batches: Optional[Batches] = None) -> keras.Model:
     """The model of the preprocessing: images (n, rows, columns, 1) float32 -> the same shape.
 
     batches: a function that iterates over all images of the train split, a few at a time; it is
-    called once for each word that needs numbers.
+    called once for each word that needs numbers. Without it, they are to be loaded.
     """
     inputs = keras.Input((*image, 1), name="image")
     x = inputs
     for n, word in enumerate(words):
         layer = _layer(word, f"{word}_{n + 1}")
-        if isinstance(layer, Affine):
+        if batches is not None and isinstance(layer, Affine):
             so_far = keras.Model(inputs, x)
             layer.build((None, *image, 1))
             layer.set_weights(_numbers(word, (np.asarray(so_far(batch)) for batch in batches())))

@@ -15,7 +15,7 @@ from common import schema
 from common.shots import ID_FIELDS
 from tests.train.conftest import write_data
 from tests.train.test_commands import refused
-from train import evaluate
+from train import saved
 from train.data import open_data
 from train.predict import softmax, stream
 from train.step import Predictor
@@ -57,7 +57,7 @@ def test_every_shot_comes_once_under_its_key_with_its_label_and_probability(data
 
 
 def test_in_chunks_is_as_at_once_is_as_the_saved_model(data, run):
-    model = evaluate.load_model(Path(run))
+    model = saved.load_model(Path(run))
     answers = []
     with open_data(data, None, ["test"]) as opened:
         split = opened.splits["test"]
