@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import load
-from train import network, optimizers
-from train.config import Layer, LearningRate, Optimizer, TrainConfig
+from train import network
+from train.config import Layer, TrainConfig
 from train.shapes import layer_shapes
 
 SEED = "configs/train/first_scale_up.yaml"
@@ -91,35 +89,6 @@ def test_weights_start_as_the_config_says():
     assert np.abs(kernel).max() <= 0.1 + 1e-6  # cut off at two stddev
     assert kernel.std() == pytest.approx(0.05, rel=0.15)
     assert np.abs(out).max() > 0.02  # not cut off
-
-
-@pytest.mark.parametrize(
-    "settings, reference",
-    [
-        (Optimizer(kind="momentum", momentum=0.4), lambda m, g, rate: (0.4 * m + g, rate)),
-        (Optimizer(kind="sgd"), lambda m, g, rate: (g, rate)),
-    ],
-)
-def test_the_update_is_the_seeds(settings, reference):
-    """Against plain arithmetic, with a rate that changes: there Keras' own momentum differs."""
-    w = keras.Variable(np.array([1.0, -2.0], "f4"))
-    optimizer = optimizers.build(settings, 0.1)
-    expected, m = np.array([1.0, -2.0]), np.zeros(2)
-    for rate, gradient in ((0.1, [1.0, 2.0]), (0.1, [0.5, -1.0]), (0.01, [3.0, 1.0]), (0.02, [-1.0, 0.5])):
-        optimizer.learning_rate.assign(rate)
-        optimizer.apply([tf.constant(gradient)], [w])
-        m, rate = reference(m, np.array(gradient), rate)
-        expected = expected - rate * m
-        np.testing.assert_allclose(w.numpy(), expected, rtol=1e-6)
-
-
-def test_the_seeds_learning_rates():
-    rate = LearningRate(start=0.01, decay=0.96, steps=10, staircase=True)
-    assert [round(rate.at(step), 4) for step in (1, 6, 10, 11, 20, 21, 31)] == [
-        0.01, 0.01, 0.01, 0.0096, 0.0096, 0.0092, 0.0088,
-    ]  # fmt: skip
-    smooth = LearningRate(start=0.01, decay=0.5, steps=10, staircase=False)
-    assert smooth.at(6) == pytest.approx(0.01 * 0.5**0.5)
 
 
 @pytest.mark.parametrize(
