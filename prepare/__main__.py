@@ -190,6 +190,34 @@ def signal_noise(config_path: str, force: bool) -> None:
     say(f"{config.output_path}: {written.bytes / 1e6:.1f} MB in {written.seconds:.1f} s, {rate:.0f} MB/s")
 
 
+@main.command("check-psana")
+@config_argument
+@click.option(
+    "--shots",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Shots whose pixels are compared, spread over the runs.",
+)
+def check_psana(config_path: str, shots: int) -> None:
+    """Read the config's runs through psana and by the native reader and compare; exit 1 if they differ.
+
+    \b
+    python -m prepare check-psana configs/prepare/amo86815.yaml --shots 500
+    """
+    from prepare.check_psana import check
+
+    verdict = check(load_config(config_path), shots)
+    for line in verdict.compared:
+        say(line)
+    for line in verdict.differences:
+        click.echo(f"difference: {line}", err=True)
+    if verdict.differences:
+        click.echo("psana and the native reader differ", err=True)
+        sys.exit(1)
+    say("psana and the native reader give the same shots, records and pixels")
+
+
 @main.command()
 @click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
 @click.option(

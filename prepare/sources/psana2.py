@@ -74,9 +74,8 @@ class Psana2Source:
         times = _timestamps(shots)
         wanted = [(i, (int(times[i]),)) for i in indices if status[i] == USABLE]
         # An empty array of timestamps would be no filter at all: with none wanted psana is not asked.
-        given = (
-            reconcile(f"run {run}: psana 2", wanted, self._read_frames(run, wanted)) if wanted else iter(())
-        )
+        came = self._read_frames(run, wanted) if wanted else ()
+        given = reconcile(f"run {run}: psana 2", wanted, came, "are the small-data files another run's?")
         for index in indices:
             if status[index] == USABLE:
                 yield next(given)
