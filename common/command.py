@@ -34,25 +34,35 @@ class CommandGroup(click.Group):
                 raise
             line, code = told
             if line:
-                click.echo(printable(line), err=True)
+                click.echo(line, err=True)
             sys.exit(code)
 
 
 def outcome(error: BaseException) -> Optional[Tuple[str, int]]:
-    """The line that tells the user of `error`, and the exit code; None for a fault of ours: a traceback."""
+    """The line that tells the user of `error`, and the exit code; None for a fault of ours: a traceback.
+
+    An attribute `advice` of the error, what is kept and how to go on, ends the line.
+    """
     if isinstance(error, interrupt.Interrupted):
-        return str(error), error.exit_code
-    if isinstance(error, UserError):
-        return f"error: {error}", 2
+        return printable(str(error)), error.exit_code
     if isinstance(error, BrokenPipeError):
         return "", 1  # `... | head`: the reader has gone, nothing to tell anyone
+    line = str(error) if isinstance(error, UserError) else _of_the_system(error)
+    if line is None:
+        return None
+    advice = getattr(error, "advice", "")
+    return printable(f"error: {line}; {advice}" if advice else f"error: {line}"), 2
+
+
+def _of_the_system(error: BaseException) -> Optional[str]:
+    """The line for what memory, disk and operating system refuse; None for anything else."""
     if isinstance(error, MemoryError):
-        return f"error: out of memory: {error}; reserve more for the job or ask for less at a time", 2
+        return f"out of memory: {error}; reserve more for the job or ask for less at a time"
     number = _system_errno(error)
     if number is None:
         return None
     where = getattr(error, "filename", None) or "a file"
-    return f"error: {where}: {os.strerror(number)}{_ADVICE.get(number, '')}", 2
+    return f"{where}: {os.strerror(number)}{_ADVICE.get(number, '')}"
 
 
 def _system_errno(error: BaseException) -> Optional[int]:
@@ -65,7 +75,7 @@ def _system_errno(error: BaseException) -> Optional[int]:
     return None
 
 
-_SPACE = "; free some space or choose another output folder, then start again: finished parts are kept"
+_SPACE = "; free some space or choose another output folder, then start again"
 _GONE = "; was it moved, or its file system unmounted? start again when it is back"
 _ADVICE = {
     errno.ENOSPC: _SPACE,

@@ -10,7 +10,6 @@ import contextlib
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import click
 import numpy as np
 
 from common import atomic, manifest
@@ -60,7 +59,8 @@ def build(
     if team.rank:
         task = team.receive()
         if task is not None:
-            extract(source, config, task, team.report)
+            with _kept_on_failure(Unfinished(config.output_path)):
+                extract(source, config, task, team.report)
             team.done()
         return None
     start = time.perf_counter()
@@ -212,10 +212,10 @@ def _held(unfinished: Unfinished) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_on_failure(unfinished: Unfinished) -> Iterator[None]:
-    """Say, when something goes wrong, that what was made is not lost."""
+    """Have the line on what goes wrong say that what was made is not lost."""
     try:
         yield
-    except (UserError, OSError, MemoryError, RuntimeError):
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
         if unfinished.started():
-            click.echo(f"{unfinished.folder}: what was made so far is kept; build again to go on", err=True)
+            error.advice = f"what was made so far is kept in {unfinished.folder}, build again to go on"
         raise

@@ -168,3 +168,4 @@ def _end_all(together: MpiTeam, error: BaseException) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     together.comm.Abort(code)
+    os._exit(code)  # some bindings come back from it
