@@ -298,7 +298,7 @@ def test_too_many_losses_are_an_error_and_are_tried_again(ready, prepare, tmp_pa
 @pytest.mark.parametrize(
     "error, words",
     [
-        (OSError(5, "Input/output error", "r69.xtc"), ("r69.xtc", "Input/output error", "try again")),
+        (OSError(5, "Input/output error", "r69.xtc"), ("r69.xtc", "Input/output error", "start again")),
         (OSError(116, "Stale file handle", "r69.xtc"), ("r69.xtc", "Stale file handle")),
         (MemoryError("cannot allocate 3 GiB"), ("out of memory", "3 GiB")),
     ],
