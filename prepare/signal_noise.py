@@ -94,6 +94,8 @@ def write(config: SignalNoiseConfig, force: bool = False) -> Written:
     start = time.perf_counter()
     sizes, shape = config.sizes, config.shape
     with atomic.replacing(config.output_path) as partial, schema.create(partial, sizes, shape, shape) as file:
+        for name in ("mean", "std"):
+            file["dark"][name][...] = 0  # no camera; written, so that the file holds what it claims
         rows = []
         for number, (split, n) in enumerate(sizes.items()):
             rows += _write_split(file, split, n, number, config)

@@ -135,6 +135,12 @@ def test_the_command_and_verify(write_config, prepare, tmp_path):
     assert prepare("signal-noise", path, "--force").exit_code == 0
 
 
+def test_a_file_of_large_images_is_read(config, prepare):
+    """Readers refuse datasets that claim much more than the file holds: all of it must be written."""
+    write(config(shape=(1200, 1100), train=2, test=2, validation=0))
+    assert prepare("verify", str(config().output_path)).exit_code == 0
+
+
 def test_an_interrupted_write_leaves_what_was_there(config, monkeypatch):
     write(config())
     before = config().output_path.read_bytes()
