@@ -17,12 +17,16 @@ PREDICT_BYTES = 64e6  # and at most this much of images
 
 
 class StepResult(NamedTuple):
-    """Of one step, at the weights before its update: losses, |gradient|, cos to the last gradient."""
+    """Of one step, at the weights before its update: losses, |gradient|, cos to the last gradient.
+
+    first_gradient_norm: |gradient| by the kernel of the first layer that has one.
+    """
 
     cross_entropy: float
     loss: float
     gradient_norm: float
     gradient_cosine: float
+    first_gradient_norm: float
 
 
 class Predictor:
@@ -93,8 +97,7 @@ class Stepper(Predictor):
                 flat, cross_entropy, loss = (
                     total + weight * value for total, value in zip((flat, cross_entropy, loss), part)
                 )
-        norm, cosine = self._apply(flat)
-        return StepResult(float(cross_entropy), float(loss), float(norm), float(cosine))
+        return StepResult(float(cross_entropy), float(loss), *map(float, self._apply(flat)))
 
     def state(self) -> tuple:
         """(model variables, optimizer variables, last gradient) as lists of arrays and an array."""
@@ -130,14 +133,14 @@ class Stepper(Predictor):
         return tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0), cross_entropy, loss
 
     def _apply_graph(self, flat):
-        norm = tf.norm(flat)
+        variables = self.model.trainable_variables
+        norm, first_norm = tf.norm(flat), tf.norm(flat[: int(np.prod(variables[0].shape))])
         cosine = tf.math.divide_no_nan(tf.tensordot(flat, self.gradient, 1), norm * tf.norm(self.gradient))
         with tf.control_dependencies([cosine]):
             self.gradient.assign(flat)
         if self.clip_norm is not None:
             flat = flat * tf.minimum(1.0, self.clip_norm / norm)
-        variables = self.model.trainable_variables
         parts = tf.split(flat, [int(np.prod(v.shape)) for v in variables])
         gradients = [tf.reshape(part, v.shape) for part, v in zip(parts, variables)]
         self.optimizer.apply(gradients, variables)
-        return norm, cosine
+        return norm, cosine, first_norm

@@ -20,7 +20,8 @@ Row = Dict[str, Any]
 NOTES = (
     "accuracies: mean +- standard deviation over the seeds (least to greatest); steps: median (same)",
     "one-sided: runs in which the watch found (nearly) all shots called one class; at the end: runs that",
-    "closed so; swings: changes from all one class to all another, mean of the runs",
+    "closed so; swings: changes from all one class to all another, mean of the runs; vanished: runs in which",
+    "no gradient reached the first layer (dead units)",
 )
 
 
@@ -51,6 +52,7 @@ def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
         row.update({f"{split}_n": scores[0]["n"], f"{split}_chance": scores[0]["chance"]})
     row.update(_spread("steps", [end["step"] for end in ends], statistics.median))
     row["one_sided"] = sum("one_sided" in end["watch"] for end in ends)
+    row["vanished"] = sum("vanished" in end["watch"] for end in ends)
     row["one_sided_at_end"] = sum(_closed_one_sided(end, config) for end, config in zip(ends, finished))
     row["swings"] = statistics.mean(
         swings(_metrics(config), end["splits"], config.watch.share) for end, config in zip(ends, finished)
@@ -105,6 +107,7 @@ def _shown(row: Row, splits: Sequence[str]) -> Dict[str, str]:
     cells["one-sided"] = str(row["one_sided"]) if done else ""
     cells["at the end"] = str(row["one_sided_at_end"]) if done else ""
     cells["swings"] = f"{row['swings']:.1f}" if done else ""
+    cells["vanished"] = str(row["vanished"]) if done else ""
     cells["NaN"] = str(row["nan"])
     return cells
 

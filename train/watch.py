@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 from train.config import Watch
 
 FIRST_LOSS_MARGIN = 0.35  # of ln(classes): well above what random weights of a sane size give
-VANISHED = 1e-7  # |gradient|
+VANISHED = 1e-7  # |gradient| by the first kernel; never below with L1 or L2 on it
 LEARNED = 0.1  # of ln(classes): below, a small gradient is the end of learning and no fault
 
 HELPS = {
@@ -17,7 +17,10 @@ HELPS = {
         "optimizer.momentum, a larger minibatch"
     ),
     "first_loss": "the logits are large before anything is learned: a smaller stddev or preprocess helps",
-    "vanished": "nothing is learned any more: a larger stddev, another activation or a positive bias helps",
+    "vanished": (
+        "only what comes after dead units can learn; what usually helps: preprocess, a lower "
+        "learning_rate.start, leaky_relu, a positive bias, a larger stddev"
+    ),
 }
 
 
@@ -42,8 +45,9 @@ class Watcher:
                 f"the first loss is {row['cross_entropy']:.2f}, ln({len(self._classes)} classes) is "
                 f"{expected:.2f}"
             )
-        if row["gradient_norm"] < VANISHED and row["cross_entropy"] > LEARNED * expected:
-            found["vanished"] = f"|grad| is {row['gradient_norm']:.1e} at step {row['step']}"
+        first = row.get("first_gradient_norm", row["gradient_norm"])  # earlier versions did not have it
+        if first < VANISHED and row["cross_entropy"] > LEARNED * expected:
+            found["vanished"] = f"step {row['step']}: no gradient reaches the first layer ({first:.1e})"
         side = one_sided(row, self._splits, self._settings.share)
         self._running = 0 if side is None else self._running + 1
         if self._running >= self._settings.evaluations:

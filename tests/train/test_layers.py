@@ -175,6 +175,14 @@ def test_the_gradient_of_microbatches_is_that_of_the_whole_minibatch(size):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_the_gradient_of_the_first_kernel_is_shown_by_itself():
+    one = stepper()
+    result = one.step(images(16), np.arange(16) % 3, 0.1)
+    gradient = one.gradient.numpy()
+    assert result.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+    assert result.first_gradient_norm == pytest.approx(np.linalg.norm(gradient[: 3 * 3 * 4]), rel=1e-5)
+
+
 def test_batch_normalisation_in_microbatches_is_refused(write_config, train):
     result = train(
         "describe", write_config(microbatch=4, network=["batch_normalisation", "relu", {"output": {}}])
