@@ -20,9 +20,12 @@ demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train 
 	test -f data/demo.h5 || $(RUN) -m prepare build configs/prepare/demo.yaml
 	@if test -f runs/demo/model.keras; then set -x; $(RUN) -m train evaluate runs/demo; \
 	  else set -x; $(RUN) -m train fit configs/train/demo.yaml --force; fi
+	@test data/demo.report.html -nt data/demo.h5 || { set -x; $(RUN) -m prepare report data/demo.h5; }
+	@test runs/demo/report.html -nt runs/demo/model.keras || { set -x; $(RUN) -m train report runs/demo; }
 	@echo
-	@echo "Look next at: runs/demo/metrics.csv (the table), data_manifest/demo.csv (which shots),"
-	@echo "  $(RUN) -m prepare list configs/prepare/demo.yaml (the runs), README.md (your own data)."
+	@echo "Look next, in a browser, at the reports of the data and of the training:"
+	@echo "  $(CURDIR)/data/demo.report.html"
+	@echo "  $(CURDIR)/runs/demo/report.html"
 
 test: $(VENV)/dev.done  ## Set up; run all tests
 	$(RUN) -m pytest
@@ -84,5 +87,6 @@ $(OLDEST)/done: setup.cfg
 	  if $$p -c '' 2>/dev/null; then echo "$$p -m venv $(OLDEST)"; $$p -m venv $(OLDEST) && break; fi; done
 	@test -x $(OLDEST)/bin/python || { echo "error: no Python 3.9 on the path or in pyenv" >&2; exit 2; }
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check pytest hypothesis \
-	  $$(sed -n '/^install_requires/,/^$$/s/^ *\([A-Za-z0-9]*\)>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg)
+	  $$(sed -n -e '/^install_requires/,/^$$/b pin' -e '/^report =/,/^[a-z]* =$$/b pin' -e d \
+	    -e ':pin' -e 's/^ *\([A-Za-z0-9]*\)>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg)
 	touch $@

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Dict, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Dict, Iterator, Optional
 
 import click
 
-from common import __version__, interrupt, manifest
+from common import __version__, atomic, interrupt, manifest
 from common.command import CommandGroup, config_argument, force_option
 from common.errors import ConfigError, ManifestError
 from common.progress import say
@@ -30,6 +31,7 @@ def main() -> None:
     python -m prepare select   configs/prepare/demo.yaml   # draw shots -> data_manifest/demo.csv
     python -m prepare build    configs/prepare/demo.yaml   # extract them -> data/demo.h5
     python -m prepare verify   data/demo.h5                # is the file sound
+    python -m prepare report   data/demo.h5                # look at it
     """
 
 
@@ -243,6 +245,26 @@ def verify(path: str, sample: int) -> None:
     if report.problems:
         sys.exit(1)
     say(f"{path}: good")
+
+
+@main.command()
+@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
+@click.option("--out", default=None, type=click.Path(dir_okay=False), help="Where to write the page.")
+@force_option
+def report(path: str, out: Optional[str], force: bool) -> None:
+    """Write a page of pictures of what is in a data file: FILE.report.html, beside it.
+
+    Dark and hot pixels, levels over time, histograms, shots before and after each step (with the
+    camera's files at hand), what was left out, splits, records. One file, which needs no network.
+
+    \b
+    python -m prepare report data/demo.h5
+    """
+    from prepare.report import write
+
+    if out is not None:
+        atomic.refuse_existing(out, force)
+    say(f"{write(Path(path), Path(out) if out else None)}: open it in a browser")
 
 
 @contextlib.contextmanager

@@ -35,7 +35,6 @@ _STYLE = {
     "image.interpolation": "nearest",
     "svg.fonttype": "path",  # looks the same where the font is missing
     "svg.hashsalt": "xtcav-lasing",  # the same figure is the same bytes
-    "text.parse_math": False,  # a class may be called a$b
 }
 
 
@@ -58,6 +57,12 @@ def new(
 
     figure = Figure(figsize=(width, height), layout=layout)
     return figure, figure.subplots(**subplots)
+
+
+def clip(text: str, most: int = 34) -> str:
+    """A user's `text` for a figure: shortened to fit, its dollars no formula to matplotlib."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return text.replace("$", r"\$")
 
 
 def svg(figure: Any) -> str:

@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures side by side where there is room. `size`: "small" ones, two on a phone; else "large"."""
+    """Pictures side by side where there is room: 3 "large", 4 "medium" or 5 "small"; on a phone 1 or 2."""
 
     pictures: Sequence[Picture]
     size: str = "large"

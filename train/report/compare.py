@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from common.report.drawing import COLOURS, GREY, new, svg
+from common.report.drawing import COLOURS, GREY, clip, new, svg
 from common.report.page import Block, Picture, Pictures, Section, Table, Text
 from train.report import figures
 from train.report.curves import splits_of
@@ -101,7 +101,7 @@ def _accuracies(runs: Sequence[Run]) -> Any:
         error = [[max(value - low, 0)], [max(high - value, 0)]]
         axes.errorbar(value, y, xerr=error, fmt="o", capsize=3, color=COLOURS[y % len(COLOURS)])
         axes.plot([test["chance"]] * 2, [y - 0.4, y + 0.4], color=GREY, ls=":")
-    axes.set_yticks(range(len(runs)), [figures.clip(run.config.name, 40) for run in runs])
+    axes.set_yticks(range(len(runs)), [clip(run.config.name, 40) for run in runs])
     axes.set(title="Test accuracy", xlabel="share called right", ylim=(len(runs) - 0.5, -0.5))
     axes.grid(axis="x")
     return figure
@@ -136,7 +136,7 @@ def _overlay(runs: Sequence[Run], key: str, title: str) -> Any:
     figure, axes = new()
     for n, run in enumerate(runs):
         dash = _DASHES[n // len(COLOURS) % len(_DASHES)]
-        label = figures.clip(run.config.name)
+        label = clip(run.config.name)
         axes.plot(run.column("step"), run.column(key), color=COLOURS[n % len(COLOURS)], ls=dash, label=label)
     axes.set(title=title, xlabel="step")
     if not key.endswith("accuracy"):

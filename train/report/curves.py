@@ -7,7 +7,7 @@ from typing import Dict, List
 
 import numpy as np
 
-from common.report.drawing import GREY, svg
+from common.report.drawing import GREY, clip, svg
 from common.report.page import Picture
 from train.report import figures
 from train.report.evidence import Run
@@ -92,7 +92,7 @@ def _ones(run: Run) -> Picture:
     one = run.classes[1]
     styles = {name: {"color": figures.SPLIT_COLOURS[name]} for name in shares}
     figure, axes = figures.lines(
-        f"Shots called {figures.clip(one)}, #1s", "share of the split", run.column("step"), shares, styles
+        f"Shots called {clip(one)}, #1s", "share of the split", run.column("step"), shares, styles
     )
     truth = sum(scores["test"]["confusion"][1]) / scores["test"]["n"]
     axes.axhline(truth, color=GREY, ls=":", label="truth, test")

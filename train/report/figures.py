@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from common.report.drawing import COLOURS, GREY, SIGNED_COLOURS, new, show
+from common.report.drawing import COLOURS, GREY, SIGNED_COLOURS, clip, new
 from common.view import View
 from train import measure, roc
 from train.measure import Share
@@ -137,45 +137,6 @@ def by_run(runs: Sequence[Tuple[str, int, int, int]], classes: Sequence[str]) ->
     return figure
 
 
-def camera_image(
-    title: str,
-    view: View,
-    image: np.ndarray,
-    unit: str,
-    limits: Optional[Tuple[float, float]] = None,
-    signed: bool = False,
-    outline: Optional[np.ndarray] = None,
-) -> Any:
-    """One image as the camera saw it, with a colour bar; `outline`: an image whose half height is drawn."""
-    rows, columns = view.picture(image).shape
-    figure, axes = new(4.1, min(5.2, max(2.6, 0.6 + 3.0 * rows / columns)))
-    shown = show(axes, view, image, limits, signed)
-    if outline is not None:
-        picture = view.picture(outline)
-        level = (picture.min() + picture.max()) / 2
-        left, right, bottom, top = view.extent(outline)
-        x = (np.arange(columns) + 0.5) * (right - left) / columns
-        y = (np.arange(rows) + 0.5) * (bottom - top) / rows
-        axes.contour(x, y, picture, [level], colors="black", linewidths=0.7)
-    axes.set_title(title)
-    figure.colorbar(shown, ax=axes, label=unit, shrink=0.85)
-    return figure
-
-
-def thumbnail(view: View, image: np.ndarray, limits: Tuple[float, float]) -> Any:
-    """One shot, small; the axes are named all the same."""
-    rows, columns = view.picture(image).shape
-    height = min(2.6, max(1.0, 1.6 * rows / columns))
-    figure, axes = new(2.2, height + 0.5, layout=None)  # there are many of them, and layout takes time
-    figure.subplots_adjust(0.5 / 2.2, 0.4 / (height + 0.5), 2.15 / 2.2, 1 - 0.08 / (height + 0.5))
-    show(axes, view, image, limits)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_fontsize(8)
-        axis.set_major_locator(_few_ticks())
-        axis.set_tick_params(labelsize=7, length=2)
-    return figure
-
-
 def kernels(view: View, kernel: np.ndarray) -> Any:
     """Each channel of a kernel, (rows, columns, channels), on one scale around 0."""
     channels = kernel.shape[2]
@@ -203,11 +164,6 @@ def bars(title: str, seconds: Dict[str, float]) -> Any:
     return figure
 
 
-def clip(text: str, most: int = 24) -> str:
-    """`text`, shortened to fit a figure."""
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def finite_log(axes: Any, values: np.ndarray) -> None:
     """A logarithmic y axis where the values span more than a factor of 30."""
     positive = values[values > 0]
@@ -219,9 +175,3 @@ def _ticks_125() -> Any:
     from matplotlib.ticker import LogLocator
 
     return LogLocator(subs=(1, 2, 5))
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(3, integer=True)

@@ -6,7 +6,8 @@ from typing import List, Tuple
 
 import numpy as np
 
-from common.report.drawing import png, svg
+from common.report.camera import camera_image, thumbnail
+from common.report.drawing import clip, png, svg
 from common.report.page import Block, Picture, Pictures, Section, Table, Text
 from train import measure, roc
 from train.report import figures
@@ -103,11 +104,11 @@ def _means(run: Run, shots: Shots) -> List[Block]:
     limits = (float(shots.means.min()), float(shots.means.max()))
     view, pictures = shots.view, []
     for name, image, n in zip(run.classes, shots.means, shots.mean_shots):
-        figure = figures.camera_image(f"Mean of {figures.clip(name)}", view, image, view.unit, limits)
+        figure = camera_image(f"Mean of {clip(name)}", view, image, view.unit, limits)
         pictures.append(Picture(png(figure), f"Mean image of {n} {name} shots", f"{n} shots of split train."))
     for name, image in zip(run.classes[1:], shots.means[1:]):
-        title = f"{figures.clip(name)} minus {figures.clip(run.classes[0])}"
-        figure = figures.camera_image(title, view, image - shots.means[0], view.unit, signed=True)
+        title = f"{clip(name)} minus {clip(run.classes[0])}"
+        figure = camera_image(title, view, image - shots.means[0], view.unit, signed=True)
         pictures.append(
             Picture(png(figure), f"Difference of the mean images, {title}", "Red: brighter; blue: darker.")
         )
@@ -134,7 +135,7 @@ def _gallery(run: Run, shots: Shots) -> List[Block]:
                 continue
             pictures = [
                 Picture(
-                    png(figures.thumbnail(shots.view, e.image, limits), dpi=140),
+                    png(thumbnail(shots.view, e.image, limits), dpi=140),
                     f"A {name} shot called {run.classes[e.predicted]} with probability {e.probability:.2f}",
                     f"{run.classes[e.predicted]} {e.probability:.2f}; {e.shot}",
                 )
@@ -168,8 +169,8 @@ def _saliency(run: Run, shots: Shots) -> List[Block]:
     pictures = []
     for label, name in enumerate(run.classes):
         image, n = shots.contributions[label], shots.contribution_shots[label]
-        figure = figures.camera_image(
-            f"For {figures.clip(name)}", shots.view, image, "contribution per pixel", (-reach, reach),
+        figure = camera_image(
+            f"For {clip(name)}", shots.view, image, "contribution per pixel", (-reach, reach),
             signed=True, outline=shots.means[label],
         )  # fmt: skip
         pictures.append(

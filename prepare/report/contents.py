@@ -1,0 +1,278 @@
+"""What a data set report is made from: a pass over the data file, and a few of the camera's frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import h5py
+import numpy as np
+import pydantic
+
+from common import schema
+from common.errors import DataError, UserError
+from common.progress import bar
+from common.schema import Loss
+from common.shots import ID_DTYPE, ID_FIELDS, ShotId, shot_id
+from common.untrusted import read_json
+from common.view import View
+from prepare import image
+from prepare.build import locate
+from prepare.config import PrepareConfig
+from prepare.sources import open_source, take_all
+from prepare.verify import rows_of
+
+IMAGES_OF_A_RUN = 400  # read for levels and histograms, evenly spread over the run
+HISTOGRAM_BINS = 80
+UNLABELLED = -1
+
+# What is shown of the machine's records: path in a split, what it is and its unit.
+RECORDS = {
+    "ebeam/ebeamCharge": ("Bunch charge", "nC"),
+    "energy": ("Pulse energy in the gas detector", "mJ"),
+    "ebeam/ebeamL3Energy": ("Beam energy after L3", "MeV"),
+    "ebeam/ebeamXTCAVAmpl": ("XTCAV amplitude", "MV"),
+    "ebeam/ebeamXTCAVPhase": ("XTCAV phase", "deg"),
+}
+
+
+class Step(NamedTuple):
+    """An image on its way from the camera to the file: what was done last, the image, how to show it."""
+
+    done: str
+    image: np.ndarray
+    view: View
+
+
+class Sample(NamedTuple):
+    """A shot with its steps; with the stored image alone where the camera's frame is not there."""
+
+    label: int
+    shot: ShotId
+    steps: List[Step]
+
+
+class Contents(NamedTuple):
+    """A data file. Arrays have one element for each shot, all splits one after the other.
+
+    label: UNLABELLED in split predict. level: mean of the stored image, NaN if it was not read.
+    histograms: {(run, label): counts}, between `edges`. frames: '' or why no camera frames are shown.
+    """
+
+    name: str
+    path: Path
+    attributes: Dict[str, Any]
+    classes: List[str]
+    view: View
+    splits: Tuple[str, ...]
+    split: np.ndarray
+    label: np.ndarray
+    ids: np.ndarray
+    level: np.ndarray
+    records: Dict[str, np.ndarray]
+    edges: np.ndarray
+    histograms: Dict[Tuple[int, int], np.ndarray]
+    dark_mean: np.ndarray
+    dark_std: np.ndarray
+    samples: List[Sample]
+    frames: str
+    losses: List[Loss]
+
+    @property
+    def runs(self) -> List[int]:
+        return np.unique(self.ids["run"]).tolist()
+
+    @property
+    def time(self) -> np.ndarray:
+        """Seconds since the first shot of the shot's run here."""
+        seconds = self.ids["seconds"].astype(np.int64) * 10**9 + self.ids["nanoseconds"]
+        first = {run: seconds[self.ids["run"] == run].min() for run in self.runs}
+        return (seconds - np.array([first[run] for run in self.ids["run"]])) / 1e9
+
+    def class_name(self, label: int) -> str:
+        return "unlabelled" if label == UNLABELLED else self.classes[label]
+
+
+def read(path: Path) -> Contents:
+    """The contents of the data file at `path`; raises DataError. Reads some of the images, one at a time."""
+    with schema.open_data(path) as file, schema.damage_named(path):
+        problems = schema.structure_problems(file)
+        if problems:
+            raise DataError(f"{path}: {problems[0]}; run `python -m prepare verify {path}`")
+        splits = tuple(name for name in schema.present(file) if len(file[name]["images"]))
+        if not splits:
+            raise DataError(f"{path}: has no images")
+        ids, label, split = _shots(file, splits)
+        where = [(name, i) for name in splits for i in range(len(file[name]["images"]))]
+        rows = _spread_over_runs(ids["run"])
+        edges = _edges(file, where, rows)
+        level, histograms = _look(file, where, rows, edges, ids["run"], label)
+        view = View.of(file.attrs)
+        samples, frames = _samples(file, where, ids, label, view)
+        return Contents(
+            name=str(file.attrs["name"]),
+            path=path,
+            attributes=dict(file.attrs),
+            classes=schema.classes(file) if "labels" in file[splits[0]] else [],
+            view=view,
+            splits=splits,
+            split=split,
+            label=label,
+            ids=ids,
+            level=level,
+            records={name: _record(file, splits, name) for name in RECORDS},
+            edges=edges,
+            histograms=histograms,
+            dark_mean=file["dark/mean"][...],
+            dark_std=file["dark/std"][...],
+            samples=samples,
+            frames=frames,
+            losses=schema.losses(file),
+        )
+
+
+def skipped(contents: Contents) -> Dict[str, Dict[str, int]]:
+    """{run: {reason: shots}} of the shots that could not be selected, as the build noted it."""
+    return read_json(contents.attributes["skipped"], f"{contents.path}: attribute skipped")
+
+
+def _shots(file: h5py.File, splits: Tuple[str, ...]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    sizes = [len(file[name]["images"]) for name in splits]
+    ids = np.zeros(sum(sizes), ID_DTYPE)
+    for field in ID_FIELDS:
+        ids[field] = np.concatenate([file[name][field][...] for name in splits])
+    labels = [
+        file[name]["labels"][...].astype(int) if "labels" in file[name] else np.full(n, UNLABELLED)
+        for name, n in zip(splits, sizes)
+    ]
+    return ids, np.concatenate(labels), np.repeat(np.arange(len(splits)), sizes)
+
+
+def _record(file: h5py.File, splits: Tuple[str, ...], name: str) -> np.ndarray:
+    def of_split(group: h5py.Group) -> np.ndarray:
+        if name == "energy":  # the mean of the two detectors before the attenuator
+            return (group["gas_detector/f_11_ENRC"][...] + group["gas_detector/f_12_ENRC"][...]) / 2
+        return group[name][...]
+
+    return np.concatenate([of_split(file[split]) for split in splits])
+
+
+def _spread_over_runs(run: np.ndarray) -> np.ndarray:
+    """The rows whose images are read: up to IMAGES_OF_A_RUN of each run, evenly spread."""
+    chosen = []
+    for number in np.unique(run):
+        rows = np.flatnonzero(run == number)
+        n = min(IMAGES_OF_A_RUN, len(rows))
+        chosen.append(rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))])
+    return np.sort(np.concatenate(chosen))
+
+
+def _edges(file: h5py.File, where: List[Tuple[str, int]], rows: np.ndarray) -> np.ndarray:
+    """Bins that hold nearly all pixels: the range of some images, a little wider."""
+    ends = []
+    for row in rows[:: max(1, len(rows) // 30)]:
+        split, i = where[row]
+        pixels = file[split]["images"][i]
+        ends.append((float(pixels.min()), float(pixels.max())))
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    margin = 0.02 * (high - low) or 1.0
+    return np.linspace(low - margin * (low < 0), high + margin, HISTOGRAM_BINS + 1)
+
+
+def _look(
+    file: h5py.File, where: List[Tuple[str, int]], rows: np.ndarray, edges: np.ndarray, run: np.ndarray,
+    label: np.ndarray,
+) -> Tuple[np.ndarray, Dict[Tuple[int, int], np.ndarray]]:  # fmt: skip
+    """The mean levels of the images of `rows`, and histograms of their pixels; end bins take all beyond."""
+    level = np.full(len(where), np.nan)
+    histograms: Dict[Tuple[int, int], np.ndarray] = {}
+    for row in bar(rows, "reading", "image"):
+        split, i = where[row]
+        pixels = file[split]["images"][i].astype(np.float32)
+        level[row] = pixels.mean(dtype=np.float64)
+        counts, _ = np.histogram(np.clip(pixels, edges[0], edges[-1]), edges)
+        key = (int(run[row]), int(label[row]))
+        histograms[key] = histograms.get(key, 0) + counts
+    return level, histograms
+
+
+# --- shots before and after each step --------------------------------------------------------
+
+
+def _samples(
+    file: h5py.File, where: List[Tuple[str, int]], ids: np.ndarray, label: np.ndarray, view: View
+) -> Tuple[List[Sample], str]:
+    """A shot of each class: the one in the middle of the file's."""
+    rows = [int(np.flatnonzero(label == one)[(label == one).sum() // 2]) for one in np.unique(label)]
+    stored = [file[where[row][0]]["images"][where[row][1]] for row in rows]
+    keys = [shot_id(ids[row]) for row in rows]
+    try:
+        steps = _steps(file, keys, stored, view)
+        missing = ""
+    except UserError as error:
+        steps = [[Step("as stored", pixels, view)] for pixels in stored]
+        missing = str(error)
+    return [Sample(int(label[row]), key, of_shot) for row, key, of_shot in zip(rows, keys, steps)], missing
+
+
+def _steps(file: h5py.File, keys: List[ShotId], stored: List[np.ndarray], view: View) -> List[List[Step]]:
+    """The frames of `keys` and what becomes of them; raises UserError if the camera's files are not there."""
+    if not view.camera:
+        raise DataError("these images are simulated, no camera took them")
+    config = _config(file)
+    rows = {row.shot: row for row in rows_of(file)}
+    source = open_source(config)
+    try:
+        dark = file["dark/mean"][...]
+        found = []
+        for key, pixels in zip(keys, stored):
+            (place,) = locate(source, config, [rows[key]])
+            (frame,) = take_all(source, config, place.run, [place.index])
+            found.append(_one_by_one(frame, dark, config, pixels, view))
+        return found
+    finally:
+        source.close()
+
+
+def _one_by_one(
+    frame: np.ndarray, dark: np.ndarray, config: PrepareConfig, stored: np.ndarray, view: View
+) -> List[Step]:
+    settings, full = config.image, View(False, (1, 1), True, "counts")
+    steps = [Step("raw frame", frame, full)]
+    pixels: np.ndarray = frame
+    if settings.subtract_dark:
+        pixels = image.subtract_dark(pixels, dark)
+        steps.append(Step("minus dark", pixels, full))
+    if settings.downsample != (1, 1):
+        rows, columns = settings.downsample
+        pixels = image.block_mean(pixels, settings.downsample)
+        steps.append(Step(f"{rows}×{columns} block mean", pixels, full._replace(blocks=settings.downsample)))
+    steps.append(Step(f"{'log(1 + I), ' if settings.log else ''}as stored", stored, view))
+    return steps
+
+
+def _config(file: h5py.File) -> PrepareConfig:
+    try:
+        return PrepareConfig.model_validate_json(file.attrs["config"])
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{file.filename}: attribute config: {json.dumps(first['loc'])}: {first['msg']}"
+        ) from None
+
+
+def hot_pixels(dark_mean: np.ndarray, dark_std: np.ndarray, limit: float = 8.0) -> Optional[np.ndarray]:
+    """(H, W) bool: whose pedestal or noise is over `limit` robust standard deviations above the median.
+
+    A robust standard deviation is 1.4826 times the median absolute deviation, at least 0.1 counts.
+    None where there is no dark (all zeros).
+    """
+    if not dark_std.any():
+        return None
+    hot = np.zeros(dark_mean.shape, bool)
+    for values in (dark_mean, dark_std):
+        middle = np.median(values)
+        spread = max(1.4826 * float(np.median(np.abs(values - middle))), 0.1)
+        hot |= values > middle + limit * spread
+    return hot

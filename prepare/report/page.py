@@ -1,0 +1,257 @@
+"""The report of a data file: what is said, and in which order."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Tuple
+
+import numpy as np
+import yaml
+
+from common.report.camera import camera_image
+from common.report.drawing import png, svg
+from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
+from common.untrusted import read_json
+from common.view import View
+from prepare.report import figures
+from prepare.report.contents import IMAGES_OF_A_RUN, RECORDS, Contents, hot_pixels, skipped
+
+MOST_RUNS = 24  # whose levels are drawn
+HOT_LIMIT = 8.0
+
+
+def subtitle(contents: Contents) -> str:
+    """What file, in a line."""
+    attributes = contents.attributes
+    return f"{contents.path}: experiment {attributes['experiment']}, built {attributes['created']}"
+
+
+def sections(contents: Contents) -> List[Section]:
+    """All parts of the page."""
+    return [
+        Section("contents", "What is in it", _contents(contents)),
+        Section("skipped", "What was left out", _left_out(contents)),
+        Section("splits", "Splits", _splits(contents)),
+        Section("samples", "Shots before and after each step", _samples(contents)),
+        Section("dark", "Dark", _dark(contents)),
+        Section("level", "Level of each run over time", _level(contents)),
+        Section("histograms", "Pixel histograms", _histograms(contents)),
+        Section("records", "Machine records by run", _records(contents)),
+        Section("config", "Config and origin", _origin(contents)),
+    ]
+
+
+def of_runs(contents: Contents) -> Dict[str, np.ndarray]:
+    """{run and class: which shots} of every run, in the order of the classes."""
+    found = {}
+    for label in np.unique(contents.label):
+        for run in np.unique(contents.ids["run"][contents.label == label]):
+            mask = (contents.label == label) & (contents.ids["run"] == run)
+            found[f"run {run}, {contents.class_name(int(label))}"] = mask
+    return found
+
+
+def _contents(contents: Contents) -> List[Block]:
+    n = len(contents.label)
+    labels = [int(label) for label in np.unique(contents.label)]
+    classes = ", ".join(f"{(contents.label == label).sum()} {contents.class_name(label)}" for label in labels)
+    names = ", ".join(
+        f"{name} {(contents.split == number).sum()}" for number, name in enumerate(contents.splits)
+    )
+    rows, columns = contents.view.picture(contents.samples[0].steps[-1].image).shape
+    table = []
+    for name, mask in of_runs(contents).items():
+        counts = [int((mask & (contents.split == number)).sum()) for number in range(len(contents.splits))]
+        time = contents.time[mask]
+        table.append((name, *counts, int(mask.sum()), f"{time.max() - time.min():.1f}"))
+    return [
+        Text(
+            f"{n} shots of {len(contents.runs)} {'run' if len(contents.runs) == 1 else 'runs'} ({classes}) "
+            f"in splits {names}; images of {rows} × {columns} pixels, {contents.view.unit}.",
+            "strong",
+        ),
+        Table(("run", *contents.splits, "all", "from first to last, s"), table),
+    ]
+
+
+def _left_out(contents: Contents) -> List[Block]:
+    reasons = skipped(contents)
+    runs = sorted(reasons, key=int)
+    table: List[Tuple[object, ...]] = [
+        (reason, *(reasons[run].get(reason, 0) for run in runs))
+        for reason in sorted({reason for of_run in reasons.values() for reason in of_run})
+    ]
+    blocks: List[Block] = []
+    if table:
+        header = ("reason", *(f"run {run}" for run in runs))
+        blocks.append(Table(header, table, "Shots that could not be selected."))
+    else:
+        blocks.append(Text("Nothing was left out when shots were selected."))
+    if contents.losses:
+        lost = [
+            (loss.split, str(loss.shot), contents.class_name(loss.label), loss.reason)
+            for loss in contents.losses[:50]
+        ]
+        more = f" The first 50 of {len(contents.losses)}." if len(contents.losses) > 50 else ""
+        title = f"Shots that were selected and could not be read.{more}"
+        blocks.append(Table(("split", "shot", "class", "reason"), lost, title))
+    else:
+        blocks.append(Text("Every shot that was asked for has its image.", "note"))
+    return blocks
+
+
+def _splits(contents: Contents) -> List[Block]:
+    runs = of_runs(contents)
+    row = np.zeros(len(contents.label))
+    for n, mask in enumerate(runs.values()):
+        row[mask] = n
+    figure = figures.blocks(contents.time, row, contents.split, contents.splits, list(runs))
+    select = read_json(contents.attributes["config"], f"{contents.path}: attribute config").get("select", {})
+    how = "Neighbouring shots are near-copies: where splits take turns shot by shot, the test is too easy."
+    if isinstance(select, dict) and select.get("by") == "block":
+        settings = select["blocks"]
+        how = (
+            f"Blocks of {settings['length']:g} s belong to one split, with {settings['guard']:g} s left out "
+            "at the start of each, because neighbouring shots are near-copies."
+        )
+    return [Text(how), Pictures([Picture(svg(figure), "Times of the shots of each split, run by run", "")])]
+
+
+def _samples(contents: Contents) -> List[Block]:
+    blocks: List[Block] = []
+    if contents.frames:
+        blocks.append(Text(f"Only the stored images are shown: {contents.frames}", "note"))
+    for sample in contents.samples:
+        pictures = []
+        for n, step in enumerate(sample.steps, 1):
+            limits = (float(np.percentile(step.image, 0.5)), float(np.percentile(step.image, 99.9)))
+            figure = camera_image(
+                f"{n} {step.done}", step.view, step.image, step.view.unit, limits, width=3.2
+            )
+            rows, columns = step.image.shape
+            range_ = f"{step.image.min():.4g} to {step.image.max():.4g} {step.view.unit}"
+            pictures.append(
+                Picture(
+                    png(figure),
+                    f"{contents.class_name(sample.label)} shot, {step.done}",
+                    f"{rows} × {columns} {step.image.dtype}, {range_}.",
+                )
+            )
+        title = f"{contents.class_name(sample.label)}: {sample.shot}"
+        blocks.append(Pictures(pictures, "medium", title))
+    if contents.view.transposed:
+        blocks.append(
+            Text(
+                "Images are stored transposed (axis 0 is the camera's columns, time); all are shown as the "
+                "camera saw them. Colours end at the 0.5th and the 99.9th percentile.",
+                "note",
+            )
+        )
+    return blocks
+
+
+def _dark(contents: Contents) -> List[Block]:
+    mean, std = contents.dark_mean, contents.dark_std
+    hot = hot_pixels(mean, std, HOT_LIMIT)
+    if hot is None:
+        return [Text("There is no dark: no camera took these images.")]
+    view = View(False, (1, 1), True, "counts")
+    count = int(hot.sum())
+    pictures = []
+    for title, values in (("Pedestal: mean of the dark", mean), ("Noise: std of the dark", std)):
+        limits = (float(np.percentile(values, 0.5)), float(np.percentile(values, 99.5)))
+        figure = camera_image(title, view, values, "counts", limits, marked=hot, width=3.2)
+        caption = f"Median {np.median(values):.2f} counts, from {values.min():.2f} to {values.max():.2f}."
+        pictures.append(Picture(png(figure), f"{title}, {count} hot pixels circled", caption))
+    for title, values in (("Pedestal of the pixels", mean), ("Noise of the pixels", std)):
+        figure = figures.histogram(title, "counts", values, _limit(values))
+        pictures.append(Picture(svg(figure), f"Histogram: {title}", ""))
+    return [
+        Text(
+            f"{count} hot pixels of {hot.size} ({100 * count / hot.size:.3f} %), circled: pedestal or noise "
+            f"over {HOT_LIMIT:g} robust standard deviations above the median."
+        ),
+        Pictures(pictures, "medium"),
+    ]
+
+
+def _limit(values: np.ndarray) -> float:
+    middle = np.median(values)
+    return float(middle + HOT_LIMIT * max(1.4826 * float(np.median(np.abs(values - middle))), 0.1))
+
+
+def _level(contents: Contents) -> List[Block]:
+    seen = np.isfinite(contents.level)
+    low, high = float(contents.level[seen].min()), float(contents.level[seen].max())
+    margin = 0.05 * (high - low) or 1.0
+    pictures = []
+    runs = list(of_runs(contents).items())
+    for name, mask in runs[:MOST_RUNS]:
+        read = mask & seen
+        values = contents.level[read]
+        figure = figures.level(
+            name, contents.time[read], values, f"mean ({contents.view.unit})", (low - margin, high + margin)
+        )
+        told = f"mean {values.mean():.4g}, standard deviation {values.std():.2g}"
+        pictures.append(Picture(svg(figure), f"Level of {name}: {told}", f"{len(values)} images: {told}."))
+    more = f" The first {MOST_RUNS} of {len(runs)} are drawn." if len(runs) > MOST_RUNS else ""
+    return [
+        Text(
+            "The mean of each stored image. Where a run's level alone tells it from another's, a network can "
+            f"learn the run instead of what it should.{more}"
+        ),
+        Pictures(pictures),
+        Text(f"Of each run up to {IMAGES_OF_A_RUN} images were read, evenly spread.", "note"),
+    ]
+
+
+def _histograms(contents: Contents) -> List[Block]:
+    by_class: Dict[str, np.ndarray] = {}
+    by_run: Dict[str, np.ndarray] = {}
+    for (run, label), counts in sorted(contents.histograms.items(), key=lambda item: item[0][::-1]):
+        name = contents.class_name(label)
+        by_class[name] = by_class.get(name, 0) + counts
+        by_run[f"run {run}, {name}"] = counts
+    pictures = []
+    for title, counts in (("By class", by_class), ("By run", by_run)):
+        figure = figures.pixel_histograms(title, contents.view.unit, contents.edges, counts)
+        alt = f"Histograms of the pixels of {', '.join(counts)}"
+        pictures.append(Picture(svg(figure), alt, "Of the same images as the levels."))
+    return [Pictures(pictures)]
+
+
+def _records(contents: Contents) -> List[Block]:
+    pictures = []
+    runs = of_runs(contents)
+    for name, (title, unit) in RECORDS.items():
+        what = f"{title} ({unit})"
+        values = contents.records[name]
+        if not np.isfinite(values).any():
+            continue
+        of_run = {run: values[mask & np.isfinite(values)] for run, mask in runs.items()}
+        told = "; ".join(f"{run} median {np.median(v):.4g}" for run, v in of_run.items() if len(v))
+        figure = figures.spreads(title, what, of_run)
+        pictures.append(Picture(svg(figure), f"{what}: {told}", ""))
+    if not pictures:
+        return [Text("There are no machine records.")]
+    return [
+        Text(
+            "Box: the middle half of the shots, with the median; line: from the 5th to the 95th percentile. "
+            "Where classes are different runs, a record that differs between them can be learned, too."
+        ),
+        Pictures(pictures),
+    ]
+
+
+def _origin(contents: Contents) -> List[Block]:
+    attributes = contents.attributes
+    config = read_json(attributes["config"], f"{contents.path}: attribute config")
+    sources = read_json(attributes["sources"], f"{contents.path}: attribute sources")
+    size = sum(one[1] for one in sources)
+    rows = [
+        ("content digest", attributes["content_digest"]),
+        ("manifest SHA-256", attributes["manifest_sha256"]),
+        ("built", attributes["created"]),
+        ("read from", f"{len(sources)} files, {size / 1e9:.2f} GB" if sources else "no files"),
+        ("software", attributes["software"]),
+    ]
+    return [Table(("what", "value"), rows), Code(yaml.safe_dump(config, sort_keys=False))]

@@ -1,0 +1,132 @@
+"""The report of a data file: what is in it, and that it stands alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from common import schema
+from prepare import report
+from prepare.report.contents import hot_pixels, read
+from tests.page import Page, check
+from tests.prepare.conftest import XTC1
+
+SECTIONS = {"contents", "skipped", "splits", "samples", "dark", "level", "histograms", "records", "config"}
+
+
+@pytest.fixture
+def built(write_config, prepare, tmp_path) -> Path:
+    folder = tmp_path / "xtc"
+    shutil.copytree(XTC1 / "experiment", folder)
+    config = write_config(folder)
+    assert prepare("select", config).exit_code == 0
+    assert prepare("build", config).exit_code == 0
+    return tmp_path / "data" / "small.h5"
+
+
+def test_a_page_beside_the_file_with_every_part(built, prepare):
+    result = prepare("report", str(built))
+    assert result.exit_code == 0, result.output
+    path = built.with_name("small.report.html")
+    assert f"{path}: open it in a browser" in result.output
+    page = Page(path)
+    check(page, SECTIONS)
+    assert "30 shots of 3 runs (15 nolasing, 15 lasing) in splits train 20, test 10" in page.text
+    assert "images of 48 × 40 pixels" in page.text  # as the camera sees: rows first
+    for words in ("1 raw frame", "2 minus dark", "3 2×2 block mean", "4 log(1 + I), as stored"):
+        assert sum(words[2:] in alt for alt, _ in page.images) == 2  # of each class
+    assert "no camera frame" in page.text and "hot pixels of 7680" in page.text
+    assert path.stat().st_size < 5e6
+
+
+def test_without_the_cameras_files(built, prepare, tmp_path):
+    shutil.rmtree(tmp_path / "xtc")
+    result = prepare("report", str(built), "--out", str(tmp_path / "page.html"))
+    assert result.exit_code == 0, result.output
+    page = Page(tmp_path / "page.html")
+    check(page, SECTIONS)
+    assert "Only the stored images are shown" in page.text and "no such folder of XTC files" in page.text
+    assert not any("raw frame" in alt for alt, _ in page.images)
+    refused = prepare("report", str(built), "--out", str(tmp_path / "page.html"))
+    assert refused.exit_code == 2 and "--force" in refused.output
+
+
+def test_signal_against_noise(prepare, tmp_path):
+    config = tmp_path / "lines.yaml"
+    settings = {"name": "lines", "shape": [20, 16], "train": 8, "test": 4, "output_dir": str(tmp_path)}
+    config.write_text(yaml.safe_dump(settings))
+    assert prepare("signal-noise", str(config)).exit_code == 0
+    result = prepare("report", str(tmp_path / "lines.h5"))
+    assert result.exit_code == 0, result.output
+    page = Page(tmp_path / "lines.report.html")
+    check(page, SECTIONS)
+    for words in ("6 noise, 6 signal", "There is no dark", "no camera took them", "no machine records"):
+        assert words in page.text
+
+
+def test_unlabelled_shots(write_config, prepare, tmp_path):
+    runs = {"dark": [68], "unlabelled": [70]}
+    config = write_config(runs=runs, select={"beam": {"min_charge": 0.1}})
+    prepare("select", config)
+    assert prepare("build", config).exit_code == 0
+    result = prepare("report", str(tmp_path / "data" / "small.h5"))
+    assert result.exit_code == 0, result.output
+    page = Page(tmp_path / "data" / "small.report.html")
+    check(page, SECTIONS)
+    assert "unlabelled) in splits predict" in page.text
+
+
+def test_names_are_text_and_nothing_else(built, prepare):
+    hostile = '<script>alert("1")</script> & $x_{1}$'
+    with h5py.File(built, "r+") as file:
+        file.attrs["classes"] = json.dumps([hostile, "<b>b</b>"])
+        file.attrs["name"] = "<i>name</i>"
+        file.attrs["skipped"] = json.dumps({"69": {"<u>why</u>": 3}})
+    assert prepare("report", str(built)).exit_code == 0
+    page = Page(built.with_name("small.report.html"))
+    check(page, SECTIONS)
+    for words in (hostile, "<i>name</i>", "<u>why</u>"):
+        assert words in page.text
+
+
+def test_levels_and_histograms_are_those_of_the_images(built):
+    contents = read(built)
+    with schema.open_data(built) as file:
+        images = np.concatenate([file[name]["images"][...] for name in contents.splits])
+        runs = np.concatenate([file[name]["run"][...] for name in contents.splits])
+    np.testing.assert_allclose(contents.level, images.mean(axis=(1, 2)), rtol=1e-6)
+    for (run, _), counts in contents.histograms.items():
+        of_run = images[runs == run]
+        inside, _ = np.histogram(of_run, contents.edges)
+        assert counts.sum() == of_run.size
+        assert np.array_equal(counts[1:-1], inside[1:-1])
+    for sample in contents.samples:
+        raw, *_, stored = (step.view.picture(step.image) for step in sample.steps)
+        assert raw.shape == (96, 80) and stored.shape == (48, 40)
+        darker = np.log1p(np.maximum(sample.steps[-2].image, 0))  # the last step, from the one before
+        np.testing.assert_allclose(stored, darker, atol=1e-5)
+
+
+def test_hot_pixels():
+    rng = np.random.default_rng(0)
+    mean, std = 32 + rng.normal(0, 1.5, (60, 50)), 2 + rng.normal(0, 0.2, (60, 50))
+    assert hot_pixels(mean, std).sum() == 0
+    mean[3, 4], std[50, 7] = 60, 6
+    assert np.argwhere(hot_pixels(mean, std)).tolist() == [[3, 4], [50, 7]]
+    assert hot_pixels(np.zeros((4, 4)), np.zeros((4, 4))) is None
+
+
+def test_files_that_cannot_be_reported(prepare, tmp_path, built):
+    missing = prepare("report", str(tmp_path / "none.h5"))
+    assert missing.exit_code == 2 and "none.h5: no such data file" in missing.output
+    with h5py.File(built, "r+") as file:
+        del file["test/crc32"]
+    damaged = prepare("report", str(built))
+    assert damaged.exit_code == 2 and "test/crc32 is missing" in damaged.output
+    assert not report.default_out(built).exists()
