@@ -167,7 +167,7 @@ def test_the_decision_comes_from_where_the_signal_is(data, write_config, train, 
     train("fit", write_config(steps=60, table_every=30, preprocess=["standardise"], **settings))
     run = evidence.read_run(tmp_path / "runs" / "small")
     from train.data import open_data
-    from train.evaluate import load_model
+    from train.saved import load_model
 
     with open_data(run.config.data, run.config.input, ["train", "test"]) as opened:
         shots = evidence.look(load_model(run.folder), opened)

@@ -46,7 +46,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _look(run: Run, data: Data) -> Shots:
-    from train.evaluate import load_model
+    from train.saved import load_model
 
     if data.digest != run.summary["data_digest"]:
         raise DataError(f"{data.path}: is not the file that this run was trained on (digests differ)")
