@@ -34,9 +34,9 @@ def open_psana(config: PrepareConfig) -> Source:
 def import_psana(kind: str, module: str = "psana") -> ModuleType:
     """The `module` of the psana that `kind` (psana, psana1, psana2) asks for; raises DataError.
 
-    psana 2 starts MPI when it is imported, spreads the events of every DataSource over the ranks
-    and aborts all of them for an exception in one; PS_PARALLEL=none, before the import, makes it
-    a serial reader. This software splits the shots over ranks by itself.
+    psana 2 by itself spreads the events of every DataSource over the MPI ranks, and on several
+    ranks replaces sys.excepthook by one that aborts them all; PS_PARALLEL=none, before the import,
+    makes it a serial reader. This software splits the shots over ranks by itself.
     """
     os.environ["PS_PARALLEL"] = "none"
     try:

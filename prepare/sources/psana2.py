@@ -48,7 +48,7 @@ class Psana2Source:
         self._streams: Dict[int, List[_Stream]] = {}
         self._read: Dict[Path, xtc2.Headers] = {}
         self._shots: Dict[int, np.ndarray] = {}
-        self._warned: set = set()
+        self._small_data: Dict[int, bool] = {}
 
     def runs(self) -> Tuple[int, ...]:
         """The runs that have files in the folder."""
@@ -75,7 +75,7 @@ class Psana2Source:
         wanted = [(i, (int(times[i]),)) for i in indices if status[i] == USABLE]
         # An empty array of timestamps would be no filter at all: with none wanted psana is not asked.
         came = self._read_frames(run, wanted) if wanted else ()
-        given = reconcile(f"run {run}: psana 2", wanted, came, "are the small-data files another run's?")
+        given = reconcile(f"run {run}: psana 2", wanted, came, "is the camera in this stream at all?")
         for index in indices:
             if status[index] == USABLE:
                 yield next(given)
@@ -110,7 +110,10 @@ class Psana2Source:
         """Fill in the fiducials and the records of `shots`, from the streams that have them."""
         there = {name for stream in streams for name in stream.detectors}
         wanted = [name for name in (psana2_calls.TIMING, *psana2_calls.RECORDS) if name in there]
+        with_records = [stream for stream in streams if set(wanted) & set(stream.detectors)]
+        self._refuse_cut_off(with_records)
         rows = {time: i for i, time in enumerate(_timestamps(shots).tolist())}
+        seen = set()
         for psana_run in self._passes(run, wanted) if wanted else ():
             fillers = []
             for name in set(wanted) & set(psana2_calls.detectors(psana_run)):
@@ -121,9 +124,27 @@ class Psana2Source:
                     fillers.append(psana2_calls.record_filler(shots, name, detector))
             for event in psana_run.events():
                 row = rows.get(event.timestamp)
-                if row is not None:
-                    for fill in fillers:
-                        fill(row, event)
+                if row is None:  # written since the headers were read
+                    continue
+                seen.add(row)
+                for fill in fillers:
+                    fill(row, event)
+        expected = {time for s in with_records for p in s.paths for time in self._headers(p).times.tolist()}
+        if len(seen) != len(expected):
+            raise DataError(
+                f"run {run}: psana 2 gave the records of {len(seen)} of {len(expected)} shots; "
+                "copy the files again"
+            )
+
+    def _refuse_cut_off(self, streams: List[_Stream]) -> None:
+        """Without its fiducial a shot has not its key: no half a run, as for a camera's stream."""
+        for path in (path for stream in streams for path in stream.paths):
+            headers = self._headers(path)
+            if headers.end < headers.size:
+                raise DataError(
+                    f"{path}: offset {headers.end}: the file with the fiducials and records is cut off or "
+                    "still being written; copy it again, or wait"
+                )
 
     def _camera_name(self, run: int, streams: List[_Stream]) -> str:
         names = sorted({name for stream in streams for name in stream.detectors})
@@ -202,14 +223,32 @@ class Psana2Source:
         return self._read[path]
 
     def _has_small_data(self, run: int) -> bool:
-        missing = [p for p in map(xtc2.small_data, (s.paths[0] for s in self._of(run))) if not p.is_file()]
-        if missing and run not in self._warned:
-            warn(
-                f"run {run}: {missing[0]} is not there, so that psana 2 reads all frames up to the last one "
-                "wanted: slower; psana's smdwriter makes small-data files"
+        """Whether all streams of `run` have small-data files; raises DataError for one that does not fit."""
+        if run not in self._small_data:
+            files = [(xtc2.small_data(stream.paths[0]), stream) for stream in self._of(run)]
+            missing = [path for path, _ in files if not path.is_file()]
+            if missing:
+                warn(
+                    f"run {run}: {missing[0]} is not there, so that psana 2 reads all frames up to the last "
+                    "one wanted: slower; psana's smdwriter makes small-data files"
+                )
+            else:
+                for path, stream in files:
+                    self._check_small_data(path, stream)
+            self._small_data[run] = not missing
+        return self._small_data[run]
+
+    def _check_small_data(self, path: Path, stream: _Stream) -> None:
+        """psana leaves out what its small data do not have, and some of that it does not survive."""
+        small = self._headers(path).times
+        data = np.concatenate([self._headers(chunk).times for chunk in stream.paths])
+        both = min(len(small), len(data))
+        growing = stream.paths[-1].suffix == ".inprogress"
+        if not np.array_equal(small[:both], data[:both]) or (len(small) < len(data) and not growing):
+            raise DataError(
+                f"{path}: has not the {len(data)} shots of {stream.paths[0].name}, but {len(small)}: is it "
+                "cut off, or another run's? make it again with psana's smdwriter"
             )
-            self._warned.add(run)
-        return not missing
 
 
 def _timestamps(shots: np.ndarray) -> np.ndarray:
