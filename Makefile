@@ -7,9 +7,10 @@ CONFIG ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 OLDEST := .venv-oldest
+PSANA := .venv-psana
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate signal-noise prepare train lint test-oldest clean
+.PHONY: help demo test simulate signal-noise prepare train check-psana lint test-oldest test-psana clean
 
 help:  ## Show this list
 	@echo "make TARGET [CONFIG=configs/...yaml] [PYTHON=python3]"
@@ -43,6 +44,9 @@ prepare: need-config $(VENV)/prepare.done  ## Select shots, if there is no manif
 train: need-config $(VENV)/train.done  ## Train on a data file: CONFIG=configs/train/...
 	$(RUN) -m train fit $(CONFIG)
 
+check-psana: need-config $(VENV)/prepare.done  ## On a psana node: do psana and the native reader agree on CONFIG's runs?
+	$(RUN) -m prepare check-psana $(CONFIG)
+
 lint: $(VENV)/dev.done  ## Check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -50,8 +54,11 @@ lint: $(VENV)/dev.done  ## Check style
 test-oldest: $(OLDEST)/done  ## prepare's tests under Python 3.9 with the oldest dependencies of setup.cfg
 	$(OLDEST)/bin/python -m pytest tests/common tests/prepare
 
+test-psana: $(PSANA)/done  ## Set up psana 2 from PyPI; tests of reading through it, on one rank and on several
+	PATH="$(CURDIR)/$(PSANA)/bin:$$PATH" $(PSANA)/bin/python -m pytest -W ignore::DeprecationWarning tests/psana
+
 clean:  ## Remove the environments; data and runs stay
-	rm -rf $(VENV) $(OLDEST)
+	rm -rf $(VENV) $(OLDEST) $(PSANA)
 
 .PHONY: need-config
 need-config:
@@ -89,4 +96,18 @@ $(OLDEST)/done: setup.cfg
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check pytest hypothesis \
 	  $$(sed -n -e '/^install_requires/,/^$$/b pin' -e '/^report =/,/^[a-z]* =$$/b pin' -e d \
 	    -e ':pin' -e 's/^ *\([A-Za-z0-9]*\)>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg)
+	touch $@
+
+# psana's wheels are for Linux and Python 3.11 to 3.13. One of its dependencies is built here and
+# needs the Kerberos headers (Debian's libkrb5-dev); mpi4py takes MPI from PyPI's mpich.
+$(PSANA)/done: setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "error: psana needs Python 3.11 to 3.13; name one: make test-psana PYTHON=python3.12" >&2; exit 2; }
+	@command -v krb5-config >/dev/null || { set -x; apt-get update -qq && apt-get install -y -qq libkrb5-dev; } || \
+	  { echo "error: psana needs the Kerberos headers; as root: apt-get install libkrb5-dev" >&2; exit 2; }
+	@rm -rf $(PSANA)
+	$(PYTHON) -m venv $(PSANA)
+	$(PSANA)/bin/python -m pip install --quiet --disable-pip-version-check mpich
+	PATH="$(CURDIR)/$(PSANA)/bin:$$PATH" $(PSANA)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  pytest hypothesis psana==4.3.4 --editable '.[psana]'
 	touch $@
