@@ -13,13 +13,16 @@ refuses anything that is not a complete file of a version it knows.
         labels          (N,) int8: index into the root attribute `classes`; not in /predict
         run, seconds, nanoseconds, fiducial   (N,): together the key of a shot
         crc32           (N,) uint32: zlib.crc32 of each image's bytes (C order, little endian)
+        row_crc32       (N,) uint32: of the row: split, crc32, key, label and records together
         ebeam/NAME, gas_detector/NAME   (N,) float64, attribute `units`; NaN where a shot has none
+
+Every dataset has an attribute `sha256` (common/checksums.py). Attributes NX_class, signal and
+default are NeXus', by which viewers (silx, h5web) show the images at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import os
 import zlib
@@ -29,13 +32,14 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 import h5py
 import numpy as np
 
+from common.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
 from common.errors import DataError
 from common.manifest import LABELLED, SPLITS
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS, ShotId
 from common.untrusted import HDF5_ERRORS, check_hdf5, read_json
 
 FORMAT = "xtcav-lasing"
-FORMAT_VERSION = 2  # version 1 had neither `predict` nor `losses`
+FORMAT_VERSION = 2  # version 1 had neither `predict`, `losses` nor checksums of rows and datasets
 
 # Root attributes besides format, format_version, complete and content_digest: name -> meaning.
 ATTRIBUTES: Dict[str, str] = {
@@ -60,9 +64,6 @@ LOSS_FIELDS: Dict[str, str] = {
     **{name: "key of the shot" for name in ID_FIELDS},
     "reason": "why there is no image, text",
 }
-
-# Left out of the content digest: what may differ between two builds of the same content.
-_NOT_CONTENT = frozenset({"created", "software", "sources", "content_digest", "complete"})
 
 
 class Loss(NamedTuple):
@@ -91,7 +92,8 @@ def create(
     `splits` gives the number of images of each split, `image_shape` (h, w) the stored images',
     `frame_shape` (H, W) the camera frames'. The file is open for writing and not `complete`.
     """
-    file = h5py.File(path, "w")
+    # HDF5's format of version 1.10: unlike the one before, it has checksums of its own metadata.
+    file = h5py.File(path, "w", libver=("v110", "v110"))
     file.attrs["format"] = FORMAT
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["complete"] = False
@@ -100,6 +102,7 @@ def create(
         pedestal.attrs["units"] = "counts"
         if splits.get("train"):
             file.create_dataset(f"statistics/{name}", image_shape, "<f4")
+    _show_as_nexus(file, "NXroot", default=next(split for split in SPLITS if split in splits))
     for split, n in splits.items():
         _create_split(file.create_group(split), n, image_shape, dtype, compression, split in LABELLED)
     return file
@@ -115,7 +118,13 @@ def finish(file: h5py.File, attributes: Mapping[str, str], losses: Sequence[Loss
     for name, value in attributes.items():
         file.attrs[name] = value
     file["losses"] = _loss_table(losses)
-    digest = content_digest(file)
+    for split in present(file):
+        file[split][ROW_CRC32][...] = row_checksums(file[split])
+    digests = object_digests(file)
+    for name, digest in digests.items():
+        if isinstance(file[name], h5py.Dataset):
+            file[name].attrs[SHA256] = digest
+    digest = content_digest(file, digests)
     file.attrs["content_digest"] = digest
     file.attrs["complete"] = True
     file.flush()
@@ -162,25 +171,6 @@ class Encoder:
         self.close()
 
 
-def content_digest(file: h5py.File) -> str:
-    """SHA-256 over every dataset (images through their `crc32`) and the attributes of content.
-
-    Two files with the same digest hold the same shots, images, records and config, whenever
-    and on however many processes they were built.
-    """
-    sha = hashlib.sha256()
-    names: List[str] = []
-    file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
-    for name in sorted(names):
-        dataset = file[name]
-        sha.update(f"{name} {dataset.dtype.str} {dataset.shape}".encode())
-        if name.rpartition("/")[2] != "images":
-            sha.update(np.ascontiguousarray(dataset[...]))
-    for name in sorted(set(file.attrs) - _NOT_CONTENT):
-        sha.update(f"{name}={file.attrs[name]}".encode())
-    return sha.hexdigest()
-
-
 def structure_problems(file: h5py.File) -> List[str]:
     """What `file` lacks or has in another shape or type than this format says; empty if sound."""
     problems = [f"attribute {name} is missing" for name in ATTRIBUTES if name not in file.attrs]
@@ -188,22 +178,26 @@ def structure_problems(file: h5py.File) -> List[str]:
         problems.append(f"none of the splits {', '.join(SPLITS)} is there")
     groups = ("dark", "statistics") if "train" in file else ("dark",)
     common = [f"{group}/{name}" for group in groups for name in ("mean", "std")]
-    if int(file.attrs.get("format_version", 1)) > 1:
+    checked = int(file.attrs.get("format_version", 1)) > 1
+    if checked:
         common.append("losses")
     problems += [f"{name} is missing" for name in common if name not in file]
     first = present(file)[0] if present(file) else ""
     image_shape = file[f"{first}/images"].shape[1:] if f"{first}/images" in file else None
     for split in present(file):
-        problems += _split_problems(file[split], split, image_shape)
+        problems += _split_problems(file[split], split, image_shape, checked)
     return problems
 
 
-def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[int, ...]]) -> List[str]:
+def _split_problems(
+    group: h5py.Group, split: str, image_shape: Optional[Tuple[int, ...]], checked: bool
+) -> List[str]:
     if not isinstance(group.get("images"), h5py.Dataset) or group["images"].ndim != 3:
         return [f"{split}/images is missing, or not (N, h, w)"]
     n = group["images"].shape[0]
     labels = ("labels",) if split in LABELLED else ()
-    expected = {name: (n,) for name in (*labels, *ID_FIELDS, "crc32")}
+    sums = ("crc32", ROW_CRC32) if checked else ("crc32",)
+    expected = {name: (n,) for name in (*labels, *ID_FIELDS, *sums)}
     expected.update({f"{record}/{name}": (n,) for record, units in RECORDS.items() for name in units})
     problems = []
     if group["images"].shape[1:] != image_shape:
@@ -229,15 +223,24 @@ def _create_split(
         chunks=(1, *image_shape),
         **_filter(compression),
     )
+    _show_as_nexus(group, "NXdata", signal="images")
+    group["images"].attrs["interpretation"] = "image"
     if labelled:
         group.create_dataset("labels", (n,), "i1")
     for name in ID_FIELDS:
         group.create_dataset(name, (n,), ID_DTYPE[name])
-    group.create_dataset("crc32", (n,), "<u4")
+    for name in ("crc32", ROW_CRC32):
+        group.create_dataset(name, (n,), "<u4")
     for record, units in RECORDS.items():
         for name, unit in units.items():
             field = group.create_dataset(f"{record}/{name}", (n,), "<f8", fillvalue=np.nan)
             field.attrs["units"] = unit
+
+
+def _show_as_nexus(group: h5py.Group, kind: str, **attributes: str) -> None:
+    group.attrs["NX_class"] = kind
+    for name, value in attributes.items():
+        group.attrs[name] = value
 
 
 def _loss_table(losses: Sequence[Loss]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pydantic
 
 from common import manifest, schema
+from common.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
 from common.errors import UserError
 from common.manifest import LABELLED, SPLITS, Row
 from common.progress import bar
@@ -20,6 +21,8 @@ from prepare.config import PrepareConfig
 from prepare.extract import processor
 from prepare.select import number
 from prepare.sources import open_source, take_all
+
+SHOWN = 10  # rows of a split that are named; the rest is counted
 
 
 class Report(NamedTuple):
@@ -38,20 +41,29 @@ def verify(path: Union[str, Path], sample: int = 20) -> Report:
         report.problems.append(str(error))
         return report
     with file:
-        report.problems.extend(f"{path}: {problem}" for problem in schema.structure_problems(file))
-        if report.problems:
-            return report  # what follows reads the datasets by name
         try:
-            _check_images(file, path, report)
-            if not _check_labels(file, path, report):
-                return report  # without good labels there are no rows to check
-            _check_keys(file, path, report)
-            _check_digests(file, path, report)
-        except OSError as error:  # HDF5 could not read a block: the file is cut short or damaged
-            report.problems.append(f"{path}: cannot be read to its end: {str(error).splitlines()[0]}")
-            return report
-        _check_source(file, path, report, sample)
+            with schema.damage_named(path):
+                _check_file(file, path, report, sample)
+        except UserError as error:  # HDF5 could not read a block: the file is cut short or damaged
+            report.problems.append(str(error))
     return report
+
+
+def _check_file(file: h5py.File, path: Union[str, Path], report: Report, sample: int) -> None:
+    report.problems.extend(f"{path}: {problem}" for problem in schema.structure_problems(file))
+    if report.problems:
+        return  # what follows reads the datasets by name
+    _check_images(file, path, report)
+    if int(file.attrs["format_version"]) > 1:
+        _check_rows(file, path, report)
+        _check_digests(file, path, report)
+    else:
+        report.notes.append("format version 1: only images have checksums")
+    if not _check_labels(file, path, report):
+        return  # without good labels there are no rows to check
+    _check_keys(file, path, report)
+    _check_manifest(file, path, report)
+    _check_source(file, path, report, sample)
 
 
 def rows_of(file: h5py.File) -> List[Row]:
@@ -109,23 +121,45 @@ def _check_images(file: h5py.File, path: Union[str, Path], report: Report) -> No
             image = group["images"][i]
             checked += 1
             if schema.image_checksum(image) != sums[i]:
-                shot = ShotId(*(int(group[name][i]) for name in ID_FIELDS))
-                report.problems.append(
-                    f"{path}: {split}/images[{i}] ({shot}) is not what was written: checksum differs"
-                )
+                where = f"{path}: {split}/images[{i}] ({_shot(group, i)})"
+                report.problems.append(f"{where} is not what was written: checksum differs")
             elif not np.isfinite(image).all():
                 report.problems.append(f"{path}: {split}/images[{i}] has values that are not finite")
     report.notes.append(f"{checked} images read, checksums compared")
 
 
+def _check_rows(file: h5py.File, path: Union[str, Path], report: Report) -> None:
+    """Whether image, key, label and records of each row are those that were put there together."""
+    for split in schema.present(file):
+        group = file[split]
+        wrong = np.flatnonzero(row_checksums(group) != group[ROW_CRC32][...])
+        for i in wrong[:SHOWN].tolist():
+            report.problems.append(
+                f"{path}: {split} row {i} ({_shot(group, i)}): image, key, label and records are not those "
+                "that were written together"
+            )
+        if len(wrong) > SHOWN:
+            report.problems.append(f"{path}: {split}: {len(wrong) - SHOWN} more rows like that")
+
+
 def _check_digests(file: h5py.File, path: Union[str, Path], report: Report) -> None:
-    if schema.content_digest(file) != file.attrs["content_digest"]:
+    digests = object_digests(file)
+    changed = [
+        name
+        for name, digest in digests.items()
+        if isinstance(file[name], h5py.Dataset) and file[name].attrs.get(SHA256) != digest
+    ]
+    report.problems.extend(f"{path}: {name} is not what was written: its digest differs" for name in changed)
+    if not changed and content_digest(file, digests) != file.attrs["content_digest"]:
         report.problems.append(
-            f"{path}: the content digest differs: a dataset or attribute was changed after the build"
+            f"{path}: the content digest differs: an attribute was changed after the build"
         )
+    report.notes.append(f"content digest {file.attrs['content_digest'][:16]}...")
+
+
+def _check_manifest(file: h5py.File, path: Union[str, Path], report: Report) -> None:
     if manifest.digest(manifest_rows(file)) != file.attrs["manifest_sha256"]:
         report.problems.append(f"{path}: the shots are not those of the manifest it was built from")
-    report.notes.append(f"content digest {file.attrs['content_digest'][:16]}...")
 
 
 def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sample: int) -> None:
@@ -158,6 +192,10 @@ def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sampl
         report.problems.append(str(error))
     finally:
         source.close()
+
+
+def _shot(group: h5py.Group, i: int) -> ShotId:
+    return ShotId(*(int(group[name][i]) for name in ID_FIELDS))
 
 
 def _row_numbers(rows: List[Row]) -> Dict[ShotId, int]:
