@@ -56,7 +56,7 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
 def _fit(config: TrainConfig, resume: bool) -> None:
     """What `fit` does once the run's folder is its own."""
     with open_data(
-        config.data, config.input, _needed(config), config.cache, check=config.check_images
+        config.data, config.input, config.needed_splits, config.cache, check=config.check_images
     ) as data:
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate, loop
@@ -244,11 +244,6 @@ def _config_of(run_dir: Path) -> TrainConfig:
             f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
         )
     return load_config(str(run_dir / "config.yaml"))
-
-
-def _needed(config: TrainConfig) -> list:
-    extra = [config.stop_when.split] if config.stop_when else []
-    return list(dict.fromkeys(["train", "test", *extra]))
 
 
 if __name__ == "__main__":

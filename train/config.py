@@ -246,6 +246,11 @@ class TrainConfig(Model):
     def run_dir(self) -> Path:
         return Path(self.runs_dir) / self.name
 
+    @property
+    def needed_splits(self) -> List[str]:
+        """The splits that the data must have."""
+        return list(dict.fromkeys(["train", "test", *([self.stop_when.split] if self.stop_when else [])]))
+
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
         if isinstance(self.minibatch, int) and self.minibatch < 1:

@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 from typing import List, NamedTuple, Sequence
 
-from common import atomic, schema
+from common import atomic
 from common import config as configs
 from common import table as tables
 from common.errors import ConfigError
 from common.progress import bar, say, warn
 from train import folder, sweep_table
 from train.config import Threads, TrainConfig
+from train.data import open_data
 from train.grid import parse_setting, plan
 from train.runtime import available_cores
 
@@ -39,8 +40,8 @@ def sweep(
     Of `jobs` runs side by side each gets its share of the cores, unless the config says `threads`.
     """
     cases = plan(base, [parse_setting(text, base) for text in texts], seeds, one_at_a_time)
-    for path in dict.fromkeys(case.runs[0].data for case in cases):
-        schema.open_data(path, ["train", "test"]).close()  # rather one error than one for each run
+    for case in cases:
+        _digest(case.runs[0])  # data that are not there: rather one error than one for each run
     failed = run([config for case in cases for config in case.runs], jobs)
     rows = sweep_table.table(cases, is_finished)
     for line in sweep_table.lines(rows):
@@ -83,10 +84,9 @@ def is_finished(config: TrainConfig) -> bool:
     """Whether the run of this very config on its data file as it is now has come to its end."""
     try:
         summary = json.loads((config.run_dir / folder.SUMMARY).read_text())
-        with schema.open_data(config.data) as file:
-            return _same(config) and summary["data_digest"] == str(file.attrs["content_digest"])
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError):
         return False
+    return _same(config) and summary.get("data_digest") == _digest(config)
 
 
 def _start(config: TrainConfig, jobs: int) -> _Running:
@@ -118,6 +118,12 @@ def _ended(one: _Running) -> int:
 def _beside(config: TrainConfig, ending: str) -> Path:
     # not with_suffix: the names of runs have dots
     return config.run_dir.parent / f"{config.name}{ending}"
+
+
+def _digest(config: TrainConfig) -> str:
+    """The digest of the config's data, of which no image is read; raises DataError."""
+    with open_data(config.data, config.input, config.needed_splits, "stream") as data:
+        return data.digest
 
 
 def _same(config: TrainConfig) -> bool:

@@ -121,6 +121,14 @@ def test_missing_data_are_one_error_not_one_for_each_run(write_config, train, tm
     assert not (tmp_path / "runs").exists()
 
 
+def test_data_of_another_shape_or_without_the_split_to_stop_by(data, write_config, train, tmp_path):
+    other = train("sweep", write_config(input=[20, 20]), "--seeds", "3")
+    assert other.exit_code == 2 and other.output.count("images are 20 x 24") == 1
+    stop = train("sweep", write_config(stop_when={"split": "validation", "accuracy": 0.9}), "--seeds", "3")
+    assert stop.exit_code == 2 and stop.output.count("no split 'validation'") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 # --- the runs --------------------------------------------------------------------------------
 
 
@@ -193,6 +201,14 @@ def test_what_is_finished_of_other_settings_or_other_data_is_run_again(
     assert sweep.is_finished(other_threads)
     write_data(data, {"train": 40, "test": 30}, seed=5)
     assert not sweep.is_finished(run)
+
+
+def test_a_data_set_of_several_files(base, data, tmp_path, train):
+    write_data(tmp_path / "more.h5", {"train": 20}, seed=8, first=1000)
+    both = base.model_copy(update={"data": [str(data), str(tmp_path / "more.h5")]})
+    run = plan(both, [], seeds=1)[0].runs[0]
+    finish(run, train)
+    assert sweep.is_finished(run) and not sweep.is_finished(plan(base, [], seeds=1)[0].runs[0])
 
 
 def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
