@@ -10,7 +10,7 @@ OLDEST := .venv-oldest
 PSANA := .venv-psana
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate signal-noise prepare train check-psana lint test-oldest test-psana clean
+.PHONY: help demo test simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
 
 help:  ## Show this list
 	@echo "make TARGET [CONFIG=configs/...yaml] [PYTHON=python3]"
@@ -51,6 +51,9 @@ lint: $(VENV)/dev.done  ## Check style
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+bench: $(VENV)/bench.done  ## Set up; the trainer's speed against Keras, PyTorch and other loaders (15 minutes)
+	$(RUN) -m tests.benchmarks.training
+
 test-oldest: $(OLDEST)/done  ## prepare's tests under Python 3.9 with the oldest dependencies of setup.cfg
 	$(OLDEST)/bin/python -m pytest tests/common tests/prepare
 
@@ -86,6 +89,10 @@ $(VENV)/train.done: $(VENV)/made setup.cfg
 $(VENV)/dev.done: $(VENV)/made setup.cfg
 	$(PIP) --editable '.[train,dev]'
 	touch $(VENV)/prepare.done $(VENV)/train.done $@
+
+$(VENV)/bench.done: $(VENV)/dev.done
+	$(PIP) --editable '.[bench]'
+	touch $@
 
 # Python 3.9 from the path, or pyenv's.
 $(OLDEST)/done: setup.cfg

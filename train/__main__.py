@@ -59,6 +59,7 @@ def _fit(config: TrainConfig, resume: bool) -> None:
         config.data, config.input, config.needed_splits, config.cache, check=config.check_images
     ) as data:
         threads = runtime.start(config.threads, config.seed)
+        runtime.check_compute(config.compute)
         from train import evaluate, loop
 
         result = loop.fit(config, data, threads, resume)

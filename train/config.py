@@ -231,6 +231,8 @@ class TrainConfig(Model):
     minibatch: Union[int, Literal["full"]] = "full"
     # Images whose gradient is computed at once; the gradients are averaged: same result, less memory.
     microbatch: Optional[int] = Field(None, gt=0)
+    # In bfloat16 layers compute with 8 bits instead of 24; weights, gradients' sum and logits stay float32.
+    compute: Literal["float32", "bfloat16"] = "float32"
     cache: Literal["auto", "memory", "stream"] = "auto"  # auto: in memory, if half of what is free is enough
     check_images: bool = True  # compare each image's crc32 when it is first read
     steps: int = Field(gt=0)

@@ -33,7 +33,9 @@ class LocalResponseNormalisation(keras.layers.Layer):
 def of_config(config: TrainConfig, classes: int, batches: Optional[preprocess.Batches] = None) -> keras.Model:
     """The config's model; its preprocessing is adapted to `batches` of the train split, if they are given."""
     before = preprocess.build(config.preprocess, config.input, batches)
-    return build(config.network, config.input, classes, config.seed, before, config.regularise)
+    return build(
+        config.network, config.input, classes, config.seed, before, config.regularise, config.compute
+    )
 
 
 def build(
@@ -43,21 +45,24 @@ def build(
     seed: int,
     before: Optional[keras.Model] = None,
     regularise: Optional[Regularise] = None,
+    compute: str = "float32",
 ) -> keras.Model:
     """The model: images (n, rows, columns, 1) float32 -> logits (n, classes).
 
     It has two parts, `preprocess` (which is `before`) and `convnet`, so that the first can be done
     to a whole minibatch and the second to parts of it. Weights are drawn from `seed`, each layer
-    from a seed of its own. Raises ConfigError for a name in `regularise.layers` that is no layer.
+    from a seed of its own. With compute "bfloat16" the layers compute in it; weights and logits are
+    float32. Raises ConfigError for a name in `regularise.layers` that is no layer.
     """
     shapes = layer_shapes(network, image, classes)
     _check_names(regularise, shapes)
+    policy = keras.DTypePolicy("mixed_bfloat16" if compute == "bfloat16" else "float32")
     inputs = keras.Input((*image, 1), name="pixels")
     x, flat = inputs, False
     for n, (layer, shape) in enumerate(zip(network, shapes)):
         if not (shape.in_convnet or flat):
-            x, flat = keras.layers.Flatten(name="flatten")(x), True
-        x = _layer(layer, shape, seed + n, regularise)(x)
+            x, flat = keras.layers.Flatten(name="flatten", dtype=policy)(x), True
+        x = _layer(layer, shape, seed + n, regularise, policy)(x)
     convnet = keras.Model(inputs, x, name="convnet")
     if before is None:
         before = preprocess.build([], image)
@@ -66,28 +71,30 @@ def build(
 
 
 def _layer(
-    layer: Layer, shape: LayerShape, seed: int, regularise: Optional[Regularise]
+    layer: Layer, shape: LayerShape, seed: int, regularise: Optional[Regularise], policy: keras.DTypePolicy
 ) -> keras.layers.Layer:
-    kind, settings, name = layer.kind, layer.settings, shape.name
+    kind, settings = layer.kind, layer.settings
+    exact = kind in ("output", "local_response_normalisation")  # the latter has no bfloat16 kernel on a CPU
+    named = {"name": shape.name, "dtype": "float32" if exact else policy}
     if kind == "convolution":
-        weights = _weights(settings, name, seed, regularise)
+        weights = _weights(settings, shape.name, seed, regularise)
         return Convolution(
-            settings.channels, settings.window, settings.strides, settings.padding, name=name, **weights
+            settings.channels, settings.window, settings.strides, settings.padding, **named, **weights
         )
     if kind in ("hidden", "output"):
-        return keras.layers.Dense(shape.output[0], name=name, **_weights(settings, name, seed, regularise))
-    if kind in ACTIVATIONS:
-        return keras.layers.Activation(kind, name=name)
-    if kind == "batch_normalisation":
-        return keras.layers.BatchNormalization(
-            momentum=settings.momentum, epsilon=settings.epsilon, name=name
+        return keras.layers.Dense(
+            shape.output[0], **named, **_weights(settings, shape.name, seed, regularise)
         )
+    if kind in ACTIVATIONS:
+        return keras.layers.Activation(kind, **named)
+    if kind == "batch_normalisation":
+        return keras.layers.BatchNormalization(momentum=settings.momentum, epsilon=settings.epsilon, **named)
     if kind == "local_response_normalisation":
-        return LocalResponseNormalisation(**settings.model_dump(), name=name)
+        return LocalResponseNormalisation(**settings.model_dump(), **named)
     if kind == "dropout":
-        return keras.layers.Dropout(settings.rate, seed=seed, name=name)
+        return keras.layers.Dropout(settings.rate, seed=seed, **named)
     pool = keras.layers.AveragePooling2D if kind == "average_pool" else keras.layers.MaxPooling2D
-    return pool(settings.window, settings.strides, settings.padding, name=name)
+    return pool(settings.window, settings.strides, settings.padding, **named)
 
 
 def _weights(settings: Weights, name: str, seed: int, regularise: Optional[Regularise]) -> Dict[str, Any]:

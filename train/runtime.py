@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
+import time
 from typing import Iterator, NamedTuple
 
 from common.errors import UserError
@@ -42,6 +44,31 @@ def start(threads: Threads, seed: int) -> Runtime:
         )
     keras.utils.set_random_seed(seed)
     return runtime
+
+
+def check_compute(compute: str) -> None:
+    """Raise UserError if `compute` is bfloat16 and this processor is slower in it than in float32."""
+    if compute == "bfloat16" and (ratio := bfloat16_ratio()) > 1:
+        raise UserError(
+            f"compute: bfloat16 takes {ratio:.1f} times as long as float32 on this processor, which has no "
+            "native support for it; leave `compute:` out"
+        )
+
+
+def bfloat16_ratio() -> float:
+    """Time of a matrix product and a convolution in bfloat16 over that in float32; the quickest of 5 each."""
+    import tensorflow as tf
+
+    best = {}
+    for kind in [tf.float32, tf.bfloat16] * 5:
+        matrix, image = tf.ones((512, 512), kind), tf.ones((4, 128, 128, 1), kind)
+        kernel = tf.ones((16, 16, 1, 16), kind)
+        start = time.perf_counter()
+        for _ in range(3):
+            tf.reduce_sum(tf.matmul(matrix, matrix)).numpy()
+            tf.reduce_sum(tf.nn.conv2d(image, kernel, 2, "SAME")).numpy()
+        best[kind] = min(best.get(kind, math.inf), time.perf_counter() - start)
+    return best[tf.bfloat16] / best[tf.float32]
 
 
 def available_cores() -> int:

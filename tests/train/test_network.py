@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import load
-from train import network
+from train import network, runtime
 from train.config import Layer, TrainConfig
 from train.shapes import layer_shapes
 
@@ -118,3 +120,51 @@ def test_a_network_that_leaves_nothing_is_refused(write_config, train):
     result = train("describe", write_config(network=layers))
     assert result.exit_code == 2
     assert "leaves nothing of 20 x 24" in result.output
+
+
+def test_bfloat16_is_for_computing_alone(write_config, data, train, tmp_path):
+    layers = [
+        {"convolution": {"window": [16, 16], "channels": 3, "strides": [2, 2]}},
+        "batch_normalisation",
+        "relu",
+        "local_response_normalisation",
+        {"max_pool": {"window": [2, 2], "strides": [2, 2]}},
+        {"hidden": {"units": 4}},
+        {"dropout": {"rate": 0.5}},
+        "output",
+    ]
+    parsed = [Layer.model_validate(layer) for layer in layers]
+    model = network.build(parsed, (20, 24), 2, 1, compute="bfloat16")
+    convnet = model.get_layer("convnet").layers
+    assert {layer.name: layer.compute_dtype for layer in convnet if layer.compute_dtype != "bfloat16"} == {
+        "pixels": "float32",
+        "local_response_normalisation_1": "float32",
+        "output": "float32",
+    }
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    images = np.random.default_rng(0).random((4, 20, 24, 1), np.float32)
+    exact = network.build(parsed, (20, 24), 2, 1)
+    assert model(images).dtype == "float32"
+    np.testing.assert_allclose(model(images), exact(images), atol=0.02 * float(np.abs(exact(images)).max()))
+
+
+def test_a_bfloat16_run_is_close_to_the_float32_one(data, write_config, train, tmp_path, monkeypatch):
+    losses = []
+    monkeypatch.setattr(runtime, "bfloat16_ratio", lambda: 0.6)
+    for compute in ("float32", "bfloat16"):
+        result = train("fit", write_config(compute=compute), "--force")
+        assert result.exit_code == 0, result.output
+        rows = list(csv.DictReader((tmp_path / "runs/small/metrics.csv").read_text().splitlines()))
+        losses.append([float(row["cross_entropy"]) for row in rows])
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+    assert train("evaluate", str(tmp_path / "runs/small")).exit_code == 0
+
+
+def test_bfloat16_is_refused_where_it_is_slow(data, write_config, train, monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "bfloat16_ratio", lambda: 61.4)
+    result = train("fit", write_config(compute="bfloat16"))
+    assert result.exit_code == 2
+    assert "compute: bfloat16 takes 61.4 times as long as float32" in result.output
+    assert not (tmp_path / "runs/small/config.yaml").exists()
+    assert train("fit", write_config(), "--force").exit_code == 0

@@ -1,0 +1,154 @@
+"""Contestants in processes of their own, run in turn, and the table of what came out."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+# A contestant: a function of a module that sets up and gives what is to be timed, and its arguments.
+Contestant = Tuple[Callable[..., Callable[[], Any]], Sequence[Any]]
+
+
+class Row(NamedTuple):
+    """One line of the table: a figure, what it is to be (at most or at least), and what it is made of."""
+
+    what: str
+    figure: float
+    aim: Optional[float]
+    at_most: bool
+    samples: Dict[str, List[float]]
+    note: str = ""
+
+    @property
+    def met(self) -> Optional[bool]:
+        """Whether the aim is reached; None without one."""
+        if self.aim is None:
+            return None
+        return self.figure <= self.aim if self.at_most else self.figure >= self.aim
+
+
+def race(contestants: Dict[str, Contestant], repeat: int, warm_up: int = 2) -> Dict[str, List[Any]]:
+    """What each contestant gave, `repeat` times in turn: its own number, else the seconds it took.
+
+    Each lives in a process of its own, which sleeps while another runs, so that no library's
+    threads stand in another's way.
+    """
+    context = multiprocessing.get_context("spawn")
+    ends, processes = {}, []
+    try:
+        for name, (factory, args) in contestants.items():
+            ends[name], theirs = context.Pipe()
+            processes.append(context.Process(target=_contestant, args=(theirs, factory, args), daemon=True))
+            processes[-1].start()
+            theirs.close()
+            _told(ends[name], name)
+        results: Dict[str, List[Any]] = {name: [] for name in contestants}
+        for n in range(warm_up + repeat):
+            for name, end in ends.items():
+                end.send(True)
+                value = _told(end, name)
+                if n >= warm_up:
+                    results[name].append(value)
+        return results
+    finally:
+        for end in ends.values():
+            end.close()
+        for process in processes:
+            process.join(5)
+            process.kill()
+
+
+def ratio(results: Dict[str, List[float]], of: str, to: str) -> float:
+    """The median of the ratios of neighbouring runs."""
+    return statistics.median(a / b for a, b in zip(results[of], results[to]))
+
+
+def machine() -> Dict[str, Any]:
+    """What the figures were measured on."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    flags = next((line.split() for line in _lines("/proc/cpuinfo") if line.startswith("flags")), [])
+    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo")), 0)
+    packages = ("tensorflow-cpu", "tensorflow", "keras", "torch", "datasets", "h5py", "numpy")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu,
+        "features": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags],
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory / 1e6, 1),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def as_text(about: Dict[str, Any], rows: Sequence[Row]) -> str:
+    """The table as text: figure, aim, whether it is met."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    head = (
+        f"{about['cpu']} ({', '.join(about['features'])}), {about['cores']} cores, {about['memory_gb']} GB, "
+        f"load {about['load']:.1f} at the start; {about['date']}; Python {about['python']}, {versions}"
+    )
+    return "\n".join([head, "", *map(line, rows)]) + "\n"
+
+
+def line(row: Row) -> str:
+    """A row as a line of text."""
+    aim = "" if row.aim is None else f"{'<=' if row.at_most else '>='} {row.aim:g}"
+    verdict = {True: "met", False: "MISSED", None: ""}[row.met]
+    figure = f"{row.figure:.3f}" if abs(row.figure) < 10 else f"{row.figure:,.0f}"
+    return f"{row.what:<75}{figure:>8}  {aim:<8}{verdict:<8}{row.note}".rstrip()
+
+
+def write(folder: Path, about: Dict[str, Any], rows: Sequence[Row]) -> None:
+    """The table as `folder`/training.txt and, with every sample, training.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "training.txt").write_text(as_text(about, rows))
+    listed = [{**row._asdict(), "met": row.met} for row in rows]
+    (folder / "training.json").write_text(json.dumps({"machine": about, "rows": listed}, indent=1) + "\n")
+
+
+def _contestant(end: Any, factory: Callable[..., Callable[[], Any]], args: Sequence[Any]) -> None:
+    try:
+        run = factory(*args)
+        end.send(("ready", None))
+        while True:
+            end.recv()
+            start = time.perf_counter()
+            value = run()
+            took = time.perf_counter() - start
+            end.send(("ready", value if isinstance(value, (int, float, dict)) else took))
+    except EOFError:
+        pass  # the race is over
+    except BaseException as error:
+        end.send((f"{type(error).__name__}: {error}", None))
+        raise
+
+
+def _told(end: Any, name: str) -> Any:
+    word, value = end.recv()
+    if word != "ready":
+        raise RuntimeError(f"{name}: {word}")
+    return value
+
+
+def _lines(path: str) -> List[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,43 @@
+"""`make bench`: the trainer's speed against its peers, in one table.
+
+    python -m tests.benchmarks.training [--repeat 7] [--only steps|inputs] [--out runs/benchmark]
+
+Every ratio is the median over runs of the contestants in turn. It needs the `bench` extra, 15 GB in
+the temporary folder, 8 GB of memory, and a quiet machine for about 15 minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from tests.benchmarks import inputs, steps
+from tests.benchmarks.race import line, machine, write
+
+
+@click.command(help=__doc__)
+@click.option("--repeat", default=7, show_default=True, type=click.IntRange(1))
+@click.option("--only", type=click.Choice(["steps", "inputs"]))
+@click.option("--images", default=20_000, show_default=True, help="Images of the larger file for memory.")
+@click.option("--out", default="runs/benchmark", show_default=True, type=click.Path(file_okay=False))
+def main(repeat: int, only: str, images: int, out: str) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    about, table = machine(), []
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        parts = {
+            "steps": lambda: steps.rows(repeat),
+            "inputs": lambda: inputs.rows(Path(folder), repeat, images),
+        }
+        for name, part in parts.items():
+            for row in part() if only in (None, name) else ():
+                table.append(row)
+                click.echo(line(row))
+    write(Path(out), about, table)
+    click.echo(f"{out}: training.txt, training.json")
+
+
+if __name__ == "__main__":
+    main()
