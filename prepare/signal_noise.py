@@ -1,18 +1,21 @@
 """Signal against noise: the seed's simulated data, at any image size, in the same HDF5 format.
 
 Noise is N(0, noise_std) in every pixel; a signal image has a vertical line of 10 or more pixels
-besides, whose pixels are N(signal_mean, signal_std) higher. Images are made one at a time, each
-from a random stream of its own, so that memory does not grow with their number.
+besides, whose pixels are N(signal_mean, signal_std) higher. Images are made a few at a time, each
+from a random stream of its own, so that memory does not grow with their number and the threads
+that make them do not change them.
 """
 
 from __future__ import annotations
 
+import collections
 import datetime
 import json
 import platform
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Dict, NamedTuple, Tuple
+from typing import Deque, Dict, Iterator, List, NamedTuple, Tuple
 
 import h5py
 import numpy as np
@@ -20,6 +23,7 @@ from pydantic import Field, model_validator
 
 from common import __version__, atomic, manifest, schema
 from common.config import Model, load
+from common.cores import available_cores
 from common.manifest import LABELLED, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
@@ -114,11 +118,9 @@ def _write_split(file: h5py.File, split: str, n: int, number: int, config: Signa
     group["fiducial"][...] = np.arange(n)
     total, squares = np.zeros(config.shape), np.zeros(config.shape)
     sums = np.empty(n, "u4")
-    for i in bar(range(n), f"writing {split}", "image"):
-        sequence = np.random.SeedSequence([config.seed, number, i])
-        pixels = image(np.random.Generator(np.random.SFC64(sequence)), bool(labels[i]), config)
+    made = _images(number, labels.tolist(), config)
+    for i, (pixels, sums[i]) in enumerate(bar(made, f"writing {split}", "image", n)):
         group["images"].id.write_direct_chunk((i, 0, 0), pixels)
-        sums[i] = schema.image_checksum(pixels)
         if split == "train":
             total += pixels
             squares += pixels * pixels
@@ -129,6 +131,28 @@ def _write_split(file: h5py.File, split: str, n: int, number: int, config: Signa
         file["statistics/std"][...] = np.sqrt(np.maximum(squares / n - mean**2, 0))
     keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
     return [Row(split, CLASSES[label], ShotId(*key)) for label, key in zip(labels, keys)]
+
+
+def _images(number: int, labels: List[int], config: SignalNoiseConfig) -> Iterator[Tuple[np.ndarray, int]]:
+    """The images of a split in order, each with its checksum, from as many threads as there are cores.
+
+    numpy makes random numbers outside the interpreter's lock, and zlib sums there.
+    """
+
+    def make(i: int) -> Tuple[np.ndarray, int]:
+        sequence = np.random.SeedSequence([config.seed, number, i])
+        pixels = image(np.random.Generator(np.random.SFC64(sequence)), bool(labels[i]), config)
+        return pixels, schema.image_checksum(pixels)
+
+    threads = available_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: Deque[Future] = collections.deque()
+        for i in range(len(labels)):
+            ahead.append(pool.submit(make, i))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _attributes(config: SignalNoiseConfig, manifest_digest: str) -> Dict[str, str]:

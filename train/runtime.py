@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Iterator, NamedTuple
 
+from common.cores import available_cores
 from common.errors import UserError
 from train.config import Threads
 
@@ -69,14 +70,6 @@ def bfloat16_ratio() -> float:
             tf.reduce_sum(tf.nn.conv2d(image, kernel, 2, "SAME")).numpy()
         best[kind] = min(best.get(kind, math.inf), time.perf_counter() - start)
     return best[tf.bfloat16] / best[tf.float32]
-
-
-def available_cores() -> int:
-    """Cores this process may use: Slurm's word, else the affinity; never the whole node's number."""
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if slurm.isdigit() and int(slurm):
-        return int(slurm)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

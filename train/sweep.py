@@ -16,13 +16,13 @@ from typing import List, NamedTuple, Sequence
 from common import atomic
 from common import config as configs
 from common import table as tables
+from common.cores import available_cores
 from common.errors import ConfigError
 from common.progress import bar, say, warn
 from train import folder, sweep_table
 from train.config import Threads, TrainConfig
 from train.data import open_data
 from train.grid import parse_setting, plan
-from train.runtime import available_cores
 
 
 class _Running(NamedTuple):

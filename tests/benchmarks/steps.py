@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 
+from common.cores import available_cores
 from tests.benchmarks.race import Row, race, ratio
 from train import runtime
 from train.config import Threads, TrainConfig, load_config
@@ -65,7 +66,7 @@ def torch(channels_last: bool, n: int) -> Callable[[], Any]:
     import torch
     from torch import nn
 
-    torch.set_num_threads(runtime.available_cores())
+    torch.set_num_threads(available_cores())
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.ZeroPad2d((7, 8, 7, 7)), nn.Conv2d(1, 16, 16, stride=2), nn.ReLU(),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import schema
+from prepare import signal_noise
 from prepare.signal_noise import SignalNoiseConfig, image, load_config, write
 
 CONFIGS = sorted(Path("configs/prepare").glob("signal_noise_*.yaml"))
@@ -40,6 +41,14 @@ def write_config(tmp_path):
         return str(path)
 
     return make
+
+
+def test_the_content_does_not_depend_on_the_threads_that_make_it(config, monkeypatch):
+    digests = set()
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(signal_noise, "available_cores", lambda threads=threads: threads)
+        digests.add(write(config(), force=True).content_digest)
+    assert len(digests) == 1
 
 
 def read(path) -> dict:
