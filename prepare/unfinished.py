@@ -69,7 +69,8 @@ class Unfinished:
                 )
             replace = replace or self.replaces()
         atomic.write_text(self._plan_path, json.dumps({"plan": plan, "replace": replace}, indent=1))
-        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).digest()
+        of_images = {name: value for name, value in plan.items() if name != "sources"}
+        return hashlib.sha256(json.dumps(of_images, sort_keys=True).encode()).digest()
 
     def new_parts(self, count: int) -> List[Path]:
         """Names for `count` part files that are not there yet."""
@@ -126,7 +127,7 @@ def plan_of(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> Dict[
         "parts": parts.MAGIC.decode(),
         "config": {**{name: settings[name] for name in _SECTIONS}, "select.seed": config.select.seed},
         "manifest": manifest.digest(rows),
-        "sources": {name: size for run in runs for name, size in source.files(run)},
+        "sources": {str(run): dict(source.files(run)) for run in runs},
     }
 
 
@@ -140,12 +141,15 @@ def _difference(before: Dict[str, Any], now: Dict[str, Any]) -> str:
             return f"the config changed: {key} was {json.dumps(old.get(key))}, is {json.dumps(new[key])}"
     if before.get("manifest") != now["manifest"]:
         return "the manifest changed"
-    files = before.get("sources", {})
-    for name in {**files, **now["sources"]}:
-        was, size = files.get(name), now["sources"].get(name)
-        if was != size:
-            was, size = (f"{n} bytes" if n is not None else "not there" for n in (was, size))
-            return f"the source file {name} changed: was {was}, is {size}"
+    for run, files in now["sources"].items():
+        old = before.get("sources", {}).get(run, {})
+        # A file that has come since changes no image that was made, but it would the dark.
+        names = {**old, **files} if int(run) in now["config"]["runs"]["dark"] else old
+        for name in names:
+            was, size = old.get(name), files.get(name)
+            if was != size:
+                was, size = (f"{n} bytes" if n is not None else "not there" for n in (was, size))
+                return f"the source file {name} changed: was {was}, is {size}"
     return ""
 
 

@@ -87,9 +87,9 @@ class XtcFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`, exactly; raises DataError if the file is shorter."""
-        data = os.pread(self._descriptor, size, offset)
+        data = self._pread(size, offset)
         while len(data) < size:  # a read may stop early, at 2 GiB or on a signal
-            more = os.pread(self._descriptor, size - len(data), offset + len(data))
+            more = self._pread(size - len(data), offset + len(data))
             if not more:
                 raise self.error(offset, f"the file ends {size - len(data)} bytes too early")
             data += more
@@ -147,11 +147,17 @@ class XtcFile:
                     levels.append((start, end))
                     start, end = child.start, child.end
 
+    def _pread(self, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:  # which does not say of which file
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+
     def _peek(self, offset: int, size: int) -> bytes:
         """`size` (small) bytes at `offset`, from the window if it has them."""
         at = offset - self._window_start
         if at < 0 or at + size > len(self._window):
-            self._window = os.pread(self._descriptor, WINDOW, offset)
+            self._window = self._pread(WINDOW, offset)
             self._window_start = offset
             at = 0
             if len(self._window) < size:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from prepare import parts, ranks
 from prepare.config import load_config
 from prepare.extract import Task, extract
 from prepare.sources.xtc import XtcSource
+from tests.prepare.conftest import XTC1
 from tests.prepare.test_commands import refused
 
 
@@ -159,6 +162,44 @@ def test_a_manifest_that_changed_is_not_mixed_in(write_config, ready, prepare, t
     more = write_config(select__train=24)
     prepare("select", more)
     refused(prepare("build", more), "the manifest changed")
+
+
+def test_source_files_that_changed(write_config, prepare, tmp_path, stop_after):
+    """A file that is new changes no image; one that is gone or of another size, or of the dark, may."""
+    source = tmp_path / "xtc"
+    shutil.copytree(XTC1 / "experiment", source)
+    config = write_config(source)
+    prepare("select", config)
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", config)
+    stop_after(0)
+    dark, measured = source / "e815-r0068-s00-c00.xtc", source / "e815-r0069-s00-c00.xtc"
+    for path in (dark, measured):
+        whole_file = path.read_bytes()
+        path.write_bytes(whole_file + bytes(4))
+        refused(prepare("build", config), path.name, f"was {len(whole_file)} bytes")
+        path.write_bytes(whole_file)
+    new = source / "e815-r0068-s02-c00.xtc"
+    shutil.copy(dark, new)
+    refused(prepare("build", config), new.name, "was not there")
+    new.unlink()
+    shutil.copy(measured, source / "e815-r0069-s02-c00.xtc")
+    assert "9 of 30 images are there already" in prepare("build", config).output
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_read_that_fails_names_the_source_file(ready, prepare, monkeypatch, folder, number):
+    pread, reads = os.pread, [0]
+
+    def failing(descriptor, size, offset):
+        reads[0] += size > 10_000 and size < 16_384  # frames, not headers
+        if reads[0] > 60:
+            raise OSError(number, os.strerror(number))
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    refused(prepare("build", ready), "s80-c00.xtc: " + os.strerror(number), "is kept in")
 
 
 def test_settings_that_change_no_image_may_change(write_config, ready, prepare, stop_after):
