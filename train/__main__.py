@@ -30,6 +30,7 @@ def main() -> None:
     python -m train fit      configs/train/first_scale_up.yaml   # train -> runs/first_scale_up/
     python -m train evaluate runs/first_scale_up                 # the closing numbers again
     python -m train predict  runs/first_scale_up data/next.h5    # every shot's probability
+    python -m train controls configs/train/first_scale_up.yaml   # is it lasing, or the run?
     python -m train report   runs/first_scale_up                 # the pictures again
     """
 
@@ -236,6 +237,36 @@ def _report_of_fit(run_dir: Path, model: object, data: Data) -> None:
     except Exception as error:  # hours of training must not end as a failure for want of a picture
         reason = " ".join(str(error).split()) or type(error).__name__
         warn(f"no report was drawn ({reason}); try again with: python -m train report {run_dir}")
+
+
+@main.command()
+@config_argument
+@click.option("--steps", default=None, type=click.IntRange(1), help="Other than the config's.")
+@force_option
+def controls(config_path: str, steps: Optional[int], force: bool) -> None:
+    """Is it lasing, or the run? Train CONFIG's network where it must fail, and try without it.
+
+    Labels permuted; beam-free pixels alone; runs it has not seen; logistic regressions on simple
+    numbers; the probability against the pulse energy. Started again, it goes on where it stopped.
+
+    \b
+    python -m train controls configs/train/demo.yaml
+    python -m train controls configs/train/demo_leak.yaml --steps 100
+    """
+    config = load_config(config_path)
+    config = config.model_copy(update={"steps": steps or config.steps})
+    with interrupt.advising("the same command goes on where it stopped"):
+        _controls(config, force)
+
+
+def _controls(config: TrainConfig, force: bool) -> None:
+    with open_data(config.data, config.input, ["train", "test"], config.cache) as data:
+        runtime.start(config.threads, config.seed)
+        from train.controls import job
+
+        for line in job.run(config, data, force):
+            say(line)
+        say(f"{config.run_dir}: controls.csv (the table), controls.json")
 
 
 def _config_of(run_dir: Path) -> TrainConfig:

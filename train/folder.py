@@ -91,7 +91,7 @@ def classes(run_dir: Path) -> List[str]:
 def _refuse(run_dir: Path) -> None:
     there = [
         path for path in run_dir.iterdir()
-        if path.name != LOCK and not path.name.startswith(atomic.PARTIAL_PREFIX)
+        if path.name != LOCK and not path.name.startswith((atomic.PARTIAL_PREFIX, "controls."))
     ]  # fmt: skip
     if not there:
         return

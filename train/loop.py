@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import keras
 import numpy as np
@@ -18,10 +18,10 @@ from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.data import Data, Position, minibatch_rows
 from train.runtime import Runtime
-from train.step import Stepper
+from train.step import Stepper, StepResult
 from train.table import HEADER, Table, line
 from train.timing import Clock, short
-from train.watch import Watcher, not_finite
+from train.watch import Watcher
 
 # Saving takes at most this share of the time, however large the network.
 SAVING_SHARE = 0.02
@@ -52,9 +52,7 @@ def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False)
         folder.clear(run_dir)
     elif state.step < config.steps:
         folder.reopen(run_dir)
-    model = build_model(config, data)
-    optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
-    stepper = Stepper(model, optimizer, config.microbatch, config.optimizer.clip_norm)
+    stepper = _stepper(config, data)
     if state is not None:
         stepper.restore(state.model, state.optimizer, state.gradient)
         say(f"{run_dir}: going on after step {state.step}")
@@ -62,9 +60,35 @@ def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False)
     return _Run(config, data, stepper, state).go()
 
 
+def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Stepper:
+    """The network after all of the config's steps on `data`: no table, no files; `tick` after each step."""
+    stepper, train, position = _stepper(config, data), data.splits["train"], Position(0, 0)
+    with train.minibatches(config.minibatch, config.seed, position) as batches:
+        for step in range(1, config.steps + 1):
+            rows, position = minibatch_rows(len(train), config.minibatch, config.seed, position)
+            rate = config.learning_rate.at(step)
+            _check(step, stepper.step(next(batches), train.labels[rows], rate), rate)
+            tick()
+    return stepper
+
+
 def build_model(config: TrainConfig, data: Data) -> keras.Model:
     """The config's model for these data, its preprocessing adapted to the train split."""
     return network.of_config(config, len(data.classes), lambda: data.splits["train"].batches(32))
+
+
+def _stepper(config: TrainConfig, data: Data) -> Stepper:
+    optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
+    return Stepper(build_model(config, data), optimizer, config.microbatch, config.optimizer.clip_norm)
+
+
+def _check(step: int, result: StepResult, rate: float) -> None:
+    """Raise DataError if the loss or the gradient of a step is not a number."""
+    if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
+        raise DataError(
+            f"step {step}: the loss is {result.loss}, |grad| {result.gradient_norm}: lower "
+            f"learning_rate.start ({rate:g} at this step) or the momentum, or give optimizer.clip_norm"
+        )
 
 
 class _Run:
@@ -129,10 +153,7 @@ class _Run:
             with self.clock.part("step"):
                 result = self.stepper.step(images, labels, rate)
             self.done += 1
-            if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
-                row.update(result._asdict(), learning_rate=rate, watch="nan")
-                self._write(row)
-                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
+            _check(step, result, rate)
             self.step, self.position = step, after
             if tabled:
                 row.update(result._asdict(), learning_rate=rate)

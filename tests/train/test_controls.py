@@ -1,0 +1,296 @@
+"""`python -m train controls`: a planted leak is found, and where there is none nothing is cried."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import schema
+from common.shots import ID_DTYPE
+from tests.train.test_commands import refused
+from train import measure
+from train.controls import baselines, beam_free, blocks
+from train.controls.choice import Choice, Pool
+from train.controls.experiments import Bench, folds
+from train.controls.verdict import finding, verdict
+from train.data import Position, open_data
+
+SHAPE = (24, 32)
+RUNS = {69: (0, 960), 70: (1, 480), 71: (1, 480)}  # run: label, seconds at a shot a second
+SETTINGS = {
+    "input": list(SHAPE),
+    "preprocess": ["standardise"],
+    "network": [{"hidden": {"units": 8, "stddev": 0.02}}, "relu", {"output": {"stddev": 0.1}}],
+    "optimizer": {"kind": "adam"},
+    "learning_rate": {"start": 0.01},
+    "minibatch": 32,
+    "steps": 60,
+}
+
+
+def pictures(rng: np.random.Generator, n: int, lasing: bool, energy: np.ndarray, background: float):
+    """(n, 24, 32): a bunch whose place and height jitter, which lasing smears out in energy, and noise."""
+    time, level = np.meshgrid(np.arange(SHAPE[0]), np.arange(SHAPE[1]), indexing="ij")
+    centre = np.array([12.0, 15.0]) + rng.normal(0, 0.5, (n, 2))
+    width = 1.5 + (20 * energy if lasing else np.zeros(n))
+    away = ((time - centre[:, :1, None]) / 2) ** 2 + (
+        (level - centre[:, 1:, None]) / width[:, None, None]
+    ) ** 2
+    light = rng.normal(3, 0.3, n)[:, None, None] * np.exp(-away / 2) / (width / 1.5)[:, None, None]
+    return (light + background + rng.normal(0, 0.1, (n, *SHAPE))).astype(np.float32)
+
+
+def write_runs(path: Path, leak: float = 0.0, seed: int = 0) -> Path:
+    """Runs 69 to 71 split by blocks of 30 s; `leak`: background of run 69 less that of the others."""
+    rng = np.random.default_rng(seed)
+    shots = []
+    for run, (label, n) in RUNS.items():
+        seconds = 1000 * 30 * (run - 60) + np.arange(n)
+        energy = rng.uniform(0.005, 0.1, n) if label else np.full(n, 0.0033)
+        images = pictures(rng, n, bool(label), energy, 0.5 + (leak if run == 69 else 0.0))
+        for i in np.flatnonzero(seconds % 30 >= 5):
+            if i % 2:  # as many of each class
+                split = "test" if seconds[i] // 30 % 3 == 0 else "train"
+                shots.append((split, label, run, seconds[i], energy[i], images[i]))
+    order = rng.permutation(len(shots))
+    sizes = {split: sum(shot[0] == split for shot in shots) for split in ("train", "test")}
+    with schema.create(path, sizes, SHAPE, SHAPE) as file:
+        for split in sizes:
+            rows = [shots[k] for k in order if shots[k][0] == split]
+            group = file[split]
+            for name, column in (("labels", 1), ("run", 2), ("seconds", 3)):
+                group[name][...] = [row[column] for row in rows]
+            for name in ("f_11_ENRC", "f_12_ENRC"):
+                group["gas_detector"][name][...] = [row[4] for row in rows]
+            group["ebeam/ebeamCharge"][...] = rng.normal(0.3, 0.004, len(rows))
+            group["images"][...] = np.stack([row[5] for row in rows])
+            group["crc32"][...] = [schema.image_checksum(row[5]) for row in rows]
+        train = file["train/images"][...].astype(np.float64)
+        file["statistics/mean"][...], file["statistics/std"][...] = train.mean(axis=0), train.std(axis=0)
+        attributes = {name: "{}" for name in schema.ATTRIBUTES}
+        attributes["classes"] = json.dumps(["nolasing", "lasing"])
+        schema.finish(file, attributes)
+    return path
+
+
+def ids_of(run: int, seconds: np.ndarray) -> np.ndarray:
+    ids = np.zeros(len(seconds), ID_DTYPE)
+    ids["run"], ids["seconds"] = run, seconds
+    return ids
+
+
+def rows_of(tmp_path: Path) -> dict:
+    with (tmp_path / "runs/small/controls.csv").open(newline="") as file:
+        return {row["control"]: row for row in csv.DictReader(file)}
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_without_a_leak_the_controls_are_at_chance_and_lasing_is_believed(write_config, train, tmp_path):
+    write_runs(tmp_path / "data.h5")
+    result = train("controls", write_config(**SETTINGS))
+    assert result.exit_code == 0, result.output
+    rows = rows_of(tmp_path)
+    for name in ("permuted", "beam_free", "beam_free_level", "ebeam", "time_common"):
+        assert rows[name]["finding"] in ("at chance", "barely above"), rows[name]
+    for name in ("permuted", "beam_free"):
+        assert float(rows[name]["low"]) <= 0.5 <= float(rows[name]["high"])
+    assert float(rows["network"]["value"]) > 0.8
+    for name in ("unseen_70", "unseen_71"):
+        assert rows[name]["finding"] == "above chance"
+    for name in ("energy_70", "energy_71"):
+        assert float(rows[name]["low"]) > 0.3
+    assert "No leak found" in result.output and "A leak" not in result.output
+    assert "probability rises with the pulse energy" in result.output
+
+
+def test_a_planted_leak_is_found_and_said_in_words(write_config, train, tmp_path):
+    write_runs(tmp_path / "data.h5", leak=0.1)  # as much as the noise of one pixel
+    result = train("controls", write_config(**SETTINGS))
+    assert result.exit_code == 0, result.output
+    rows = rows_of(tmp_path)
+    assert rows["beam_free"]["finding"] == rows["beam_free_level"]["finding"] == "above chance"
+    assert float(rows["permuted"]["low"]) <= 0.5 <= float(rows["permuted"]["high"])
+    assert "A leak: the runs can be told apart without lasing" in result.output
+    assert "beam-free pixels alone reach 1.00 [" in result.output
+    assert "the camera background tells the runs apart" in result.output
+
+
+def test_started_again_it_goes_on_where_it_stopped(write_config, train, tmp_path):
+    write_runs(tmp_path / "data.h5")
+    config = write_config(**{**SETTINGS, "steps": 1})
+    first = train("controls", config).output
+    path = tmp_path / "runs/small/controls.json"
+    text, table = path.read_text(), (tmp_path / "runs/small/controls.csv").read_text()
+    result = json.loads(text)
+    kept = {name: rows for name, rows in result["experiments"].items() if name != "permuted"}
+    path.write_text(json.dumps({"key": result["key"], "experiments": kept}))
+    again = train("controls", config).output
+    assert again.splitlines()[0].startswith("the network, labels permuted: ")  # only that one is run
+    assert again.partition("\n\n")[2] == first.partition("\n\n")[2]
+    assert path.read_text() == text
+    assert (tmp_path / "runs/small/controls.csv").read_text() == table
+    refused(train("controls", config, "--steps", "2"), "controls.json: is of another config", "--force")
+    path.write_text("{")
+    refused(train("controls", config), "controls.json: is damaged", "--force")
+    fitted = train("fit", config)  # their files are in nobody's way
+    assert fitted.exit_code == 0, fitted.output
+
+
+def test_help_shows_an_example(train):
+    assert "python -m train controls configs/" in train("controls", "--help").output
+
+
+# --- which shots and pixels ------------------------------------------------------------------
+
+
+def test_folds_leave_out_a_run_and_blocks_of_the_only_run(write_config, tmp_path):
+    write_runs(tmp_path / "data.h5")
+    with open_data(tmp_path / "data.h5", None, ["train", "test"]) as data:
+        bench = Bench(None, data, lambda: None)
+        found = folds(bench)
+        ids, labels = bench.pool.ids, bench.pool.labels
+    assert [fold.unseen for fold in found] == [[70], [71]]
+    for fold in found:
+        assert not set(fold.train) & set(fold.test)
+        assert not np.isin(ids["run"][fold.train], fold.unseen).any()
+        assert set(ids["run"][fold.test][labels[fold.test] == 1]) == set(fold.unseen)
+        mine = [ids["seconds"][rows][ids["run"][rows] == 69] for rows in (fold.train, fold.test)]
+        assert not set(mine[0] // 30) & set(mine[1] // 30)
+        gap = np.abs(mine[0][:, None].astype(int) - mine[1][None, :].astype(int)).min()
+        assert gap >= 5
+    assert set(found[0].test) | set(found[1].test) == set(found[0].train) | set(found[1].train)
+
+
+def test_a_choice_gives_the_pools_images_masked_and_in_the_order_of_training(tmp_path):
+    write_runs(tmp_path / "data.h5")
+    with open_data(tmp_path / "data.h5", None, ["train", "test"], "stream") as data:
+        pool = Pool(data)
+        splits = [data.splits[name] for name in ("train", "test")]
+        every = np.concatenate([split.images(range(len(split))) for split in splits])
+        rows = np.random.default_rng(0).permutation(len(pool))[:50]
+        mask = np.random.default_rng(1).random(SHAPE) < 0.5
+        choice = Choice(pool, rows, mask=mask)
+        expected = every[rows] * mask[..., None]
+        np.testing.assert_array_equal(choice.images(range(50)), expected)
+        np.testing.assert_array_equal(np.concatenate(list(choice.batches(7))), expected)
+        as_split = Choice(pool, np.arange(len(data.splits["train"])))
+        with (
+            as_split.minibatches(16, 3, Position(0, 0)) as ours,
+            data.splits["train"].minibatches(16, 3, Position(0, 0)) as theirs,
+        ):
+            for _ in range(3):
+                np.testing.assert_array_equal(next(ours), next(theirs))
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.1, 2.0])
+def test_beam_free_pixels_keep_clear_of_faint_light_and_take_any_background(leak):
+    rng = np.random.default_rng(5)
+    of_runs, shape = [], (80, 96)
+    for run in range(3):
+        images = rng.normal(0, 1, (400, *shape)) + leak * run
+        faint = rng.exponential(0.15, (400, 1, 1))  # a seventh of the noise of one pixel
+        images[:, 30:50, 20:60] += faint
+        of_runs.append(beam_free.sums(iter([images[..., None].astype(np.float32)]), shape))
+    mask = beam_free.mask(tuple(of_runs), shape)
+    assert not mask[30:50, 20:60].any()
+    assert not mask[24:30, 20:60].any()  # nor what is beside it
+    assert mask.mean() > 0.4
+
+
+def test_a_picture_full_of_light_has_no_beam_free_pixels():
+    rng = np.random.default_rng(6)
+    images = rng.normal(0, 1, (300, 80, 96)) + rng.normal(5, 1, (300, 1, 1))
+    sums = beam_free.sums(iter([images[..., None].astype(np.float32)]), (80, 96))
+    assert not beam_free.mask((sums,), (80, 96)).any()
+
+
+# --- statistics ------------------------------------------------------------------------------
+
+
+def test_independent_shots_are_worth_themselves_and_whole_blocks_one_each():
+    rng = np.random.default_rng(0)
+    labels, block = np.repeat([0, 1], 3000), np.repeat(np.arange(200), 30)
+    n, _ = blocks.effective(rng.random(6000) < 0.7, labels, block)
+    assert 4000 < n <= 6000
+    n, freedom = blocks.effective(np.repeat(rng.random(200) < 0.5, 30), labels, block)
+    assert 150 < n < 260 and freedom == 198
+    n, _ = blocks.effective(labels == 1, labels, block)  # one class for all: sure to be as good as chance
+    assert n == 6000
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=60))
+def test_effective_numbers_are_between_one_block_and_all_shots(shots):
+    correct, block = np.array([s[0] for s in shots]), np.array([s[1] for s in shots])
+    n, freedom = blocks.effective(correct, block % 2, block)
+    assert 0 < n <= len(shots) and freedom >= 1
+    low, high = blocks.interval(correct.mean(), n, freedom)
+    assert 0 <= low <= correct.mean() + 1e-9 and correct.mean() - 1e-9 <= high <= 1
+
+
+def test_the_interval_by_blocks_holds_where_shots_of_a_block_go_together():
+    """300 times 16 blocks of 20 shots right or wrong together: the truth is inside as often as is said."""
+    rng = np.random.default_rng(1)
+    labels, block = np.repeat([0, 1], 160), np.repeat(np.arange(16), 20)
+    by_blocks = naive = 0
+    for _ in range(300):
+        correct = np.repeat(rng.random(16) < 0.5, 20)
+        n, freedom = blocks.effective(correct, labels, block)
+        low, high = blocks.interval(correct.mean(), n, freedom)
+        by_blocks += low <= 0.5 <= high
+        low, high = measure.wilson(correct.sum(), 320)
+        naive += low <= 0.5 <= high
+    assert by_blocks > 0.92 * 300
+    assert naive < 0.6 * 300
+
+
+def test_blocks_of_time_and_time_within_the_run():
+    seconds = np.array([89, 90, 94, 95, 119, 120])
+    ids = np.concatenate([ids_of(70, seconds), ids_of(71, seconds + 3000)])
+    np.testing.assert_array_equal(blocks.block_of(ids), [0, 1, 1, 1, 1, 2, 3, 4, 4, 4, 4, 5])
+    np.testing.assert_array_equal(blocks.in_guard(ids[:6]), [False, True, True, False, False, True])
+    np.testing.assert_array_equal(blocks.time_in_run(ids), [0, 1, 5, 6, 30, 31] * 2)
+
+
+def test_moments_of_a_known_spot():
+    time, level = np.meshgrid(np.arange(60), np.arange(80), indexing="ij")
+    spot = 100 * np.exp(-(((time - 20) / 3) ** 2 + ((level - 50) / 6) ** 2) / 2)
+    view = type("Counts", (), {"unit": "counts"})
+    found = baselines.moments(spot[None], view)[0]
+    np.testing.assert_allclose(found[[0, 2]], [20, 50], atol=1e-6)
+    assert 2.2 < found[1] < 3 and 4.4 < found[3] < 6  # cut off at a twentieth of the peak
+    logged = type("Logged", (), {"unit": "log(1 + counts)"})
+    np.testing.assert_allclose(baselines.moments(np.log1p(spot)[None], logged)[0], found, rtol=1e-6)
+
+
+# --- words -----------------------------------------------------------------------------------
+
+
+def row(control: str, low: float, value: float, high: float, strict: float = 0.0) -> dict:
+    return {
+        "control": control, "what": control, "kind": "accuracy", "n": 100, "value": value, "chance": 0.5,
+        "interval": [low, high], "strict": [strict, 1.0],
+    }  # fmt: skip
+
+
+def test_the_verdict_weighs_what_was_found():
+    good, free = row("network", 0.8, 0.9, 0.95, 0.7), row("beam_free", 0.4, 0.5, 0.6)
+    assert verdict([good, free])[0].startswith("No leak found")
+    assert verdict([row("network", 0.4, 0.5, 0.6), free])[0].startswith("Nothing learned")
+    leak = row("beam_free", 0.7, 0.81, 0.9, 0.65)
+    assert "beam-free pixels alone reach 0.81 [0.70, 0.90] of 100" in verdict([good, leak])[1]
+    once = row("ebeam", 0.52, 0.6, 0.7, 0.45)
+    assert finding(once) == "barely above"
+    lines = verdict([good, free, once])
+    assert lines[0].startswith("No leak found") and "look again with more shots" in lines[1]
+    late = [row("time", 0.7, 0.75, 0.8, 0.65), row("time_common", 0.4, 0.5, 0.6)]
+    lines = verdict([good, free, *late])
+    assert lines[0].startswith("No leak found") and "runs differ in length" in lines[1]
+    assert verdict([good, free, row("time", 0.7, 0.75, 0.8, 0.65)])[0].startswith("A leak")

@@ -1,0 +1,103 @@
+"""Which pixels are without beam, judged by the shots themselves.
+
+The light of a beam comes and goes from shot to shot and falls on neighbouring pixels together;
+the noise of a camera is each pixel's own, and a background that differs between runs stands still
+within a run. So the picture is cut into small squares, and the variance of a square's mean, shot
+to shot within runs, is compared with what the variances of its single pixels explain. Light of a
+few hundredths of a count in the mean shows; a background of any level, which is what is looked for,
+does not. On top, a square must be dark in the mean of all shots, and so must its neighbours be:
+tails reach further than they show.
+"""
+
+from __future__ import annotations
+
+from typing import Iterator, NamedTuple, Tuple
+
+import numpy as np
+
+SQUARE = 8  # pixels
+# Squares without beam scatter by sqrt(2 / shots) around their level; this many times that is light.
+_LIGHT = 6.0
+# And the level itself, 1 for noise that is each pixel's own, may be this: a camera whose pixels go up and
+# down together by a fifth of their noise.
+_COMMON = 4.0
+_DARK = 0.25  # of the way from the darkest squares to the brightest, in the mean of all shots
+
+
+class Sums(NamedTuple):
+    """Over the shots of one run: their number, sums and sums of squares of pixels and of squares' means."""
+
+    n: int
+    pixels: np.ndarray
+    pixels_squared: np.ndarray
+    squares: np.ndarray
+    squares_squared: np.ndarray
+
+
+def side(shape: Tuple[int, int]) -> int:
+    """Pixels along a square's side: 8, less for pictures of few pixels."""
+    return max(2, min(SQUARE, min(shape) // 10))
+
+
+def squares(images: np.ndarray, size: int) -> np.ndarray:
+    """Means over squares of `size` pixels, (n, h, w) -> (n, h // size, w // size); the rest is left out."""
+    n, h, w = len(images), images.shape[1] // size, images.shape[2] // size
+    return images[:, : h * size, : w * size].reshape(n, h, size, w, size).mean(axis=(2, 4), dtype=np.float64)
+
+
+def sums(batches: Iterator[np.ndarray], shape: Tuple[int, int]) -> Sums:
+    """The sums over one run's images, (n, rows, columns, 1) float32 a batch."""
+    size = side(shape)
+    total = [0, 0.0, 0.0, 0.0, 0.0]
+    for batch in batches:
+        images = batch[..., 0]
+        means = squares(images, size)
+        total[0] += len(images)
+        total[1] += images.sum(axis=0, dtype=np.float64)
+        total[2] += np.einsum("nhw,nhw->hw", images, images, dtype=np.float64)
+        total[3] += means.sum(axis=0)
+        total[4] += (means**2).sum(axis=0)
+    return Sums(*total)
+
+
+def mask(of_runs: Tuple[Sums, ...], shape: Tuple[int, int]) -> np.ndarray:
+    """The pixels without beam, `shape` bool."""
+    size = side(shape)
+    freedom = sum(run.n - 1 for run in of_runs)
+    together = _within(of_runs, "squares", "squares_squared") / freedom
+    alone = squares(_within(of_runs, "pixels", "pixels_squared")[None], size)[0] / freedom / size**2
+    ratio = np.divide(together, alone, out=np.ones_like(together), where=alone > 0)
+    steady = ratio <= min(np.percentile(ratio, 5), _COMMON) * (1 + _LIGHT * np.sqrt(2 / freedom))
+    mean = sum(run.squares for run in of_runs) / sum(run.n for run in of_runs)
+    low, high = np.percentile(mean, 5), np.percentile(mean, 99.5)
+    lit = ~(steady & (mean <= low + _DARK * (high - low)))
+    free = ~_grown(lit)
+    result = np.zeros(shape, bool)
+    result[: free.shape[0] * size, : free.shape[1] * size] = np.kron(free, np.ones((size, size), bool))
+    return result
+
+
+def cells(images: np.ndarray, keep: np.ndarray, parts: int = 4) -> np.ndarray:
+    """The mean of the kept pixels in each of parts x parts fields of the picture, (n, fields) float64.
+
+    Fields with none are left out.
+    """
+    found = []
+    for rows in np.array_split(np.arange(keep.shape[0]), parts):
+        for columns in np.array_split(np.arange(keep.shape[1]), parts):
+            field = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            if keep[field].any():
+                found.append(images[(slice(None), *field)][:, keep[field]].mean(axis=1, dtype=np.float64))
+    return np.stack(found, axis=1)
+
+
+def _within(of_runs: Tuple[Sums, ...], name: str, name_squared: str) -> np.ndarray:
+    """Sum over runs of the squared distances from the run's own mean."""
+    return sum(getattr(run, name_squared) - getattr(run, name) ** 2 / run.n for run in of_runs)
+
+
+def _grown(lit: np.ndarray) -> np.ndarray:
+    """`lit` and its eight neighbours."""
+    wide = np.pad(lit, 1)
+    h, w = lit.shape
+    return np.any([wide[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0)

@@ -1,0 +1,93 @@
+"""Shots near in time are alike: what n shots are worth, counted in blocks of time."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, Tuple
+
+import numpy as np
+from scipy import stats
+
+from train import measure
+
+LENGTH, GUARD = 30.0, 5.0  # s: those of the prepare config, and counted from the epoch as there
+CONFIDENCE = 0.95
+_RESAMPLES = 1000
+
+
+def block_of(ids: np.ndarray, length: float = LENGTH) -> np.ndarray:
+    """The block of time of each shot, (n,) int64; blocks of two runs are never the same."""
+    number = (_nanoseconds(ids) // round(length * 1e9)) + ids["run"].astype(np.int64) * 10**9
+    return np.unique(number, return_inverse=True)[1]
+
+
+def number_in_run(ids: np.ndarray, length: float = LENGTH) -> np.ndarray:
+    """The number of each shot's block, counted from the Unix epoch, (n,) int64."""
+    return _nanoseconds(ids) // round(length * 1e9)
+
+
+def in_guard(ids: np.ndarray, length: float = LENGTH, guard: float = GUARD) -> np.ndarray:
+    """Which shots lie in the first `guard` seconds of their block, (n,) bool."""
+    return _nanoseconds(ids) % round(length * 1e9) < round(guard * 1e9)
+
+
+def time_in_run(ids: np.ndarray) -> np.ndarray:
+    """Seconds since the first shot of the same run, (n,) float64."""
+    time = _nanoseconds(ids)
+    since = np.empty(len(ids))
+    for run in np.unique(ids["run"]):
+        of_run = ids["run"] == run
+        since[of_run] = (time[of_run] - time[of_run].min()) / 1e9
+    return since
+
+
+def effective(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> Tuple[float, int]:
+    """How many independent shots these are worth, at most n, and the degrees of freedom of that number.
+
+    correct: (n,) bool; labels: (n,); block: (n,), each of one label. n divided by the design effect
+    (Kish 1965): the variance of the accuracy from block to block, within each class, over what it
+    would be if shots were independent. Blocks that go right or wrong as a whole make it large.
+    """
+    n, observed, binomial, freedom = len(correct), 0.0, 0.0, 0
+    for label in np.unique(labels):
+        of_class = labels == label
+        share = correct[of_class].mean()
+        numbers = np.unique(block[of_class], return_inverse=True)[1]
+        sizes = np.bincount(numbers)
+        away = np.bincount(numbers, weights=correct[of_class]) - share * sizes
+        count = len(sizes)
+        binomial += of_class.sum() * share * (1 - share) / n**2
+        if count > 1:
+            observed += count / (count - 1) * float((away**2).sum()) / n**2
+            freedom += count - 1
+    design = max(1.0, observed / binomial) if binomial else 1.0
+    return n / design, max(freedom, 1)
+
+
+def interval(share: float, n: float, freedom: int, confidence: float = CONFIDENCE) -> Tuple[float, float]:
+    """Wilson's interval of a share of `n` (effective) shots; Student's t, because blocks are few."""
+    t = float(stats.t.ppf((1 + confidence) / 2, freedom))
+    return measure.wilson(share * n, n, t)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], block: np.ndarray, seed: int, confidence: float = CONFIDENCE
+) -> Tuple[float, float]:
+    """The interval of `statistic(rows)` when whole blocks of rows are drawn again with replacement.
+
+    Percentiles of 1000 draws; (-inf, inf) with fewer than 3 blocks.
+    """
+    rows = [np.flatnonzero(block == number) for number in np.unique(block)]
+    if len(rows) < 3:
+        return -math.inf, math.inf
+    rng = np.random.default_rng(seed)
+    values = [
+        statistic(np.concatenate([rows[k] for k in rng.integers(0, len(rows), len(rows))]))
+        for _ in range(_RESAMPLES)
+    ]
+    low, high = np.percentile(values, [50 * (1 - confidence), 50 * (1 + confidence)])
+    return float(low), float(high)
+
+
+def _nanoseconds(ids: np.ndarray) -> np.ndarray:
+    return ids["seconds"].astype(np.int64) * 1_000_000_000 + ids["nanoseconds"]

@@ -1,0 +1,258 @@
+"""The controls one by one. Each gives rows of the table: accuracies, or correlations."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+from scipy import stats
+
+from train import loop, measure
+from train.config import TrainConfig
+from train.controls import baselines, beam_free, blocks
+from train.controls.choice import Choice, Pool
+from train.data import Data
+
+Row = Dict[str, Any]
+
+STRICT = 0.998  # confidence beyond which a control is taken for a leak: there are several of them
+MOST_FOLDS = 4
+FEWEST_PIXELS = 0.01  # share of the picture that must be left for the control on beam-free pixels
+_BATCH = 64
+
+
+class Fold(NamedTuple):
+    """Rows of the pool to train on and to test, and the runs that only the test has."""
+
+    train: np.ndarray
+    test: np.ndarray
+    unseen: List[int]
+
+
+class Bench:
+    """The network, the shots and what is known of them; `tick` is called after every training step."""
+
+    def __init__(self, config: TrainConfig, data: Data, tick: Callable[[], None]) -> None:
+        self.config, self.data, self.tick = config, data, tick
+        self.pool = Pool(data)
+        self.block = blocks.block_of(self.pool.ids)
+        self.train = np.flatnonzero(self.pool.split == "train")
+        self.test = np.flatnonzero(self.pool.split == "test")
+
+    @functools.cached_property
+    def mask(self) -> np.ndarray:
+        """The pixels without beam, (rows, columns) bool."""
+        of_runs = []
+        for run in np.unique(self.pool.ids["run"]):
+            of_run = Choice(self.pool, np.flatnonzero(self.pool.ids["run"] == run))
+            of_runs.append(beam_free.sums(of_run.batches(_BATCH), self.config.input))
+        return beam_free.mask(tuple(of_runs), self.config.input)
+
+    @functools.cached_property
+    def features(self) -> Dict[str, np.ndarray]:
+        """What the baselines see of the images, each (n, features) float64."""
+        view, found = self.data.view, {"projection": [], "moments": [], "beam_free_level": []}
+        for images in Choice(self.pool, np.arange(len(self.pool))).batches(_BATCH):
+            pictures = images[..., 0]
+            found["projection"].append(baselines.projection(pictures, view))
+            found["moments"].append(baselines.moments(pictures, view))
+            if self.mask.any():
+                found["beam_free_level"].append(beam_free.cells(pictures, self.mask))
+        return {name: np.concatenate(parts) for name, parts in found.items() if parts}
+
+    def fit_and_try(self, train: Choice, test: Choice) -> np.ndarray:
+        """The logits, (n, classes), that the config's network, trained on `train`, gives `test`."""
+        data = self.data._replace(splits={"train": train, "test": test})
+        return loop.train_only(self.config, data, self.tick).predict(test)
+
+
+def network(bench: Bench) -> List[Row]:
+    """The network as it is; where no run can be left out, its probability against the pulse energy, too."""
+    test = Choice(bench.pool, bench.test)
+    logits = bench.fit_and_try(Choice(bench.pool, bench.train), test)
+    rows = [_scored(bench, "network", "the network", bench.test, test.labels, logits.argmax(axis=1))]
+    return rows if folds(bench) else rows + _correlations(bench, bench.test, logits, "test shots")
+
+
+def permuted(bench: Bench) -> List[Row]:
+    """The network on labels dealt out at random, in each split by itself."""
+    rng = np.random.default_rng([bench.config.seed, 1])
+    train, test = (
+        Choice(bench.pool, rows, rng.permutation(bench.pool.labels[rows]))
+        for rows in (bench.train, bench.test)
+    )
+    predicted = bench.fit_and_try(train, test).argmax(axis=1)
+    return [_scored(bench, "permuted", "the network, labels permuted", bench.test, test.labels, predicted)]
+
+
+def beam_free_pixels(bench: Bench) -> List[Row]:
+    """The network, and a logistic regression on the level of 16 fields, on pixels without beam only."""
+    kept = int(bench.mask.sum())
+    if kept < FEWEST_PIXELS * bench.mask.size:
+        return []
+    what = f"beam-free pixels alone ({kept} of {bench.mask.size})"
+    train, test = (Choice(bench.pool, rows, mask=bench.mask) for rows in (bench.train, bench.test))
+    predicted = bench.fit_and_try(train, test).argmax(axis=1)
+    return [
+        _scored(bench, "beam_free", f"the network, {what}", bench.test, test.labels, predicted),
+        *_regression(bench, "beam_free_level", "their level", bench.features["beam_free_level"]),
+    ]
+
+
+def other_runs(bench: Bench) -> List[Row]:
+    """The network tested on runs it has not seen, one of a class after the other."""
+    rows: List[Row] = []
+    for fold in folds(bench):
+        test = Choice(bench.pool, fold.test)
+        logits = bench.fit_and_try(Choice(bench.pool, fold.train), test)
+        predicted = logits.argmax(axis=1)
+        unseen = ", ".join(map(str, fold.unseen))
+        row = _scored(
+            bench, f"unseen_{unseen}", f"the network, run {unseen} unseen", fold.test, test.labels, predicted
+        )
+        row["class"] = bench.data.classes[1]
+        row["called"] = [_called(bench, run, fold.test, predicted) for run in np.unique(test.ids["run"])]
+        rows += [row, *_correlations(bench, fold.test, logits, "unseen", fold.unseen)]
+    return rows
+
+
+def simple(bench: Bench) -> List[Row]:
+    """Logistic regressions on the energy projection, four moments, the EBeam record, and time."""
+    features, pool = bench.features, bench.pool
+    rows = _regression(bench, "projection", "energy projection", features["projection"])
+    rows += _regression(bench, "moments", "four moments of the image", features["moments"])
+    record = baselines.ebeam(pool)
+    if record is not None:
+        rows += _regression(bench, "ebeam", "EBeam record alone", record)
+    seconds = blocks.time_in_run(pool.ids)
+    rows += _regression(bench, "time", "time within the run alone", baselines.time(seconds))
+    # Where runs differ in length, a late shot can only be of the long one: that is no drift.
+    common = min(seconds[pool.ids["run"] == run].max() for run in np.unique(pool.ids["run"]))
+    if common < 0.9 * seconds.max():
+        what = f"the same, in the {common:.0f} s that all runs have"
+        rows += _regression(bench, "time_common", what, baselines.time(seconds), seconds <= common)
+    return rows
+
+
+EXPERIMENTS: Dict[str, Callable[[Bench], List[Row]]] = {
+    "simple": simple,
+    "network": network,
+    "permuted": permuted,
+    "beam_free": beam_free_pixels,
+    "other_runs": other_runs,
+}
+
+
+def trainings(bench: Bench, name: str) -> int:
+    """How many networks an experiment trains."""
+    return {"simple": 0, "other_runs": len(folds(bench))}.get(name, 1)
+
+
+def folds(bench: Bench) -> List[Fold]:
+    """Leave out one run of each class that has several; cut the run of a class with one in blocks of time.
+
+    Where a class has more than 4 runs, several are left out at once. Shots in the guard gap at a
+    block's start are left out of a run that is cut. Empty if each class has one run.
+    """
+    ids, labels = bench.pool.ids, bench.pool.labels
+    runs = {label: np.unique(ids["run"][labels == label]) for label in np.unique(labels)}
+    count = min(max(map(len, runs.values())), MOST_FOLDS)
+    if count == 1:
+        return []
+    found = []
+    number, guard = blocks.number_in_run(ids), blocks.in_guard(ids)
+    for k in range(count):
+        test, unused, unseen = np.zeros(len(ids), bool), np.zeros(len(ids), bool), []
+        for label, of_class in runs.items():
+            if len(of_class) == 1:
+                mine = ids["run"] == of_class[0]
+                test |= mine & (number % count == k)
+                unused |= mine & guard
+            else:
+                left_out = of_class[k::count] if k < len(of_class) else of_class[k % len(of_class)][None]
+                test |= np.isin(ids["run"], left_out) & (labels == label)
+                unseen += left_out.tolist()
+        found.append(Fold(np.flatnonzero(~test & ~unused), np.flatnonzero(test & ~unused), unseen))
+    return [fold for fold in found if len(np.unique(labels[fold.train])) > 1 and len(fold.test)]
+
+
+def _regression(
+    bench: Bench, name: str, what: str, features: np.ndarray, only: Optional[np.ndarray] = None
+) -> List[Row]:
+    labels = bench.pool.labels
+    train, test = (rows if only is None else rows[only[rows]] for rows in (bench.train, bench.test))
+    if len(np.unique(labels[train])) < 2 or not len(test):
+        return []
+    predicted = baselines.predict(features, labels, bench.block, train, test)
+    return [_scored(bench, name, f"logistic regression, {what}", test, labels[test], predicted)]
+
+
+def _scored(
+    bench: Bench, name: str, what: str, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray
+) -> Row:
+    score = measure.score(labels, predicted)
+    # Blocks keep the shots' own class: permuted labels are independent from shot to shot all the same.
+    n, freedom = blocks.effective(labels == predicted, bench.pool.labels[rows], bench.block[rows])
+    return {
+        "control": name,
+        "what": what,
+        "kind": "accuracy",
+        "n": score.n,
+        "value": score.accuracy,
+        "chance": score.chance,
+        "wilson": list(score.interval),
+        "n_effective": n,
+        "interval": list(blocks.interval(score.accuracy, n, freedom)),
+        "strict": list(blocks.interval(score.accuracy, n, freedom, STRICT)),
+    }
+
+
+def _called(bench: Bench, run: int, rows: np.ndarray, predicted: np.ndarray) -> Row:
+    of_run = bench.pool.ids["run"][rows] == run
+    k, n = int((predicted[of_run] == 1).sum()), int(of_run.sum())
+    return {"run": int(run), "n": n, "called": k, "wilson": list(measure.wilson(k, n))}
+
+
+def _correlations(
+    bench: Bench, rows: np.ndarray, logits: np.ndarray, of: str, runs: Optional[List[int]] = None
+) -> List[Row]:
+    """Spearman's correlation of p(lasing) with the pulse energy, run by run; by blocks, for they drift.
+
+    The probability's order is that of the logits' difference, which does not end at 1.
+    """
+    if logits.shape[1] != 2:
+        return []
+    odds, energy, block = logits[:, 1] - logits[:, 0], bench.pool.energy[rows], bench.block[rows]
+    found = []
+    for run, of_run in _lasing_runs(bench.pool.ids[rows], bench.pool.labels[rows], energy):
+        if runs is None or run in runs:
+            pair = odds[of_run], energy[of_run]
+            interval = blocks.bootstrap(functools.partial(_rank, *pair), block[of_run], bench.config.seed)
+            found.append(
+                {
+                    "control": f"energy_{run}",
+                    "what": f"p({bench.data.classes[1]}) against pulse energy, run {run}, {of}",
+                    "kind": "correlation",
+                    "n": len(of_run),
+                    "value": _rank(*pair, np.arange(len(of_run))),
+                    "n_effective": len(np.unique(block[of_run])),
+                    "interval": list(interval),
+                }
+            )
+    return found
+
+
+def _rank(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> float:
+    """Spearman's rank correlation of `rows`; 0 where one is constant."""
+    if not np.ptp(a[rows]) or not np.ptp(b[rows]):
+        return 0.0
+    return float(np.corrcoef(stats.rankdata(a[rows]), stats.rankdata(b[rows]))[0, 1])
+
+
+def _lasing_runs(ids: np.ndarray, labels: np.ndarray, energy: np.ndarray) -> Iterator[Tuple[int, np.ndarray]]:
+    """Each run of class 1 with the rows whose pulse energy is known and of which there are enough."""
+    for run in np.unique(ids["run"][labels == 1]):
+        rows = np.flatnonzero((ids["run"] == run) & (labels == 1) & np.isfinite(energy))
+        if len(rows) >= 10 and np.ptp(energy[rows]) > 0:
+            yield int(run), rows
