@@ -112,7 +112,7 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
     if lost:
         raise ManifestError(
             f"{config.manifest_path}: {len(lost)} of its {len(rows)} shots are not in the runs in "
-            f"{config.source.dir}, first {lost[0]}; is this the data it was drawn from? "
+            f"{config.source.place}, first {lost[0]}; is this the data it was drawn from? "
             "`select --force` draws anew"
         )
     return places
@@ -128,7 +128,7 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
     if len(chosen) < 2:
         runs = ", ".join(map(str, config.runs.dark))
         raise DataError(
-            f"{config.source.dir}: the dark run {runs} has {len(chosen)} usable frames; 2 are needed"
+            f"{config.source.place}: the dark run {runs} has {len(chosen)} usable frames; 2 are needed"
         )
     chosen = sorted(sorted(chosen)[: config.dark.max_frames], key=lambda c: c[1:])
 

@@ -12,7 +12,7 @@ import pydantic
 
 from common import manifest, schema
 from common.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
-from common.errors import UserError
+from common.errors import DataError, UserError
 from common.manifest import LABELLED, SPLITS, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
@@ -172,12 +172,16 @@ def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sampl
     except pydantic.ValidationError as error:
         report.problems.append(f"{path}: attribute config: {error.errors()[0]['msg']}")
         return
-    if not Path(config.source.dir).is_dir():
+    if config.source.dir is not None and not Path(config.source.dir).is_dir():
         report.notes.append(f"{config.source.dir} is not here: no image compared with the camera's files")
         return
     rows = rows_of(file)
     chosen = sorted(rows, key=lambda row: number(0, row.shot))[:sample]
-    source = open_source(config)
+    try:
+        source = open_source(config)
+    except DataError as error:  # no psana on this machine: the file can be good all the same
+        report.notes.append(f"no image compared with the camera's files: {error}")
+        return
     try:
         numbers = _row_numbers(rows)
         to_image = processor(config, file["dark/mean"][...])
@@ -187,7 +191,7 @@ def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sampl
             if not np.array_equal(to_image(frame), stored):
                 where = f"{row.split}/images[{numbers[row.shot]}]"
                 report.problems.append(f"{path}: {where} ({row.shot}) differs from the camera's frame")
-        report.notes.append(f"{len(chosen)} images computed again from {config.source.dir}")
+        report.notes.append(f"{len(chosen)} images computed again from {config.source.place}")
     except UserError as error:
         report.problems.append(str(error))
     finally:

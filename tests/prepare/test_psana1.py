@@ -158,3 +158,57 @@ def test_a_build_through_psana_has_the_native_builds_images(
             files.append({name: file["train"][name][...] for name in ("images", "crc32", *ID_FIELDS)})
     for name in files[0]:
         assert np.array_equal(files[0][name], files[1][name])
+
+
+def test_verify_without_psana_says_what_it_could_not_compare(prepare, write_config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psana", Psana1(XTC1 / "experiment"))
+    config = write_config(source__kind="psana")
+    assert prepare("select", config).exit_code == 0
+    assert prepare("build", config).exit_code == 0
+    path = str(tmp_path / "data" / "small.h5")
+    assert "20 images computed again" in prepare("verify", path).output
+    monkeypatch.setitem(sys.modules, "psana", None)
+    result = prepare("verify", path)
+    assert result.exit_code == 0
+    assert "no image compared with the camera's files: source.kind 'psana': psana cannot be" in result.output
+
+
+def test_check_psana_compares_ids_records_and_pixels(prepare, write_config, monkeypatch):
+    psana = Psana1(XTC1 / "experiment")
+    monkeypatch.setitem(sys.modules, "psana", psana)
+    result = prepare("check-psana", write_config(source__kind="psana1"), "--shots", "40")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("pixels of 10 compared: same") == 4
+    assert "give the same shots, records and pixels" in result.output
+
+
+@pytest.mark.parametrize(
+    "change, line",
+    [
+        ("pixels", "run 70: pixels differ at 10 shots: 1435000000."),
+        ("ids", "run 70: only the native reader has 1 shots: 1435000000.283456789 fiducial 1062"),
+        (
+            "frames",
+            "run 70: a frame by the native reader alone at 1 shots: 1435000000.283456789 fiducial 1062",
+        ),
+        ("records", "run 70: ebeamCharge differs at 1 shots: 1435000000.283456789 fiducial 1062"),
+    ],
+)
+def test_check_psana_says_what_differs(prepare, write_config, monkeypatch, change, line):
+    psana = Psana1(XTC1 / "experiment")
+    monkeypatch.setitem(sys.modules, "psana", psana)
+    events = psana._runs[70]
+    if change == "pixels":
+        raw = psana._raw
+        monkeypatch.setattr(psana, "_raw", lambda e, made_for: raw(e, made_for) + (e.record["run"] == 70))
+    elif change == "ids":
+        del events[0]
+    elif change == "frames":
+        del events[0].record["crc32"]
+    else:
+        events[0]._shot = events[0]._shot.copy()
+        events[0]._shot["ebeamCharge"] += 1
+    result = prepare("check-psana", write_config(source__kind="psana1"), "--shots", "40")
+    assert result.exit_code == 1
+    assert f"difference: {line}" in result.output
+    assert "psana and the native reader differ" in result.output
