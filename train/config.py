@@ -243,6 +243,7 @@ class TrainConfig(Model):
     stop_when: Optional[StopWhen] = None
     watch: Watch = Watch()
     report: bool = True  # write report.html at the end
+    tensorboard: bool = False  # write tensorboard/ on the way
 
     @property
     def run_dir(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Iterator, List, Optional
 
@@ -15,7 +16,7 @@ from train.config import TrainConfig
 from train.data import Data
 
 CONFIG, METRICS, MODEL, SUMMARY = "config.yaml", "metrics.csv", "model.keras", "summary.json"
-REPORT = "report.html"
+REPORT, BOARD = "report.html", "tensorboard"
 LOCK = "lock"
 
 # Of a run: what may differ between a run and its resumption.
@@ -28,6 +29,7 @@ _MAY_CHANGE = {
     "check_images",
     "checkpoint_seconds",
     "report",
+    "tensorboard",
 }
 
 
@@ -50,6 +52,7 @@ def clear(run_dir: Path) -> None:
     checkpoint.clear(run_dir)
     for name in (METRICS, CONFIG):
         (run_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / BOARD, ignore_errors=True)
 
 
 def reopen(run_dir: Path) -> None:

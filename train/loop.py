@@ -14,6 +14,7 @@ from common.config import dump
 from common.errors import DataError
 from common.progress import bar, say, warn
 from train import checkpoint, folder, measure, network, optimizers
+from train.board import Board
 from train.checkpoint import Checkpoint
 from train.config import TrainConfig
 from train.data import Data, Position, minibatch_rows
@@ -102,6 +103,7 @@ class _Run:
         self.position = state.position if state else Position(0, 0)
         self.table = Table(state.table if state else b"")
         self.watcher = Watcher(config.watch, data.classes, data.splits)
+        self.board = Board(config.run_dir, self.table) if config.tensorboard else None
         self.clock = Clock()
         self.seconds_before = state.seconds if state else 0.0
         self.done = state.timed if state else 0
@@ -134,6 +136,8 @@ class _Run:
             progress.close()
         with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
             self.stepper.model.save(partial)
+        if self.board:
+            self.board.finish(self.stepper.model, self.data, self.step)
         mean = self._in_steps() / self.done if self.done else 0.0
         return Result(self.stepper, self.table, stopped, self.step, mean, self.clock)
 
@@ -175,6 +179,8 @@ class _Run:
         added = self.table.append(row)
         with (self.config.run_dir / folder.METRICS).open("ab") as file:
             file.write(added)
+        if self.board:
+            self.board.add(row)
 
     def _accuracies(self) -> Dict[str, float]:
         values: Dict[str, float] = {}

@@ -91,7 +91,7 @@ def _confusion(run: Run) -> List[Block]:
             for n, (label, row) in enumerate(zip(run.classes, s["confusion"]))
         )
         pictures.append(Picture(svg(figure), f"Confusion matrix of the {name} split: {told}"))
-    return [Pictures(pictures)]
+    return [Pictures(pictures, "medium")]
 
 
 def _network(run: Run) -> List[Block]:
