@@ -50,7 +50,7 @@ class Board:
                 if name == "watch":
                     if value:
                         tf.summary.text("watch", str(value))
-                elif name != "step":
+                elif name != "step" and not name.endswith("_largest"):  # a class, no quantity
                     tf.summary.scalar(_tag(name), float(value))
         self._writer.flush()
 

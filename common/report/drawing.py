@@ -78,8 +78,12 @@ def png(figure: Any, dpi: int = 130) -> str:
 
     out, small = io.BytesIO(), io.BytesIO()
     figure.savefig(out, format="png", dpi=dpi, **_cropped(figure))
-    # 255 colours are as many as viridis shows: a third of the bytes.
-    Image.open(out).convert("RGB").quantize(255, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    # 255 colours are as many as viridis shows: a third of the bytes. Chosen to cover all colours, so that
+    # the few pixels at the ends of a scale keep theirs.
+    colours = (
+        Image.open(out).convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    )
+    colours.save(small, "PNG", optimize=True)
     return _uri("image/png", small.getvalue())
 
 
