@@ -10,7 +10,7 @@ OLDEST := .venv-oldest
 PSANA := .venv-psana
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
+.PHONY: help demo test test-faults simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
 
 help:  ## Show this list
 	@echo "make TARGET [CONFIG=configs/...yaml] [PYTHON=python3]"
@@ -59,6 +59,11 @@ test-oldest: $(OLDEST)/done  ## prepare's tests under Python 3.9 with the oldest
 
 test-psana: $(PSANA)/done  ## Set up psana 2 from PyPI; tests of reading through it, on one rank and on several
 	PATH="$(CURDIR)/$(PSANA)/bin:$$PATH" $(PSANA)/bin/python -m pytest -W ignore::DeprecationWarning tests/psana
+
+test-faults: $(VENV)/dev.done  ## Kill, starve and damage the commands, fuzz the readers, count what is lost (6 minutes)
+	$(RUN) -m tests.faults
+	$(RUN) -m tests.faults.fuzz
+	$(RUN) -m tests.faults.fuzz_hdf5
 
 clean:  ## Remove the environments; data and runs stay
 	rm -rf $(VENV) $(OLDEST) $(PSANA)

@@ -56,8 +56,10 @@ def outcome(error: BaseException) -> Optional[Tuple[str, int]]:
 
 def _of_the_system(error: BaseException) -> Optional[str]:
     """The line for what memory, disk and operating system refuse; None for anything else."""
-    if isinstance(error, MemoryError):
-        return f"out of memory: {error}; reserve more for the job or ask for less at a time"
+    # TensorFlow's own is known by its name: this module must not load TensorFlow.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        what = str(getattr(error, "message", error)).partition("\n")[0]
+        return f"out of memory: {what}; reserve more for the job or ask for less at a time"
     number = _system_errno(error)
     if number is None:
         return None

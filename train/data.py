@@ -180,23 +180,46 @@ def open_data(
     """
     paths = path_list(paths)
     with contextlib.ExitStack() as stack:
-        one = len(paths) == 1
-        files = [stack.enter_context(schema.open_data(path, needed if one else ())) for path in paths]
-        for path, file in zip(paths, files):
-            _check_file(path, file, image)
-        _check_set(paths, files, needed)
-        groups = {
-            name: [file[name] for file in files if name in file and file[name]["images"].shape[0]]
-            for name in dict.fromkeys(name for file in files for name in schema.present(file))
-        }
-        groups = {name: of for name, of in groups.items() if of and (unlabelled or "labels" in of[0])}
-        size = sum(int(np.prod(g["images"].shape)) * 4 for of in groups.values() for g in of)
-        in_memory = cache == "memory" or (cache == "auto" and size <= MEMORY_SHARE * available_memory())
-        splits = {}
-        for name, of in groups.items():
-            splits[name] = Split(of, in_memory, check)
-            stack.callback(splits[name].close)
-        yield Data(paths, splits, schema.classes(files[0]), _digest(files), View.of(files[0].attrs))
+        with schema.damage_named(", ".join(map(str, paths))):
+            data = _opened(stack, paths, image, needed, cache, unlabelled, check)
+        yield data
+
+
+def _opened(
+    stack: contextlib.ExitStack,
+    paths: List[Path],
+    image: Optional[Tuple[int, int]],
+    needed: Sequence[str],
+    cache: str,
+    unlabelled: bool,
+    check: bool,
+) -> Data:
+    """What `open_data` yields; `stack` closes it."""
+    one = len(paths) == 1
+    files = [stack.enter_context(schema.open_data(path, needed if one else ())) for path in paths]
+    for path, file in zip(paths, files):
+        _check_file(path, file, image)
+    _check_set(paths, files, needed)
+    groups = {
+        name: [file[name] for file in files if name in file and file[name]["images"].shape[0]]
+        for name in dict.fromkeys(name for file in files for name in schema.present(file))
+    }
+    groups = {name: of for name, of in groups.items() if of and (unlabelled or "labels" in of[0])}
+    size = sum(int(np.prod(g["images"].shape)) * 4 for of in groups.values() for g in of)
+    in_memory = cache == "memory" or (cache == "auto" and size <= MEMORY_SHARE * available_memory())
+    splits = {}
+    for name, of in groups.items():
+        splits[name] = Split(of, in_memory, check)
+        stack.callback(splits[name].close)
+    classes = schema.classes(files[0])
+    for name, split in splits.items():
+        wrong = split.labels[(split.labels < -1) | (split.labels >= len(classes))]
+        if len(wrong):
+            raise DataError(
+                f"{', '.join(map(str, paths))}: {name}/labels has a {wrong[0]}, there are {len(classes)} "
+                "classes; run `prepare verify` on it"
+            )
+    return Data(paths, splits, classes, _digest(files), View.of(files[0].attrs))
 
 
 def path_list(paths: Paths) -> List[Path]:

@@ -107,8 +107,14 @@ def chunk_offsets(images: h5py.Dataset) -> Optional[np.ndarray]:
     offsets = np.full(images.shape[0], -1, np.int64)
 
     def note(chunk) -> None:
-        if chunk.size == size and not chunk.filter_mask and chunk.byte_offset is not None:
-            offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+        row = chunk.chunk_offset[0]  # of a damaged file, any number
+        if (
+            row < len(offsets)
+            and chunk.size == size
+            and not chunk.filter_mask
+            and chunk.byte_offset is not None
+        ):
+            offsets[row] = chunk.byte_offset
 
     if hasattr(images.id, "chunk_iter"):  # 15 times faster than one by one, HDF5 1.14
         images.id.chunk_iter(note)

@@ -176,6 +176,21 @@ def test_going_on_with_a_finished_run_makes_it_unfinished(data, write_config, tr
     assert checkpoint.load(run).step == 1
 
 
+def test_tensorflow_without_memory(data, write_config, train, run, monkeypatch):
+    import tensorflow as tf
+
+    def refuse(*_):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "OOM when allocating tensor with shape[9,9]\n more"
+        )
+
+    train("fit", write_config(steps=1))
+    monkeypatch.setattr(loop.Stepper, "step", refuse)
+    result = train("fit", write_config(steps=20), "--resume")
+    refused(result, "out of memory: OOM when allocating tensor with shape[9,9]; reserve more")
+    assert checkpoint.load(run).step == 1
+
+
 def test_a_checkpoint_of_another_network_is_refused(data, write_config, train, run):
     train("fit", write_config(steps=1))
     state = checkpoint.load(run)

@@ -1,0 +1,88 @@
+"""Kill, starve and damage the real commands, and count what is lost.
+
+python -m tests.faults                     everything
+python -m tests.faults --only build --kills 10 --seed 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Callable, List
+
+from tests.faults.each import each
+from tests.faults.full import disk_full
+from tests.faults.jobs import Build, Fit, reference, shared_inputs
+from tests.faults.kills import Result, killed_at_files, killed_at_random
+
+# Bytes of disk that a whole job takes, unfinished and finished at once.
+NEEDED = {"build": 40 << 20, "fit": 1 << 20}
+CHAINS = 5  # the kills of a job are spread over so many folders
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--kills", type=int, default=50, help="kill -9 at random instants, of each job")
+    options.add_argument("--signals", type=int, default=10, help="SIGTERM, and SIGINT, of each job")
+    options.add_argument(
+        "--at-files", type=int, default=20, help="kill -9 before changes to files, of each job"
+    )
+    options.add_argument(
+        "--only", choices=["build", "fit", "each"], help="one of the jobs, or the other faults"
+    )
+    options.add_argument("--seed", type=int, default=1)
+    given = options.parse_args()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        results = run(Path(name), given)
+    lost = tell(results)
+    seconds = time.monotonic() - start
+    print(f"{len(results)} tried, {len(results) - lost} recovered, {lost} lost; {seconds:.0f} s")
+    return 1 if lost else 0
+
+
+def run(base: Path, given: argparse.Namespace) -> List[Result]:
+    """Everything that was asked for, two processes at a time."""
+    shared = shared_inputs(base / "shared")
+    kinds = [kind for kind in (Build, Fit) if given.only in (None, kind.name)]
+    good = {kind.name: reference(kind, base, shared) for kind in (kinds or (Build, Fit))}
+    tasks: List[Callable[[], List[Result]]] = []
+    for kind in kinds:
+        own = good[kind.name]
+        kills = [signal.SIGKILL] * given.kills + [signal.SIGTERM, signal.SIGINT] * given.signals
+        random.Random(given.seed).shuffle(kills)
+        for n in range(CHAINS):
+            at = (base / f"{kind.name}{n}", shared, own, 100 * given.seed + n)
+            share = kills[n::CHAINS]
+            tasks.append(lambda kind=kind, at=at, share=share: killed_at_random(kind, *at, share))
+        at = (base / f"{kind.name}_at_files", shared, own, given.seed, given.at_files)
+        tasks.append(lambda kind=kind, at=at: killed_at_files(kind, *at))
+        at = (base / f"{kind.name}_full", shared, own, NEEDED[kind.name])
+        tasks.append(lambda kind=kind, at=at: disk_full(kind, *at))
+    if given.only in (None, "each"):
+        tasks.append(lambda: each(base, shared, good))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return [result for results in pool.map(lambda task: task(), tasks) for result in results]
+
+
+def tell(results: List[Result]) -> int:
+    """Print the counts; returns how many were lost."""
+    tried = Counter((result.job, result.what) for result in results)
+    lost = Counter((result.job, result.what) for result in results if result.problem)
+    for (job, what), n in sorted(tried.items()):
+        print(f"{job:<6} {what:<36} tried {n:>3}  recovered {n - lost[job, what]:>3}  lost {lost[job, what]}")
+    for result in results:
+        if result.problem:
+            print(f"LOST {result.job}, {result.what}: {result.problem}")
+    return sum(lost.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

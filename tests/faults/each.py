@@ -1,0 +1,193 @@
+"""Every other fault of the README's table, once: what is seen, what is kept."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from tests.faults.full import small_disk
+from tests.faults.jobs import Build, Ended, Fit, Job, end, wrong
+from tests.faults.kills import Result
+
+Good = Dict[str, Dict[str, Any]]
+
+
+def each(folder: Path, shared: Path, good: Good) -> List[Result]:
+    """Try every fault; returns a Result each."""
+    results = []
+    for number, (what, job, fault) in enumerate(FAULTS):
+        subject = job(folder / f"each{number}", shared)
+        problem = fault(subject)
+        if problem == NOT_HERE:
+            print(f"not possible on this machine: {what}")
+            continue
+        results.append(Result(subject.name, what, problem or _goes_on(subject, good)))
+    return results
+
+
+NOT_HERE = "not here"
+
+
+def _goes_on(job: Job, good: Good) -> Optional[str]:
+    ended = job.run(again=True)
+    return (
+        f"then exit {ended.code}: {ended.err[-300:]}" if ended.code else wrong(job, good[job.name]["digest"])
+    )
+
+
+def refused(ended: Ended, *words: str) -> Optional[str]:
+    """None if the command ended with 2 and one line that has `words`."""
+    clear = ended.code == 2 and ended.one_line and all(word in ended.err for word in words)
+    return None if clear else f"exit {ended.code}: {ended.err[-300:] or ended.out[-300:]}"
+
+
+def read_only(job: Job) -> Optional[str]:
+    place = job.folder / ("data" if isinstance(job, Build) else "runs")
+    with small_disk(place, 1 << 26) as disk:
+        if disk is None or subprocess.run(["mount", "-o", "remount,ro", str(disk)]).returncode:
+            return NOT_HERE
+        return refused(job.run(), "Read-only file system")
+
+
+def no_permission(job: Job) -> Optional[str]:
+    if os.getuid() == 0:
+        return NOT_HERE  # root may do everything; `injected` has the error
+    job.folder.chmod(0o500)
+    try:
+        return refused(job.run(), "Permission denied")
+    finally:
+        job.folder.chmod(0o700)
+
+
+def injected(error: str, calls: str, when: int, *words: str) -> Callable[[Job], Optional[str]]:
+    """The system answers with `error` to one of `calls`, from the `when`-th on, as strace can make it."""
+
+    def fault(job: Job) -> Optional[str]:
+        if not shutil.which("strace"):
+            return NOT_HERE
+        words_before = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
+        inject = ["-e", f"inject={calls}:error={error}:when={when}+"]
+        start = time.monotonic()
+        return refused(end(job.start(prefix=[*words_before, *inject]), start), *words)
+
+    return fault
+
+
+def two_at_once(job: Job) -> Optional[str]:
+    first = job.start()
+    start = time.monotonic()
+    while not list(job.folder.rglob("lock")) and first.poll() is None:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        problem = refused(job.run(again=True), "is being worked on by process")
+    finally:
+        first.send_signal(signal.SIGCONT)
+        first.terminate()
+        end(first, start)
+    return problem
+
+
+def no_memory(job: Job) -> Optional[str]:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (150 << 20, resource.RLIM_INFINITY))
+
+    ended = job.run(preexec_fn=limit)
+    # Libraries that cannot even be loaded may end the process themselves; nothing may be left then.
+    return None if ended.code and not job.finished() else "was enough"
+
+
+def runs_vanish(job: Build) -> Optional[str]:
+    shutil.copytree(job.shared / "runs", job.folder / "runs")
+    config = job.folder / "prepare.yaml"
+    before = config.read_text()
+    config.write_text(before.replace(f"dir: {job.shared / 'runs'}}}", f"dir: {job.folder / 'runs'}}}"))
+    for path in (job.folder / "runs").glob("*r0070*"):
+        path.unlink()
+    problem = refused(job.run(), "no XTC files of run 70")
+    shutil.copytree(job.shared / "runs", job.folder / "runs", dirs_exist_ok=True)
+    return problem
+
+
+def data_shrinks(job: Fit) -> Optional[str]:
+    copy = job.folder / "copy.h5"
+    shutil.copy(job.data, copy)
+    config = job.folder / "train.yaml"
+    before = config.read_text()
+    config.write_text(before.replace(str(job.data), str(copy)))
+    start = time.monotonic()
+    process = job.start()
+    while not list(job.folder.rglob("metrics.csv")) and process.poll() is None:
+        time.sleep(0.01)
+    os.truncate(copy, copy.stat().st_size // 2)
+    ended = end(process, start)
+    shutil.copy(job.data, copy)
+    return refused(ended, "copy.h5") if ended.code else None  # it had read everything already
+
+
+def damaged_state(job: Job) -> Optional[str]:
+    """A byte flipped in whatever was kept: it is noticed, and made again."""
+    start = time.monotonic()
+    process = job.start()
+    kept: List[Path] = []
+    while len(kept) < 2 and process.poll() is None:
+        kept = [*job.folder.rglob("step-*.npz")]
+        kept = kept or [path for path in job.folder.rglob("*.part") if path.stat().st_size > 10**6] * 2
+        time.sleep(0.01)
+    process.kill()
+    end(process, start)
+    newest = sorted(kept)[-1]
+    if newest.exists():
+        raw = bytearray(newest.read_bytes())
+        raw[len(raw) // 2] ^= 4
+        newest.write_bytes(raw)
+    return None
+
+
+def lock_of_the_dead(job: Job) -> Optional[str]:
+    start = time.monotonic()
+    process = job.start()
+    while not list(job.folder.rglob("lock")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    end(process, start)
+    return None
+
+
+def settings_changed(job: Build) -> Optional[str]:
+    damaged_state(job)
+    config = job.folder / "prepare.yaml"
+    before = config.read_text()
+    config.write_text(before.replace("image: {", "image: {log: false, "))
+    problem = None if job.finished() else refused(job.run(again=True), "image")
+    config.write_text(before)
+    return problem
+
+
+FAULTS = [
+    ("read-only folder", Build, read_only),
+    ("read-only folder", Fit, read_only),
+    ("permission denied", Build, no_permission),
+    ("permission denied (injected)", Build, injected("EACCES", "mkdir", 1, "Permission denied")),
+    ("quota exceeded (injected)", Build, injected("EDQUOT", "write,pwrite64", 40, "quota exceeded")),
+    ("the disk fails (injected)", Build, injected("EIO", "fsync", 1, "Input/output error")),
+    ("the disk fails (injected)", Fit, injected("EIO", "fsync", 3, "Input/output error")),
+    ("the mount goes stale (injected)", Build, injected("ESTALE", "pread64", 300, "Stale file handle")),
+    ("the runs vanish", Build, runs_vanish),
+    ("the data file shrinks", Fit, data_shrinks),
+    ("two at once", Build, two_at_once),
+    ("two at once", Fit, two_at_once),
+    ("a lock of the dead", Build, lock_of_the_dead),
+    ("a lock of the dead", Fit, lock_of_the_dead),
+    ("kept state damaged", Build, damaged_state),
+    ("kept state damaged", Fit, damaged_state),
+    ("settings changed in between", Build, settings_changed),
+    ("out of memory", Build, no_memory),
+    ("out of memory", Fit, no_memory),
+]

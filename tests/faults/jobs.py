@@ -1,0 +1,244 @@
+"""The two jobs that the harness disturbs: `prepare build` and `train fit`, small, with their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import h5py
+
+from common import schema
+from common.checksums import content_digest
+from tests.train.conftest import write_data
+from train import checkpoint
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 900  # s; a process that takes longer hangs
+PREPARE = """
+name: job
+source: {{dir: {runs}}}
+camera: {{shape: [240, 192]}}
+runs: {{dark: [68], classes: {{nolasing: [69], lasing: [70]}}}}
+select: {{train: 500, test: 100}}
+manifest_dir: {runs}
+image: {{compression: bitshuffle-lz4}}
+simulate: {{rate: 4.0, shots: {{dark: 60, nolasing: 420, lasing: 420}}}}
+"""
+TRAIN = """
+name: job
+data: {data}
+threads: {{intra: 1, inter: 1}}
+input: [48, 60]
+preprocess: [standardise]
+network:
+  - convolution: {{window: [7, 7], channels: 4, strides: [3, 3], stddev: 0.1}}
+  - batch_normalisation: {{}}
+  - relu
+  - average_pool: {{window: [4, 4], strides: [3, 3]}}
+  - dropout: {{rate: 0.3}}
+  - output: {{stddev: 0.01}}
+optimizer: {{kind: adam}}
+learning_rate: {{start: 0.002}}
+minibatch: 20
+cache: stream
+steps: {steps}
+table_every: 20
+checkpoint_seconds: 0.1
+report: false
+"""
+STEPS = 250
+
+
+class Ended(NamedTuple):
+    """A process that ended: its exit code (negative: a signal's number), what it printed, its time."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def one_line(self) -> bool:
+        """Whether standard error ends in one clear line and has no traceback."""
+        return "Traceback" not in self.err and self.err.strip().splitlines()[-1:] != []
+
+
+class Job:
+    """One of the two commands, in a folder of its own; `name` is its word in the counts."""
+
+    name = ""
+    words: List[str] = []
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        self.folder, self.shared = folder, shared
+        self.reset()
+
+    def reset(self) -> None:
+        """As if it had never run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def command(self, again: bool) -> List[str]:
+        """What a user types, the first time or to go on."""
+        return [sys.executable, *self.words]
+
+    def digest(self) -> str:
+        """Of everything that the finished job made and that should not depend on how it went."""
+        raise NotImplementedError
+
+    def finished(self) -> bool:
+        """Whether the result is there under its name."""
+        raise NotImplementedError
+
+    def leftovers(self) -> List[str]:
+        """What an unfinished job left that a finished one must not leave."""
+        raise NotImplementedError
+
+    def start(self, again: bool = False, prefix: List[str] = (), **options: Any) -> subprocess.Popen:
+        """Start the command. prefix: words before it, such as strace's."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.Popen(
+            [*prefix, *self.command(again)], cwd=self.folder, env=environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+    def run(self, again: bool = False, **options: Any) -> Ended:
+        """Run the command to its end."""
+        start = time.monotonic()
+        return end(self.start(again, **options), start)
+
+
+def end(process: subprocess.Popen, start: float) -> Ended:
+    """Wait for the end of `process`; one that hangs is killed and counts as exit code 99."""
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        code = 99
+    return Ended(code, out, err, time.monotonic() - start)
+
+
+class Build(Job):
+    """`prepare build` of 600 images."""
+
+    name = "build"
+    words = ["-m", "prepare", "build", "prepare.yaml"]
+
+    def reset(self) -> None:
+        super().reset()
+        (self.folder / "prepare.yaml").write_text(PREPARE.format(runs=self.shared / "runs"))
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "data" / "job.h5"
+
+    def finished(self) -> bool:
+        return self.output.exists()
+
+    def digest(self) -> str:
+        sha = hashlib.sha256()
+        with schema.open_data(self.output, ["train", "test"]) as file:
+            content = content_digest(file)
+            if content != file.attrs["content_digest"]:
+                return "the content digest does not agree with the content"
+            sha.update(content.encode())
+            for split in schema.present(file):
+                sha.update(file[split]["images"][...])
+        return sha.hexdigest()
+
+    def leftovers(self) -> List[str]:
+        return [path.name for path in self.output.parent.iterdir() if path != self.output]
+
+
+class Fit(Job):
+    """`train fit` of a small network that has every kind of state."""
+
+    name = "fit"
+    words = ["-m", "train", "fit", "train.yaml"]
+
+    def reset(self) -> None:
+        super().reset()
+        config = TRAIN.format(data=self.data, steps=STEPS)
+        (self.folder / "train.yaml").write_text(config)
+
+    @property
+    def data(self) -> Path:
+        return self.shared / "small.h5"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "runs" / "job"
+
+    def command(self, again: bool) -> List[str]:
+        return [*super().command(again), *(["--resume"] if again else [])]
+
+    def finished(self) -> bool:
+        return (self.run_dir / "summary.json").exists()
+
+    def digest(self) -> str:
+        state = checkpoint.load(self.run_dir)
+        sha = hashlib.sha256(_without_times(state.table))
+        for array in (*state.model, *state.optimizer, state.gradient):
+            sha.update(array)
+        with zipfile.ZipFile(self.run_dir / "model.keras") as parts:
+            stream = io.BytesIO(parts.read("model.weights.h5"))
+        with h5py.File(stream, "r") as file:
+            file.visititems(
+                lambda name, node: sha.update(node[...]) if isinstance(node, h5py.Dataset) else None
+            )
+        if _without_times((self.run_dir / "metrics.csv").read_bytes()) != _without_times(state.table):
+            return "metrics.csv is not the checkpoint's table"
+        return sha.hexdigest()
+
+    def leftovers(self) -> List[str]:
+        return [str(path) for path in self.run_dir.rglob("*") if path.name.startswith(("partial.", "lock"))]
+
+
+def _without_times(table: bytes) -> bytes:
+    """The table without its columns of seconds, which are not a matter of the weights."""
+    lines = [line.split(b",") for line in table.splitlines()]
+    kept = [n for n, name in enumerate(lines[0]) if b"seconds" not in name]
+    return b"\n".join(b",".join(line[n] for n in kept) for line in lines)
+
+
+def shared_inputs(folder: Path) -> Path:
+    """Simulated runs, their manifest, and the data file that `fit` trains on, made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Build(folder / "first", folder)
+    for words in (["simulate"], ["select"], ["build"]):
+        subprocess.run(
+            [sys.executable, "-m", "prepare", *words, "prepare.yaml"], cwd=job.folder, check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    write_data(folder / "small.h5", {"train": 80, "test": 40}, (48, 60))
+    return folder
+
+
+def reference(kind: type, folder: Path, shared: Path) -> Dict[str, Any]:
+    """The digest and the time of a job that nothing disturbs."""
+    job = kind(folder / f"reference_{kind.name}", shared)
+    ended = job.run()
+    if ended.code or not job.finished():
+        raise SystemExit(f"the undisturbed {kind.name} failed: {ended.err or ended.out}")
+    return {"digest": job.digest(), "seconds": ended.seconds}
+
+
+def wrong(job: Job, digest: str) -> Optional[str]:
+    """What is wrong with a job that has ended with exit code 0; None if nothing is."""
+    if not job.finished():
+        return "no result"
+    if job.digest() != digest:
+        return f"another result ({job.digest()[:60]})"
+    if job.leftovers():
+        return f"leftovers: {', '.join(job.leftovers())}"
+    return None

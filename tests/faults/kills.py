@@ -1,0 +1,112 @@
+"""Jobs that are killed again and again and go on each time, to be compared at the end."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from tests.faults.jobs import Job, end, wrong
+
+NAMES = {signal.SIGKILL: "kill -9", signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
+CLEAN = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+class Result(NamedTuple):
+    """One thing that was tried: which job, what was done to it, and what went wrong if something did."""
+
+    job: str
+    what: str
+    problem: Optional[str]
+
+
+def killed_at_random(
+    kind: type, folder: Path, shared: Path, good: Dict[str, Any], seed: int, kills: List[int]
+):
+    """Disturb a job by each of the signals `kills`, at instants over its whole life; returns Results.
+
+    A job that ends before its signal comes is compared and begun afresh; so is the last one.
+    """
+    rng, job, results, pending = random.Random(seed), kind(folder, shared), [], []
+    again = False
+    for number in kills:
+        while True:
+            delay = rng.uniform(0, good["seconds"])
+            ended = _signalled(job, again, number, delay)
+            if ended.code != 0 and not (ended.code == 2 and job.finished()):
+                break
+            results += _judge(job, pending, good)  # it was faster than the signal
+            again, pending = False, []
+        pending.append((NAMES[number], f"seed {seed}, {delay:.2f} s", _bad_end(ended, number)))
+        again = True
+    return results + _finish(job, pending, good)
+
+
+def killed_at_files(kind: type, folder: Path, shared: Path, good: Dict[str, Any], seed: int, kills: int):
+    """The same, each time just before a change to a file (at_event.py), 1 to 12 changes on."""
+    rng, job, results, pending = random.Random(seed), kind(folder, shared), [], []
+    again = False
+    while kills:
+        n = rng.randint(1, 12)
+        words = job.command(again)
+        job.command = lambda _, n=n, words=words: [
+            sys.executable, str(Path(__file__).with_name("at_event.py")), str(n), *words[2:]
+        ]  # fmt: skip
+        ended = job.run()
+        del job.command
+        if ended.code == 0 or (ended.code == 2 and job.finished()):
+            results += _judge(job, pending, good)
+            again, pending = False, []
+            continue
+        problem = None if ended.code == -signal.SIGKILL else f"exit {ended.code}: {ended.err[-300:]}"
+        pending.append(("kill -9 before a change to a file", f"seed {seed}, {n}", problem))
+        again = True
+        kills -= 1
+    return results + _finish(job, pending, good)
+
+
+def _signalled(job: Job, again: bool, number: int, delay: float):
+    start = time.monotonic()
+    process = job.start(again)
+    timer = threading.Timer(delay, process.send_signal, [number])
+    timer.start()
+    ended = end(process, start)
+    timer.cancel()
+    timer.join()
+    return ended
+
+
+def _bad_end(ended, number: int) -> Optional[str]:
+    """What a signal ended in, if not in what it should."""
+    allowed = {-number}  # before the command has begun, Python's own answer
+    if number in CLEAN:
+        allowed.add(CLEAN[number])
+    if number == signal.SIGINT and ended.code == 1 and "KeyboardInterrupt" in ended.err:
+        return None  # while Python itself starts
+    if ended.code in allowed and (ended.code < 0 or ended.one_line):
+        return None
+    return f"exit {ended.code}: {ended.err[-300:]}"
+
+
+def _finish(job: Job, pending: list, good: Dict[str, Any]) -> List[Result]:
+    """Let the job go on to its end, undisturbed, and compare."""
+    ended = job.run(again=True)
+    # Killed when the result was in its place already: the command says so and has nothing to do.
+    complete = ended.code == 2 and job.finished() and "exists already" in ended.err
+    problem = f"exit {ended.code}: {ended.err[-300:]}" if ended.code and not complete else None
+    return _judge(job, pending, good, problem)
+
+
+def _judge(job: Job, pending: list, good: Dict[str, Any], problem: Optional[str] = None) -> List[Result]:
+    problem = problem or wrong(job, good["digest"])
+    results = [
+        Result(job.name, what, own or (problem and f"{problem} ({when})")) for what, when, own in pending
+    ]
+    if problem and not pending:
+        results.append(Result(job.name, "undisturbed", problem))
+    job.reset()
+    return results
