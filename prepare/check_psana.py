@@ -34,7 +34,7 @@ def check(config: PrepareConfig, shots: int) -> Verdict:
     directory = default_directory(config.experiment, config.source.dir)
     native = XtcSource(str(Path(directory)), config.camera.address)
     psana = open_psana(config)
-    runs = [*config.runs.dark, *(run for of_class in config.runs.classes.values() for run in of_class)]
+    runs = [*config.runs.dark, *config.runs.measured]
     verdict = Verdict([], [])
     try:
         for n, run in enumerate(runs):

@@ -24,6 +24,7 @@ from prepare.sources import psana2_calls
 from prepare.sources.psana2 import Psana2Source
 from prepare.sources.xtc import XtcSource
 from prepare.xtc import xtc2
+from tests.psana.test_ranks import ENVIRONMENT, MPIRUN
 
 ADDRESS = "XrayTransportDiagnostic.0:Opal1000.0"
 CAMERA_FILE = "amo86815-r0070-s000-c000.xtc2"
@@ -398,6 +399,21 @@ def test_a_data_set_through_psana_is_the_native_readers(
     assert set(made[1]) == set(made[3])
     for name in made[1]:
         np.testing.assert_array_equal(made[1][name], made[3][name])
+
+
+def test_ranks_that_read_through_psana_make_the_same_file(prepare, write_config, both_formats, tmp_path):
+    """Each rank is a serial psana of its own; psana's hook, which aborts all ranks, is not in place."""
+    config = write_config(both_formats, "psana2")
+    assert prepare("select", config).exit_code == 0
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "PS_PARALLEL"}
+    digests = set()
+    for ranks in (1, 3):
+        command = [MPIRUN, "-n", str(ranks), sys.executable, "-m", "prepare", "build", config, "--force"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        with h5py.File(tmp_path / "data" / "small.h5") as file:
+            digests.add(file.attrs["content_digest"])
+    assert len(digests) == 1
 
 
 def test_check_psana_says_same(prepare, write_config, both_formats):
