@@ -37,11 +37,8 @@ def score_lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
     """`scores` as lines of text."""
     lines = []
     for name, s in of_splits.items():
-        low, high = s["interval"]
-        lines.append(
-            f"{name:<10} accuracy {s['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {s['n']} shots, always "
-            f"guessing the larger class {s['chance']:.3f}; Z {s['z']:.2f}, p {s['p_value']:.2g}"
-        )
+        score = measure.Score(s["n"], s["correct"], s["chance"])
+        lines.append(f"{name:<10} {score}; Z {score.z:.2f}, p {score.p_value:.2g}")
     for name, s in of_splits.items():
         if name == "train":
             continue

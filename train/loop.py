@@ -203,7 +203,11 @@ class _Run:
         if rule is not None and self.table.last and self.table.last["step"] == self.step:
             accuracy = self.table.last.get(f"{rule.split}_accuracy", 0.0)
             if accuracy >= rule.accuracy:
-                return f"{rule.split} accuracy {accuracy:.3f} reached (stop_when {rule.accuracy:g})"
+                labels = self.data.splits[rule.split].labels
+                score = measure.Score(
+                    len(labels), round(accuracy * len(labels)), np.bincount(labels).max() / len(labels)
+                )
+                return f"{rule.split} {score}: stop_when {rule.accuracy:g} reached"
         return ""
 
     def _save_every(self) -> float:

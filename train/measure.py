@@ -34,6 +34,14 @@ class Score(NamedTuple):
         """The Wilson 95 % interval of the accuracy."""
         return wilson(self.correct, self.n)
 
+    def __str__(self) -> str:
+        """The accuracy with all that it must not stand without."""
+        low, high = self.interval
+        return (
+            f"accuracy {self.accuracy:.3f} [{low:.3f}, {high:.3f}] of {self.n} shots, always guessing the "
+            f"larger class {self.chance:.3f}"
+        )
+
 
 class EnergyBand(NamedTuple):
     """Lasing shots of a band of pulse energy, mJ: how many, how many of them were found."""

@@ -174,9 +174,7 @@ def of_labelled(parts: Sequence[Part]) -> List[Dict[str, Any]]:
 def lines(done: Predicted, classes: Sequence[str]) -> List[str]:
     """What is said on the screen."""
     of_splits = [
-        f"{row['split']}: accuracy {row['accuracy']:.3f} [{row['interval'][0]:.3f}, "
-        f"{row['interval'][1]:.3f}] of {row['n']} shots, always guessing the larger class {row['chance']:.3f}"
-        for row in done.splits
+        f"{row['split']}: {measure.Score(row['n'], row['correct'], row['chance'])}" for row in done.splits
     ]
     return [
         *table.lines([_cells(row, classes) for row in done.runs]),

@@ -186,7 +186,7 @@ def test_stop_when_stops_at_the_first_row_that_reaches_it(data, write_config, tr
     rows = table(result.output)
     assert float(rows[-1][2]) >= 0.9 > float(rows[-2][2])
     assert int(rows[-1][0]) < 200
-    assert "train accuracy" in result.output and "reached" in result.output
+    assert "train accuracy " in result.output and "reached" in result.output
 
 
 def test_stopping_by_the_test_split_is_refused(data, write_config, train):
