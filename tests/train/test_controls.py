@@ -255,6 +255,7 @@ def test_blocks_of_time_and_time_within_the_run():
     seconds = np.array([89, 90, 94, 95, 119, 120])
     ids = np.concatenate([ids_of(70, seconds), ids_of(71, seconds + 3000)])
     np.testing.assert_array_equal(blocks.block_of(ids), [0, 1, 1, 1, 1, 2, 3, 4, 4, 4, 4, 5])
+    assert len(set(blocks.block_of(ids_of(0, np.zeros(5))))) == 5  # of no run: nothing makes them alike
     np.testing.assert_array_equal(blocks.in_guard(ids[:6]), [False, True, True, False, False, True])
     np.testing.assert_array_equal(blocks.time_in_run(ids), [0, 1, 5, 6, 30, 31] * 2)
 

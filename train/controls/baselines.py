@@ -61,7 +61,9 @@ def predict(
 
     Features are scaled by the train rows; the penalty is chosen within them, by blocks of time.
     """
-    model = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(max_iter=2000))
+    model = make_pipeline(
+        SimpleImputer(keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=2000)
+    )
     folds = _folds(labels[train], block[train])
     if folds:
         model = GridSearchCV(model, {"logisticregression__C": _STRENGTHS}, cv=folds)

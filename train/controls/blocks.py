@@ -16,8 +16,12 @@ _RESAMPLES = 1000
 
 
 def block_of(ids: np.ndarray, length: float = LENGTH) -> np.ndarray:
-    """The block of time of each shot, (n,) int64; blocks of two runs are never the same."""
-    number = (_nanoseconds(ids) // round(length * 1e9)) + ids["run"].astype(np.int64) * 10**9
+    """The block of time of each shot, (n,) int64; blocks of two runs are never the same.
+
+    Images of no run (number 0) were drawn one by one: each is a block.
+    """
+    number = number_in_run(ids, length) + ids["run"].astype(np.int64) * 10**9
+    number = np.where(ids["run"] == 0, -1 - np.arange(len(ids)), number)
     return np.unique(number, return_inverse=True)[1]
 
 
