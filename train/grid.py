@@ -77,7 +77,7 @@ def _case(base: TrainConfig, point: Sequence[Tuple[Setting, Any]], seeds: int) -
     label = ",".join(f"{setting.name}={_short(value)}" for setting, value in point) or "base"
     runs = []
     for seed in range(1, seeds + 1):
-        data = base.model_dump(mode="json")
+        data = {**base.model_dump(mode="json"), "report": False}  # `train report` makes those one looks at
         for setting, value in point:
             for key in setting.keys:
                 _put(data, key, value)

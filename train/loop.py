@@ -22,7 +22,7 @@ from train.runtime import Runtime
 from train.step import Stepper, StepResult
 from train.table import HEADER, Table, line
 from train.timing import Clock, short
-from train.watch import Watcher
+from train.watch import Watcher, not_finite
 
 # Saving takes at most this share of the time, however large the network.
 SAVING_SHARE = 0.02
@@ -68,7 +68,9 @@ def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Ste
         for step in range(1, config.steps + 1):
             rows, position = minibatch_rows(len(train), config.minibatch, config.seed, position)
             rate = config.learning_rate.at(step)
-            _check(step, stepper.step(next(batches), train.labels[rows], rate), rate)
+            result = stepper.step(next(batches), train.labels[rows], rate)
+            if not _is_finite(result):
+                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
             tick()
     return stepper
 
@@ -83,13 +85,8 @@ def _stepper(config: TrainConfig, data: Data) -> Stepper:
     return Stepper(build_model(config, data), optimizer, config.microbatch, config.optimizer.clip_norm)
 
 
-def _check(step: int, result: StepResult, rate: float) -> None:
-    """Raise DataError if the loss or the gradient of a step is not a number."""
-    if not np.isfinite(result.loss) or not np.isfinite(result.gradient_norm):
-        raise DataError(
-            f"step {step}: the loss is {result.loss}, |grad| {result.gradient_norm}: lower "
-            f"learning_rate.start ({rate:g} at this step) or the momentum, or give optimizer.clip_norm"
-        )
+def _is_finite(result: StepResult) -> bool:
+    return bool(np.isfinite(result.loss) and np.isfinite(result.gradient_norm))
 
 
 class _Run:
@@ -157,7 +154,9 @@ class _Run:
             with self.clock.part("step"):
                 result = self.stepper.step(images, labels, rate)
             self.done += 1
-            _check(step, result, rate)
+            if not _is_finite(result):
+                self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})
+                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
             self.step, self.position = step, after
             if tabled:
                 row.update(result._asdict(), learning_rate=rate)

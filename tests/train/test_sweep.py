@@ -40,7 +40,7 @@ def test_the_grid_is_every_combination_with_every_seed(base):
     assert {run.run_dir.parent.name for run in runs} == {"small_sweep"}
     assert [run.seed for run in cases[0].runs] == [1, 2, 3]
     assert {(run.optimizer.momentum, run.learning_rate.start) for run in cases[1].runs} == {(0.9, 0.01)}
-    assert all(run.network == base.network for run in runs)
+    assert all(run.network == base.network and not run.report for run in runs)
 
 
 def test_one_at_a_time_is_the_config_and_each_value_by_itself(base):
