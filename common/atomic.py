@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
+import shutil
 from pathlib import Path
 from typing import Iterator, Union
 
@@ -39,6 +42,20 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
             partial.unlink()
         raise
     _fsync(path.parent)  # the rename itself must survive a crash of the node
+
+
+def check_room(path: Union[str, Path], size: int) -> None:
+    """Raise OSError, as writing would, if a file of `size` bytes cannot be written at `path`.
+
+    For HDF5, which crashes rather than fails, in some versions, where a disk becomes full under it.
+    Quotas do not show here.
+    """
+    path = Path(path)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and size > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    if size > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def write_text(path: Union[str, Path], text: str) -> None:

@@ -45,6 +45,7 @@ def assemble(source: Source, config: PrepareConfig, contents: Contents) -> Tuple
     """
     kept, losses = _sort_out(config, contents)
     sizes = {split: len(of_split) for split, of_split in kept.items() if of_split}
+    atomic.check_room(config.output_path, _size(contents))
     stored_as = (config.image_shape, config.camera.shape, config.image.dtype, config.image.compression)
     with atomic.replacing(config.output_path) as partial, schema.create(partial, sizes, *stored_as) as file:
         file["dark/mean"][...] = contents.dark.mean
@@ -54,6 +55,13 @@ def assemble(source: Source, config: PrepareConfig, contents: Contents) -> Tuple
                 _write_rows(file[split], source, config, kept[split])
                 _write_images(file, split, kept[split], contents.found, progress.update)
         return schema.finish(file, _attributes(source, config, contents), losses), losses
+
+
+def _size(contents: Contents) -> int:
+    """About the bytes of the file: images, dark, and for each row its records and HDF5's index."""
+    tables = contents.found.images.values()
+    rows = sum(300 + int(size) for table in tables for size in table["size"][table["part"] > 0])
+    return rows + 2 * contents.dark.mean.nbytes + 40_000
 
 
 def _sort_out(

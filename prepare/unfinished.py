@@ -12,6 +12,7 @@ the finished file is in place.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -94,8 +95,10 @@ class Unfinished:
 
     def save_dark(self, dark: Dark) -> None:
         """Keep the dark, complete or not at all."""
-        with atomic.replacing(self.dark_path) as partial, open(partial, "wb") as file:
-            np.savez(file, **dark._asdict())
+        whole = io.BytesIO()  # a zip file that cannot be written to its end complains for long
+        np.savez(whole, **dark._asdict())
+        with atomic.replacing(self.dark_path) as partial:
+            partial.write_bytes(whole.getbuffer())
 
     def remove(self) -> None:
         """Remove everything; the folder itself goes when the lock is released."""

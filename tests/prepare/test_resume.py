@@ -391,6 +391,16 @@ def test_a_disk_that_is_full_from_the_start(ready, prepare, tmp_path, folder, si
     assert prepare("build", ready).exit_code == 0
 
 
+def test_room_for_the_file_is_looked_at_first(ready, prepare, tmp_path, monkeypatch):
+    """HDF5 1.12 crashes where a disk becomes full while it closes a file."""
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=300_000))
+    refused(prepare("build", ready), "data/small.h5: No space left on device", "is kept in")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["small.h5.parts"]
+    monkeypatch.undo()
+    assert "30 of 30 images are there already" in prepare("build", ready).output
+
+
 # --- as processes ------------------------------------------------------------------------------
 
 
