@@ -13,7 +13,7 @@ import pytest
 from tests.page import Page, check
 from tests.train.conftest import SHAPE, write_data
 from train import folder, report
-from train.report import evidence
+from train.report import evidence, page
 from train.saliency import contributions
 
 SECTIONS = {
@@ -191,3 +191,15 @@ def test_examples_are_of_every_kind():
     assert chosen[4:8] == [7, 6, 5, 4]
     assert sorted(chosen[:4]) == [0, 1, 8, 9]
     assert len(chosen) == 12 and all(labels[row] == 1 for row in chosen[8:])
+
+
+def test_swings_between_the_classes_are_counted(data, write_config, train, tmp_path):
+    train("fit", write_config(steps=6, table_every=1))
+    run = evidence.read_run(tmp_path / "runs" / "small")
+    for n, row in enumerate(run.rows):
+        row["watch"] = "one_sided"
+        for split in ("train", "test"):
+            row[f"{split}_largest"], row[f"{split}_largest_share"] = n % 2, 1.0
+    table, text = page._watch(run)
+    assert table.rows[0][:3] == ("(nearly) all shots were called one class", 6, "1 to 6")
+    assert "to another class 5 times" in text.text

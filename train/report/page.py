@@ -12,7 +12,7 @@ from common.report.page import Block, Code, Picture, Pictures, Section, Table, T
 from train.report import curves, figures, images
 from train.report.evidence import Run, Shots
 from train.shapes import describe
-from train.watch import HELPS
+from train.watch import HELPS, swings
 
 
 def subtitle(run: Run) -> str:
@@ -146,7 +146,7 @@ def _watch(run: Run) -> List[Block]:
     meaning = {
         "one_sided": "(nearly) all shots were called one class",
         "first_loss": "the first loss was far from ln(classes)",
-        "vanished": "the gradient was (nearly) 0",
+        "vanished": "(nearly) no gradient reached the first layer",
     }
     rows = [
         (
@@ -157,4 +157,8 @@ def _watch(run: Run) -> List[Block]:
         )
         for kind, at in steps.items()
     ]
-    return [Table(("finding", "rows", "at steps", "what helps"), rows)]
+    times = swings(run.rows, run.summary["splits"], run.config.watch.share)
+    blocks: List[Block] = [Table(("finding", "rows", "at steps", "what helps"), rows)]
+    if times:
+        blocks.append(Text(f"It swung from calling everything one class to another class {times} times."))
+    return blocks
