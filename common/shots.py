@@ -67,3 +67,8 @@ RECORD_DTYPE = np.dtype([(name, "<f8") for name in (*EBEAM_UNITS, *GAS_DETECTOR_
 def shot_id(row: np.void) -> ShotId:
     """The ShotId of one row of a structured array that has the fields of ID_DTYPE."""
     return ShotId(*(int(row[name]) for name in ID_FIELDS))
+
+
+def nanoseconds(ids: np.ndarray) -> np.ndarray:
+    """Unix time of each shot of an array with the fields of ID_DTYPE, (n,) int64, ns."""
+    return ids["seconds"].astype(np.int64) * 1_000_000_000 + ids["nanoseconds"]

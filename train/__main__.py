@@ -262,8 +262,12 @@ def controls(config_path: str, steps: Optional[int], force: bool) -> None:
 def _controls(config: TrainConfig, force: bool) -> None:
     with open_data(config.data, config.input, ["train", "test"], config.cache) as data:
         runtime.start(config.threads, config.seed)
-        from train.controls import job
-
+        try:
+            from train.controls import job
+        except ImportError as error:
+            raise UserError(
+                f"controls need scikit-learn ({error}); install: pip install -e '.[train]'"
+            ) from None
         for line in job.run(config, data, force):
             say(line)
         say(f"{config.run_dir}: controls.csv (the table), controls.json")

@@ -14,6 +14,7 @@ import numpy as np
 from common import atomic, table
 from common.errors import DataError
 from common.progress import bar
+from common.report.drawing import drawing
 from train import folder, measure, predictions, probability_plot
 from train.config import TrainConfig
 from train.data import Data, Split
@@ -79,6 +80,11 @@ def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predi
     Images are read and predicted a few at a time; ids and probabilities stay in memory (40 bytes
     a shot). Raises DataError for an image or an answer that is not a number.
     """
+    with drawing():  # before the work: it says if a package is missing
+        return _predict(predictor, run_dir, data, out)
+
+
+def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predicted:
     plot, summary = beside(out)
     origin = {
         "run": str(run_dir),

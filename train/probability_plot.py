@@ -8,14 +8,12 @@ from typing import List, Sequence
 import numpy as np
 
 from common import atomic
-from common.errors import UserError
+from common.report.drawing import COLOURS, GREY, new
+from common.shots import nanoseconds
 from train.predictions import Part
 
 MOST_PANELS = 40
 _WINDOW = 51  # shots of the running mean
-# Okabe, Ito 2008: told apart by colour-blind readers, too. Grey points are of unknown label.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_GREY = "#777777"
 
 
 def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) -> None:
@@ -24,12 +22,6 @@ def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) 
     Points are single shots, coloured by their label; lines are running means of 51 shots. The
     first 40 runs are drawn.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(
-            f"matplotlib cannot be loaded ({error}); install it: pip install -e '.[train]'"
-        ) from None
     ids = np.concatenate([part.ids for part in parts])
     probability = np.concatenate([part.probability for part in parts])
     labels = np.concatenate(
@@ -37,11 +29,14 @@ def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) 
     )
     runs = np.unique(ids["run"])
     shown = runs[:MOST_PANELS]
-    figure = Figure(figsize=(10, 1.0 + 1.9 * len(shown)), dpi=110, layout="constrained")
-    axes = figure.subplots(len(shown), 1, squeeze=False, sharey=True)[:, 0]
+    figure, axes = new(
+        10, 1.0 + 1.9 * len(shown), "constrained", nrows=len(shown), squeeze=False, sharey=True
+    )
+    axes = axes[:, 0]
     for axis, run in zip(axes, shown):
         of_run = ids["run"] == run
-        _panel(axis, seconds(ids[of_run]), probability[of_run], labels[of_run], classes)
+        time = nanoseconds(ids[of_run])
+        _panel(axis, (time - time.min()) / 1e9, probability[of_run], labels[of_run], classes)
         axis.set_title(f"run {run}, {int(of_run.sum())} shots", fontsize=10, loc="left")
     axes[-1].set_xlabel("time since the run's first shot here (s)")
     more = f" (the first {MOST_PANELS} of {len(runs)} runs)" if len(runs) > len(shown) else ""
@@ -50,13 +45,7 @@ def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) 
         *_legend(axes, classes), loc="outside lower center", ncols=4, fontsize=9, frameon=False, markerscale=2
     )
     with atomic.replacing(path) as partial:
-        figure.savefig(partial)
-
-
-def seconds(ids: np.ndarray) -> np.ndarray:
-    """Time since the first shot of `ids`, (n,) float64, s."""
-    nanoseconds = ids["seconds"].astype(np.int64) * 1_000_000_000 + ids["nanoseconds"]
-    return (nanoseconds - nanoseconds.min()) / 1e9
+        figure.savefig(partial, dpi=110)
 
 
 def _panel(
@@ -66,7 +55,7 @@ def _panel(
     time, probability, labels = time[order], probability[order], labels[order]
     for label in np.unique(labels):
         of_label = labels == label
-        name, colour = (f"{classes[label]} shots", _COLOURS[label % 6]) if label >= 0 else ("shots", _GREY)
+        name, colour = (f"{classes[label]} shots", COLOURS[label % 6]) if label >= 0 else ("shots", GREY)
         for column in range(1, len(classes)) if len(classes) == 2 else ():
             axis.plot(
                 time[of_label],
@@ -82,7 +71,7 @@ def _panel(
         axis.plot(
             time,
             _running_mean(probability[:, column]),
-            color="black" if len(classes) == 2 else _COLOURS[column % 6],
+            color="black" if len(classes) == 2 else COLOURS[column % 6],
             linewidth=1.2,
             label=f"p({classes[column]}), running mean",
         )

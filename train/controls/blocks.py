@@ -8,6 +8,7 @@ from typing import Callable, Tuple
 import numpy as np
 from scipy import stats
 
+from common.shots import nanoseconds
 from train import measure
 
 LENGTH, GUARD = 30.0, 5.0  # s: those of the prepare config, and counted from the epoch as there
@@ -27,17 +28,17 @@ def block_of(ids: np.ndarray, length: float = LENGTH) -> np.ndarray:
 
 def number_in_run(ids: np.ndarray, length: float = LENGTH) -> np.ndarray:
     """The number of each shot's block, counted from the Unix epoch, (n,) int64."""
-    return _nanoseconds(ids) // round(length * 1e9)
+    return nanoseconds(ids) // round(length * 1e9)
 
 
 def in_guard(ids: np.ndarray, length: float = LENGTH, guard: float = GUARD) -> np.ndarray:
     """Which shots lie in the first `guard` seconds of their block, (n,) bool."""
-    return _nanoseconds(ids) % round(length * 1e9) < round(guard * 1e9)
+    return nanoseconds(ids) % round(length * 1e9) < round(guard * 1e9)
 
 
 def time_in_run(ids: np.ndarray) -> np.ndarray:
     """Seconds since the first shot of the same run, (n,) float64."""
-    time = _nanoseconds(ids)
+    time = nanoseconds(ids)
     since = np.empty(len(ids))
     for run in np.unique(ids["run"]):
         of_run = ids["run"] == run
@@ -91,7 +92,3 @@ def bootstrap(
     ]
     low, high = np.percentile(values, [50 * (1 - confidence), 50 * (1 + confidence)])
     return float(low), float(high)
-
-
-def _nanoseconds(ids: np.ndarray) -> np.ndarray:
-    return ids["seconds"].astype(np.int64) * 1_000_000_000 + ids["nanoseconds"]
