@@ -295,3 +295,10 @@ def test_the_verdict_weighs_what_was_found():
     lines = verdict([good, free, *late])
     assert lines[0].startswith("No leak found") and "runs differ in length" in lines[1]
     assert verdict([good, free, row("time", 0.7, 0.75, 0.8, 0.65)])[0].startswith("A leak")
+    unseen = {**row("unseen_70", 0.6, 0.7, 0.8, 0.55), "class": "lasing"}
+    unseen["called"] = [{"run": 70, "n": 50, "called": 40, "wilson": [0.67, 0.89]}]
+    lines = verdict([good, free, unseen])
+    assert "called lasing: run 70 0.80 [0.67, 0.89] of 50" in lines[1]
+    assert "some of the 0.90 is of the runs it saw" in lines[1]
+    assert "is of the runs it saw" not in verdict([row("network", 0.6, 0.75, 0.8), free, unseen])[1]
+    assert verdict([good, free, {**unseen, "interval": [0.4, 0.6]}])[1].endswith("is of the runs it saw")

@@ -43,9 +43,9 @@ def finding(row: Row) -> str:
 def verdict(rows: Sequence[Row]) -> List[str]:
     """The conclusion first, then its reasons, a sentence each."""
     by_name = {row["control"]: row for row in rows}
-    leaks = _leaks(by_name)
-    lines = [*leaks, *_doubts(by_name), *_unseen(rows), *_energy(rows), *_no_better(by_name)]
     network = by_name.get("network")
+    leaks = _leaks(by_name)
+    lines = [*leaks, *_doubts(by_name), *_unseen(rows, network), *_energy(rows), *_no_better(by_name)]
     if leaks:
         head = "A leak: the runs can be told apart without lasing, so the accuracy proves nothing."
     elif network is not None and finding(network) not in ("above chance", "barely above"):
@@ -91,13 +91,15 @@ def _explained(name: str, by_name: Dict[str, Row]) -> bool:
     return name == "time" and "time_common" in by_name
 
 
-def _unseen(rows: Sequence[Row]) -> List[str]:
+def _unseen(rows: Sequence[Row], network: Optional[Row]) -> List[str]:
     found = []
     for row in rows:
         if not row["control"].startswith("unseen_"):
             continue
         holds = finding(row) in ("above chance", "barely above")
         meaning = "what it learned holds there" if holds else "what it learned is of the runs it saw"
+        if holds and network is not None and row["interval"][1] < network["value"]:
+            meaning = f"some of the {network['value']:.2f} is of the runs it saw; expect this of a new run"
         called = "; ".join(
             f"run {of['run']} {of['called'] / of['n']:.2f} [{of['wilson'][0]:.2f}, {of['wilson'][1]:.2f}] "
             f"of {of['n']}"
