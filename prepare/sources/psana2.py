@@ -117,7 +117,7 @@ class Psana2Source:
         for psana_run in self._passes(run, wanted) if wanted else ():
             fillers = []
             for name in set(wanted) & set(psana2_calls.detectors(psana_run)):
-                detector = psana_run.Detector(name)
+                detector = psana2_calls.detector(self._psana, psana_run, name)
                 if name == psana2_calls.TIMING:
                     fillers.append(psana2_calls.fiducial_filler(shots, detector))
                 else:
@@ -166,7 +166,7 @@ class Psana2Source:
         times = np.array(sorted(key[0] for key in keys), np.uint64)  # nothing else is a filter to psana
         sequential = not self._has_small_data(run)
         for psana_run in self._passes(run, [camera], times):
-            read = psana2_calls.frame_reader(psana_run.Detector(camera), camera)
+            read = psana2_calls.frame_reader(psana2_calls.detector(self._psana, psana_run, camera), camera)
             for event in psana_run.events():
                 key = (int(event.timestamp),)
                 if sequential and key not in keys:

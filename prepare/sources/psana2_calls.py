@@ -53,6 +53,16 @@ def detectors(psana_run) -> Tuple[str, ...]:
     return tuple(dict.fromkeys(name for name, _ in psana_run.detinfo))
 
 
+def detector(psana: ModuleType, psana_run, name: str):
+    """The detector `name` of a psana Run.
+
+    psana keeps one object for each name and gives it again for a run whose detector is of another
+    class, not made for that run; so it is made to forget.
+    """
+    psana.detector.detector_impl.DetectorImpl._registry.clear()
+    return psana_run.Detector(name)
+
+
 def frame_reader(detector, name: str) -> Callable:
     """The method that gives the raw frame: an opal's is `raw`, that of psana's test camera `array`."""
     for method in ("raw", "array", "value"):

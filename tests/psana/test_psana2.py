@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 import psana
 import pytest
-from psana.detector.detector_impl import DetectorImpl
 from psana.psexp.ds_base import DataSourceBase
 
 from common.errors import DataError
@@ -335,9 +334,9 @@ def write_camera_run(folder: Path, times: list, pulse=None, frame=None, begin=Tr
             file.write(datagram.get(time, transition))
 
 
-def test_psanas_test_camera_without_beam_data(tmp_path, monkeypatch):
-    # psana keeps one object for all detectors of a name, whatever their type: the opal of other tests.
-    monkeypatch.setattr(DetectorImpl, "_registry", {})
+def test_psanas_test_camera_without_beam_data(tmp_path, both_formats):
+    # psana keeps one object for all detectors of a name and would give that of this opal again.
+    assert next(open_psana2(both_formats, "xtcav").frames(70, [0])).index == 0
     write_camera_run(tmp_path, [100 << 32 | 7, 100 << 32 | 9, 101 << 32 | 1])
     source = open_psana2(tmp_path, "xtcav")
     shots = source.shots(5)
