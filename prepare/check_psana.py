@@ -33,7 +33,7 @@ def check(config: PrepareConfig, shots: int) -> Verdict:
         config = config.model_copy(update={"source": config.source.model_copy(update={"kind": "psana"})})
     directory = default_directory(config.experiment, config.source.dir)
     native = XtcSource(str(Path(directory)), config.camera.address)
-    psana = open_psana(config)
+    psana = open_psana(config, keep_listings=False)
     runs = [*config.runs.dark, *config.runs.measured]
     verdict = Verdict([], [])
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Optional
 
@@ -12,6 +13,7 @@ from common.errors import DataError
 from prepare.config import PrepareConfig
 from prepare.sources import Source
 
+LISTINGS = ".shots"  # the folder in output_dir
 _ENVIRONMENTS = {
     "psana": "the LCLS-I or the LCLS-II environment",
     "psana1": "the LCLS-I environment",
@@ -19,16 +21,17 @@ _ENVIRONMENTS = {
 }
 
 
-def open_psana(config: PrepareConfig) -> Source:
+def open_psana(config: PrepareConfig, keep_listings: bool = True) -> Source:
     """The source of `config` for the psana that is installed; raises DataError if it is not the right one."""
+    listings = Path(config.output_dir) / LISTINGS if keep_listings else None
     psana = import_psana(config.source.kind)
     if generation(psana) == 1:
         from prepare.sources.psana1 import Psana1Source
 
-        return Psana1Source(psana, config.experiment, config.source.dir, config.camera.address)
+        return Psana1Source(psana, config.experiment, config.source.dir, config.camera.address, listings)
     from prepare.sources.psana2 import Psana2Source
 
-    return Psana2Source(psana, config.experiment, config.source.dir, config.camera.address)
+    return Psana2Source(psana, config.experiment, config.source.dir, config.camera.address, listings)
 
 
 def import_psana(kind: str, module: str = "psana") -> ModuleType:

@@ -20,6 +20,7 @@ from common.progress import warn
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, mark_repeats
 from prepare.sources import Taken
+from prepare.sources.listings import Listings
 from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
 from prepare.sources.xtc import files_by_run
@@ -34,8 +35,16 @@ _OUT_OF_ORDER = 240
 class Psana1Source:
     """Runs of `experiment` in the folder `directory`; frames of `camera`, an address or an alias."""
 
-    def __init__(self, psana: ModuleType, experiment: str, directory: Optional[str], camera: str) -> None:
+    def __init__(
+        self,
+        psana: ModuleType,
+        experiment: str,
+        directory: Optional[str],
+        camera: str,
+        listings: Optional[Path] = None,
+    ) -> None:
         self._psana = psana
+        self._listings = Listings(listings)
         self._experiment = experiment
         self._given = directory
         self._files = files_by_run(Path(default_directory(experiment, directory)))
@@ -58,7 +67,9 @@ class Psana1Source:
     def shots(self, run: int) -> np.ndarray:
         """The shots of `run` in order of time, (n,) SHOT_DTYPE."""
         if run not in self._shots:
-            self._shots[run] = self._read_shots(run)
+            files = [self._files.get(run, {})[name] for name in sorted(self._files.get(run, {}))]
+            made_by = ("psana1", self._camera)
+            self._shots[run] = self._listings.get(run, made_by, files, lambda: self._read_shots(run))
         return self._shots[run]
 
     def frames(self, run: int, indices: Sequence[int]) -> Iterator[Taken]:

@@ -23,6 +23,7 @@ from common.progress import warn
 from common.shots import RECORD_DTYPE
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
 from prepare.sources import Taken, psana2_calls
+from prepare.sources.listings import Listings
 from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
 from prepare.xtc import xtc2
@@ -39,8 +40,16 @@ class _Stream(NamedTuple):
 class Psana2Source:
     """Runs of `experiment` in the folder `directory`; frames of the detector `camera`."""
 
-    def __init__(self, psana: ModuleType, experiment: str, directory: Optional[str], camera: str) -> None:
+    def __init__(
+        self,
+        psana: ModuleType,
+        experiment: str,
+        directory: Optional[str],
+        camera: str,
+        listings: Optional[Path] = None,
+    ) -> None:
         self._psana = psana
+        self._listings = Listings(listings)
         self._experiment = experiment
         self._directory = Path(default_directory(experiment, directory))
         self._camera = camera
@@ -64,7 +73,12 @@ class Psana2Source:
     def shots(self, run: int) -> np.ndarray:
         """The shots of `run` in order of time, (n,) SHOT_DTYPE."""
         if run not in self._shots:
-            self._shots[run] = self._read_shots(run)
+            data = [path for stream in self._of(run) for path in stream.paths]
+            small = [path for path in map(xtc2.small_data, data) if path.is_file()]
+            made_by = ("psana2", self._camera)
+            self._shots[run] = self._listings.get(
+                run, made_by, [*data, *small], lambda: self._read_shots(run)
+            )
         return self._shots[run]
 
     def frames(self, run: int, indices: Sequence[int]) -> Iterator[Taken]:

@@ -179,7 +179,7 @@ def rates(folder: Path, frames: int, repeats: int) -> None:
 
 
 def few_images(folder: Path, events: int, repeats: int) -> float:
-    """Seconds to build 140 images from two runs of `events` events each."""
+    """Seconds to build 140 images from two runs of `events` events each, after `select` has listed them."""
     simulate_runs(folder, events, ("xtc2",))
     rows = drawn(folder, "psana2", events, 140)
     clock = in_turns({"": lambda: prepare_build(folder, "psana2", events, 140, rows)}, repeats)[""].clock
