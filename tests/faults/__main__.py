@@ -69,7 +69,15 @@ def run(base: Path, given: argparse.Namespace) -> List[Result]:
     if given.only in (None, "each"):
         tasks.append(lambda: each(base, shared, good))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return [result for results in pool.map(lambda task: task(), tasks) for result in results]
+        return [result for results in pool.map(_told, tasks) for result in results]
+
+
+def _told(task: Callable[[], List[Result]]) -> List[Result]:
+    """The results of `task`, with a line as it ends: the whole takes minutes."""
+    results = task()
+    lost = sum(bool(result.problem) for result in results)
+    print(f"... {results[0].job}: {len(results)} tried, {lost} lost", flush=True)
+    return results
 
 
 def tell(results: List[Result]) -> int:

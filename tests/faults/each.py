@@ -25,9 +25,10 @@ def each(folder: Path, shared: Path, good: Good) -> List[Result]:
         subject = job(folder / f"each{number}", shared)
         problem = fault(subject)
         if problem == NOT_HERE:
-            print(f"not possible on this machine: {what}")
+            print(f"not possible on this machine: {subject.name}, {what}", flush=True)
             continue
         results.append(Result(subject.name, what, problem or _goes_on(subject, good)))
+        shutil.rmtree(subject.folder, ignore_errors=True)
     return results
 
 
