@@ -40,7 +40,7 @@ input: [20, 24]
 network: [{{average_pool: {{window: [4, 4], strides: [4, 4]}}}}, {{output: {{}}}}]
 minibatch: 4
 steps: {steps}
-table_every: 10
+table_every: 20
 learning_rate: {{start: 0.0001}}
 report: false
 """
@@ -164,7 +164,7 @@ def main() -> None:
         if given.rows:
             rows(folder, given.rows)
         if given.shots or given.steps:
-            shots(folder, given.shots or 400)
+            shots(folder, given.shots or 200)
         if given.steps:
             steps(folder, given.steps)
 

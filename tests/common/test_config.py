@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, List, Literal, Optional, Tuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import MAX_BYTES, Model, dump, load
@@ -135,3 +135,27 @@ def test_any_bytes_load_or_are_refused(tmp_path_factory, raw):
     path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
     with pytest.raises(ConfigError):  # none of these has the required key `name`
         load(path, Example)
+
+
+VALUES = [
+    "!!int ''", "!!timestamp x", "!!bool x", "0x", "0x" + "f" * 50, "1:2:3", "1e999", ".inf", "2001-99-99",
+    "=", "<<", "~", "null", "yes", "0b", "0_", "1_000", "'",
+    '"\\x', "[", "{a: 1}", "? a", "&a x", "*a", "%TAG",
+    "\t", "\x00", "\ud800",
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    key=st.sampled_from(["name", "steps", "rate", "note", "inner", "base", "<<", "=", "? [a]", "x"]),
+    value=st.one_of(st.sampled_from(VALUES), st.text(max_size=20)),
+    more=st.lists(st.sampled_from(VALUES), max_size=3),
+)
+def test_any_value_loads_or_is_refused(tmp_path_factory, key, value, more):
+    path = tmp_path_factory.mktemp("fuzz") / "a.yaml"
+    text = f"name: x\n{key}: {value}\n" + "".join(f"inner: [{item}]\n" for item in more)
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        assert load(path, Example).name
+    except ConfigError as error:
+        assert str(error).startswith(str(path))
