@@ -18,7 +18,7 @@ from common.errors import DataError
 from common.shots import ID_DTYPE, ID_FIELDS, ShotId
 from common.view import View
 from train.config import TrainConfig
-from train.images import ImageFile
+from train.images import ImageFile, empty
 from train.loader import Held, ReadAhead
 
 # Splits are kept in memory up to this share of what is available, else read batch by batch.
@@ -78,7 +78,7 @@ class Split:
 
     def images(self, rows: Sequence[int]) -> np.ndarray:
         """The images of `rows`, (len(rows), rows, columns, 1) float32."""
-        out = np.empty((len(rows), *self.image), np.float32)
+        out = empty(len(rows), *self.image)
         self._read(np.asarray(rows), out)
         return out[..., None]
 

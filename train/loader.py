@@ -10,6 +10,7 @@ from typing import Callable, Iterable, Iterator, Sequence, Tuple
 import numpy as np
 
 from common.errors import DataError
+from train.images import empty
 
 # Batches that are read ahead: as many as make AHEAD_BYTES, and with the one in use 2 to 4.
 AHEAD_BYTES = 128e6
@@ -37,7 +38,7 @@ class ReadAhead:
         stop = threading.Event()
         buffers = int(min(4, max(2, AHEAD_BYTES // (4 * size * image[0] * image[1]))))
         for _ in range(buffers):
-            self._free.put(np.empty((size, *image), np.float32))
+            self._free.put(empty(size, *image))
         # The thread must not hold this object, or it would never be forgotten.
         args = (read, iter(plan), self._free, self._ready, stop)
         thread = threading.Thread(target=_fill, args=args, name="read ahead", daemon=True)

@@ -11,6 +11,8 @@ from common import schema
 from tests.train.conftest import SHAPE
 from train import data as reader
 from train.data import Position, minibatch_rows, open_data
+from train.images import empty
+from train.step import tensor
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(0, 3))
@@ -51,3 +53,22 @@ def test_images_are_those_of_the_file_in_memory_or_not(data, monkeypatch, share)
         assert np.array_equal(split.images([7, 3, 11]), expected[[7, 3, 11]])
         assert np.array_equal(np.concatenate(list(split.batches(8))), expected)
         assert np.array_equal(split.images(np.arange(30)), expected)
+
+
+def test_images_are_where_tensorflow_takes_them_without_a_copy(data):
+    for cache in ("memory", "stream"):
+        with open_data(data, SHAPE, ["train", "test"], cache) as opened:
+            train = opened.splits["train"]
+            with train.minibatches(7, 1, Position(0, 0)) as batches:
+                batch = next(batches)
+                shared = tensor(batch)
+                batch[2, 3, 4] = 77
+                assert float(shared[2, 3, 4, 0]) == 77
+
+
+def test_what_is_elsewhere_in_memory_is_copied():
+    for odd in (empty(8 * 480 + 1)[1:].reshape(8, 20, 24, 1), empty(8, 20, 24, 1)[:, 1:]):
+        odd[...] = 3
+        kept = tensor(odd)
+        odd[...] = 0
+        assert (kept.numpy() == 3).all()
