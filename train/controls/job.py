@@ -24,6 +24,7 @@ _NO_MATTER = {
     "threads",
     "cache",
     "checkpoint_seconds",
+    "check_images",
     "table_every",
     "watch",
     "stop_when",
@@ -119,7 +120,8 @@ def _interval(of: List[float]) -> str:
 
 def _key(config: TrainConfig, data: Data) -> str:
     """What a result is the result of: the same key, the same outcome."""
-    settings = {key: value for key, value in config.model_dump(mode="json").items() if key not in _NO_MATTER}
+    # Without defaults, so that a setting that a newer version adds does not make old results others'.
+    settings = config.model_dump(mode="json", exclude=_NO_MATTER, exclude_defaults=True)
     text = json.dumps([settings, data.digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
