@@ -164,6 +164,12 @@ def _kernels(run: Run, shots: Shots) -> List[Block]:
     ]
 
 
+_BEAM = (
+    " Black outline: half height of the class's mean image. Colour far from the beam is a warning: there the "
+    "network tells the runs apart by the camera's background."
+)
+
+
 def _saliency(run: Run, shots: Shots) -> List[Block]:
     reach = float(np.percentile(np.abs(shots.contributions), 99.9)) or 1.0
     pictures = []
@@ -171,7 +177,7 @@ def _saliency(run: Run, shots: Shots) -> List[Block]:
         image, n = shots.contributions[label], shots.contribution_shots[label]
         figure = camera_image(
             f"For {clip(name)}", shots.view, image, "contribution per pixel", (-reach, reach),
-            signed=True, outline=shots.means[label],
+            signed=True, outline=shots.means[label] if shots.view.camera else None,
         )  # fmt: skip
         pictures.append(
             Picture(
@@ -181,11 +187,7 @@ def _saliency(run: Run, shots: Shots) -> List[Block]:
             )
         )
     return [
-        Text(
-            "Red pixels spoke for the class, blue ones against it. Black outline: half height of the class's "
-            "mean image. Colour far from the beam is a warning: there the network tells the runs apart by "
-            "the camera's background."
-        ),
+        Text(f"Red pixels spoke for the class, blue ones against it.{_BEAM if shots.view.camera else ''}"),
         Pictures(pictures),
         Text(
             "Gradient times input: (pixel - mean image) times the gradient of the decision by that pixel, "
