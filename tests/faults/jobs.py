@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 900  # s; a process that takes longer hangs
 PREPARE = """
 name: job
-source: {{dir: {runs}}}
+source: {{dir: runs}}
 camera: {{shape: [240, 192]}}
 runs: {{dark: [68], classes: {{nolasing: [69], lasing: [70]}}}}
 select: {{train: 500, test: 100}}
@@ -136,6 +136,8 @@ class Build(Job):
 
     def reset(self) -> None:
         super().reset()
+        (self.shared / "runs").mkdir(parents=True, exist_ok=True)
+        (self.folder / "runs").symlink_to(self.shared / "runs")
         (self.folder / "prepare.yaml").write_text(PREPARE.format(runs=self.shared / "runs"))
 
     @property
