@@ -23,7 +23,7 @@ from tests.faults.jobs import Build, Fit, reference, shared_inputs
 from tests.faults.kills import Result, killed_at_files, killed_at_random
 
 # Bytes of disk that a whole job takes, unfinished and finished at once.
-NEEDED = {"build": 40 << 20, "fit": 1 << 20}
+NEEDED = {"build": 40 << 20, "fit": 200 << 10}
 CHAINS = 5  # the kills of a job are spread over so many folders
 
 
@@ -32,7 +32,7 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=50, help="kill -9 at random instants, of each job")
     options.add_argument("--signals", type=int, default=10, help="SIGTERM, and SIGINT, of each job")
     options.add_argument(
-        "--at-files", type=int, default=20, help="kill -9 before changes to files, of each job"
+        "--at-files", type=int, default=10, help="kill -9 before changes to files, of each job"
     )
     options.add_argument(
         "--only", choices=["build", "fit", "each"], help="one of the jobs, or the other faults"
