@@ -15,6 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _holders = 0
 _waiting: Optional[int] = None
+_raised: Optional[int] = None  # the signal that was last raised
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,15 +37,20 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise Interrupted. Does nothing outside the main thread."""
+    """Inside, SIGINT and SIGTERM raise Interrupted. Does nothing outside the main thread.
+
+    Compiled code makes other errors of an exception that comes from nowhere (numpy an IndexError,
+    h5py a SystemError); `restored` turns them back.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    global _waiting
-    _waiting = None
+    global _waiting, _raised
+    _waiting = _raised = None
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
     try:
-        yield
+        with restored():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -53,32 +59,45 @@ def handled() -> Iterator[None]:
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Inside, signals wait: Interrupted is raised at the end of the (outermost) block."""
-    global _holders, _waiting
+    global _holders, _waiting, _raised
     _holders += 1
     try:
         yield
     finally:
         _holders -= 1
     if not _holders and _waiting is not None:
-        number, _waiting = _waiting, None
-        raise Interrupted(number)
+        _raised, _waiting = _waiting, None
+        raise Interrupted(_raised)
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """An error that leaves the block after a signal was raised in it is that signal's Interrupted."""
+    try:
+        yield
+    except Exception:
+        if _raised is None:
+            raise
+        raise Interrupted(_raised) from None
 
 
 @contextlib.contextmanager
 def advising(advice: str) -> Iterator[None]:
     """An Interrupted that leaves the block without advice gets this one."""
     try:
-        yield
+        with restored():
+            yield
     except Interrupted as stop:
         stop.advice = stop.advice or advice
         raise
 
 
 def _handle(number: int, _frame: Any) -> None:
-    global _waiting
+    global _waiting, _raised
     if _holders:
         _waiting = number
         return
+    _raised = number
     raise Interrupted(number)
 
 

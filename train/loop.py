@@ -117,7 +117,8 @@ class _Run:
         progress.update(self.step)
         config, train = self.config, self.data.splits["train"]
         try:
-            with train.minibatches(config.minibatch, config.seed, self.position) as batches:
+            batches = train.minibatches(config.minibatch, config.seed, self.position)
+            with interrupt.restored(), batches:
                 while not stopped:
                     self._one_step(batches)
                     if not progress.disable:

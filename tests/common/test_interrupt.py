@@ -51,3 +51,12 @@ def test_a_signal_is_told_once():
             os.kill(os.getpid(), signal.SIGINT)
         with interrupt.held():
             pass  # nothing waits any more
+
+
+def test_what_compiled_code_makes_of_a_signal_is_told_as_the_signal():
+    with interrupt.handled(), pytest.raises(interrupt.Interrupted) as stop, interrupt.advising("again"):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except interrupt.Interrupted:
+            raise IndexError("only integers are valid indices") from None  # as numpy does
+    assert (stop.value.exit_code, stop.value.advice) == (143, "again")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 from tests.faults.jobs import Job, wrong
-from tests.faults.kills import Result
+from tests.faults.kills import Result, finish
 
 WORDS = ("No space left on device", "File too large")
 LEVELS = 10
@@ -52,8 +52,7 @@ def disk_full(kind: type, folder: Path, shared: Path, good: Dict[str, Any], need
             results.append(Result(job.name, "disk full", _unclear(job, ended)))
             begun = True
         filler.unlink(missing_ok=True)
-        ended = job.run(again=begun)
-        problem = f"exit {ended.code}: {ended.err[-300:]}" if ended.code else wrong(job, good["digest"])
+        problem = finish(job) or wrong(job, good["digest"])
         return [r._replace(problem=r.problem or problem) for r in results]
 
 

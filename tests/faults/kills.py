@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -94,11 +95,21 @@ def _bad_end(ended, number: int) -> Optional[str]:
 
 def _finish(job: Job, pending: list, good: Dict[str, Any]) -> List[Result]:
     """Let the job go on to its end, undisturbed, and compare."""
+    return _judge(job, pending, good, finish(job))
+
+
+def finish(job: Job) -> Optional[str]:
+    """Let a job go on to its end; what is wrong if it does not come to it.
+
+    Killed when the result was in its place already, the command says so and has nothing to do; the
+    parts that it was made of may be there still.
+    """
     ended = job.run(again=True)
-    # Killed when the result was in its place already: the command says so and has nothing to do.
     complete = ended.code == 2 and job.finished() and "exists already" in ended.err
-    problem = f"exit {ended.code}: {ended.err[-300:]}" if ended.code and not complete else None
-    return _judge(job, pending, good, problem)
+    if complete:
+        for path in job.folder.rglob("*.parts"):
+            shutil.rmtree(path)
+    return f"exit {ended.code}: {ended.err[-300:]}" if ended.code and not complete else None
 
 
 def _judge(job: Job, pending: list, good: Dict[str, Any], problem: Optional[str] = None) -> List[Result]:
