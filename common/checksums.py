@@ -11,10 +11,11 @@ import numpy as np
 
 ROW_CRC32 = "row_crc32"
 SHA256 = "sha256"  # attribute of every dataset
+ATTRIBUTES_SHA256 = "attributes_sha256"  # root attribute, over all others
 _ROWS = 50_000  # at a time: 12 MB
 
 # Root attributes that may differ between two builds of the same content.
-_NOT_CONTENT = frozenset({"created", "software", "sources", "content_digest", "complete"})
+_NOT_CONTENT = frozenset({"created", "software", "sources", "content_digest", "complete", ATTRIBUTES_SHA256})
 
 
 def row_checksums(split: h5py.Group) -> np.ndarray:
@@ -77,6 +78,14 @@ def content_digest(file: h5py.File, digests: Optional[Dict[str, str]] = None) ->
     for name, digest in (digests or object_digests(file)).items():
         sha.update(f"{name} {digest}\n".encode())
     for name in sorted(set(file.attrs) - _NOT_CONTENT):
+        sha.update(f"{name}={_plain(file.attrs[name])}\n".encode())
+    return sha.hexdigest()
+
+
+def attributes_digest(file: h5py.File) -> str:
+    """SHA-256 over all root attributes, also those that describe no content: HDF5 does not check them."""
+    sha = hashlib.sha256()
+    for name in sorted(set(file.attrs) - {ATTRIBUTES_SHA256}):
         sha.update(f"{name}={_plain(file.attrs[name])}\n".encode())
     return sha.hexdigest()
 

@@ -32,7 +32,15 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 import h5py
 import numpy as np
 
-from common.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
+from common.checksums import (
+    ATTRIBUTES_SHA256,
+    ROW_CRC32,
+    SHA256,
+    attributes_digest,
+    content_digest,
+    object_digests,
+    row_checksums,
+)
 from common.errors import DataError
 from common.manifest import LABELLED, SPLITS
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS, ShotId
@@ -127,6 +135,7 @@ def finish(file: h5py.File, attributes: Mapping[str, str], losses: Sequence[Loss
     digest = content_digest(file, digests)
     file.attrs["content_digest"] = digest
     file.attrs["complete"] = True
+    file.attrs[ATTRIBUTES_SHA256] = attributes_digest(file)
     file.flush()
     return digest
 

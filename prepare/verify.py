@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pydantic
 
-from common import manifest, schema
+from common import checksums, manifest, schema
 from common.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
 from common.errors import DataError, UserError
 from common.manifest import LABELLED, SPLITS, Row
@@ -150,6 +150,9 @@ def _check_digests(file: h5py.File, path: Union[str, Path], report: Report) -> N
         if isinstance(file[name], h5py.Dataset) and file[name].attrs.get(SHA256) != digest
     ]
     report.problems.extend(f"{path}: {name} is not what was written: its digest differs" for name in changed)
+    attributes = file.attrs.get(checksums.ATTRIBUTES_SHA256)
+    if attributes is not None and attributes != checksums.attributes_digest(file):
+        report.problems.append(f"{path}: a root attribute is not what was written")
     if not changed and content_digest(file, digests) != file.attrs["content_digest"]:
         report.problems.append(
             f"{path}: the content digest differs: an attribute was changed after the build"

@@ -290,6 +290,7 @@ def consistent_forgery(file):
             lambda file: file["train/labels"].__setitem__(0, 1 - file["train/labels"][0]),
             "not those of the manifest",
         ),
+        (lambda file: file.attrs.__setitem__("created", "2001"), "a root attribute is not what was written"),
         (lambda file: file["train/labels"].__setitem__(0, 7), "train/labels[0] is 7"),
         (lambda file: file["test/fiducial"].__setitem__(0, 5), "test/fiducial is not what was written"),
         (lambda file: file.__delitem__("test/crc32"), "test/crc32 is missing"),
