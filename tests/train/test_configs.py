@@ -17,6 +17,7 @@ PREPARE = Path("configs/prepare")
 # Unknown variables in all, in convnet layers, in hidden layers, as in the seed's logs where it has them.
 VARIABLES = {
     "demo": ("13,234", "4,112 (31 %)", "9,122 (68 %)"),
+    "demo_leak": ("13,234", "4,112 (31 %)", "9,122 (68 %)"),
     "first_scale_up": ("13,234", "4,112 (31 %)", "9,122 (68 %)"),
     "mlearn_4_layers": ("4,418", "2,832 (64 %)", "1,586 (35 %)"),
     "mlearn_6_layers": ("130,580", "7,148 (5 %)", "123,432 (94 %)"),
