@@ -76,7 +76,8 @@ def _told(task: Callable[[], List[Result]]) -> List[Result]:
     """The results of `task`, with a line as it ends: the whole takes minutes."""
     results = task()
     lost = sum(bool(result.problem) for result in results)
-    print(f"... {results[0].job}: {len(results)} tried, {lost} lost", flush=True)
+    jobs = ", ".join(sorted({result.job for result in results}))
+    print(f"... {jobs}: {len(results)} tried, {lost} lost", flush=True)
     return results
 
 

@@ -38,7 +38,7 @@ def killed_at_random(
         while True:
             delay = rng.uniform(0, good["seconds"])
             ended = _signalled(job, again, number, delay)
-            if ended.code != 0 and not (ended.code == 2 and job.finished()):
+            if ended.code != 0 and not _complete(job, ended):
                 break
             results += _judge(job, pending, good)  # it was faster than the signal
             again, pending = False, []
@@ -59,7 +59,7 @@ def killed_at_files(kind: type, folder: Path, shared: Path, good: Dict[str, Any]
         ]  # fmt: skip
         ended = job.run()
         del job.command
-        if ended.code == 0 or (ended.code == 2 and job.finished()):
+        if ended.code == 0 or _complete(job, ended):
             results += _judge(job, pending, good)
             again, pending = False, []
             continue
@@ -99,17 +99,21 @@ def _finish(job: Job, pending: list, good: Dict[str, Any]) -> List[Result]:
 
 
 def finish(job: Job) -> Optional[str]:
-    """Let a job go on to its end; what is wrong if it does not come to it.
-
-    Killed when the result was in its place already, the command says so and has nothing to do; the
-    parts that it was made of may be there still.
-    """
+    """Let a job go on to its end; what is wrong if it does not come to it."""
     ended = job.run(again=True)
+    return f"exit {ended.code}: {ended.err[-300:]}" if ended.code and not _complete(job, ended) else None
+
+
+def _complete(job: Job, ended) -> bool:
+    """Whether the job was killed when its result was in its place already.
+
+    The command then says so and has nothing to do; the parts that it was made of may be there still.
+    """
     complete = ended.code == 2 and job.finished() and "exists already" in ended.err
     if complete:
         for path in job.folder.rglob("*.parts"):
             shutil.rmtree(path)
-    return f"exit {ended.code}: {ended.err[-300:]}" if ended.code and not complete else None
+    return complete
 
 
 def _judge(job: Job, pending: list, good: Dict[str, Any], problem: Optional[str] = None) -> List[Result]:
