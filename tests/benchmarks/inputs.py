@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 
 from common import schema
+from common.cores import available_cores
 from tests.benchmarks.race import Row, race, ratio
 from tests.benchmarks.steps import SEED, stepper
+from tests.benchmarks.steps import ours as step
 
 SHAPE = (284, 363)
 IMAGES = 2000  # in each of the files that loaders read
@@ -64,10 +66,7 @@ def random_rows(seed: int = 0) -> Iterator[np.ndarray]:
 def ours(path: str) -> Callable[[], float]:
     from train.data import Position
 
-    split = split_of(path, "stream")
-    for _ in split.batches(64):  # the first pass, in which checksums are compared
-        pass
-    return delivering(split.minibatches(MINIBATCH, 0, Position(0, 0)))
+    return delivering(checked(path).minibatches(MINIBATCH, 0, Position(0, 0)))
 
 
 def list_indexing(path: str) -> Callable[[], float]:
@@ -144,7 +143,7 @@ def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[
     runner = stepper(SEED)
     batches: Iterator[np.ndarray]
     if streamed:
-        batches = split_of(path, "stream").minibatches(minibatch, 0, Position(0, 0))
+        batches = checked(path).minibatches(minibatch, 0, Position(0, 0))
     else:
         held = split_of(path, "memory")
         kept = [held.images(range(n * minibatch, (n + 1) * minibatch)) for n in range(4)]
@@ -201,6 +200,7 @@ def rows(folder: Path, repeat: int, memory_images: int) -> Iterator[Row]:
     yield from _loaders(folder, source, repeat)
     for minibatch, steps in ((8, 12), (32, 4), (128, 1)):
         yield from _streamed(source, minibatch, steps, repeat)
+    yield _check(source, repeat)
     yield _memory(folder, source, memory_images)
     result = race({"ours": (writing, (str(folder), 100))}, max(3, repeat // 2), 1)
     figure = statistics.median(result["ours"])
@@ -250,6 +250,34 @@ def _memory(folder: Path, source: Path, images: int) -> Row:
     large.unlink()
     what = f"resident memory, streaming {images:,} images, against {IMAGES:,}"
     return Row(what, ratio(result, "large", "small"), 1.1, True, result, f"{result['large'][0]:.0f} MB")
+
+
+def checked(path: str) -> Any:
+    """A train split to stream from, after the first pass, in which checksums are compared."""
+    split = split_of(path, "stream")
+    for _ in split.batches(64):
+        pass
+    return split
+
+
+def checking(path: str) -> Callable[[], float]:
+    """Seconds of checksums for 80 images."""
+    images = split_of(path, "stream").images(range(80))[..., 0]
+
+    def check() -> float:
+        start = time.perf_counter()
+        for image in images:
+            schema.image_checksum(image)
+        return time.perf_counter() - start
+
+    return check
+
+
+def _check(source: Path, repeat: int) -> Row:
+    result = race({"checksums": (checking, (str(source),)), "step": (step, (SEED, 80))}, repeat)
+    what = "checksums of 80 images in their first pass, % of their step's core time"
+    figure = 100 * ratio(result, "checksums", "step") / available_cores()
+    return Row(what, figure, 2, True, result)
 
 
 def split_of(path: str, cache: str) -> Any:

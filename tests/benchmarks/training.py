@@ -35,7 +35,7 @@ def main(repeat: int, only: str, images: int, out: str) -> None:
             for row in part() if only in (None, name) else ():
                 table.append(row)
                 click.echo(line(row))
-    write(Path(out), about, table)
+                write(Path(out), about, table)  # what there is so far
     click.echo(f"{out}: training.txt, training.json")
 
 
