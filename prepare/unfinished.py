@@ -20,9 +20,10 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
-from common import atomic, manifest
-from common.errors import OutputExists
+from common import atomic, manifest, schema
+from common.errors import DataError, OutputExists
 from common.manifest import Row
+from common.untrusted import read_json
 from prepare import parts
 from prepare.config import PrepareConfig
 from prepare.dark import Dark
@@ -50,8 +51,12 @@ class Unfinished:
         return self.dark_path.exists() or bool(parts.paths(self.folder))
 
     def replaces(self) -> bool:
-        """Whether the build that was interrupted was to replace a finished file (`--force`)."""
-        return bool(self._read_plan().get("replace"))
+        """Whether the build that was interrupted may replace the finished file that is there.
+
+        It was to (`--force`), or has made that file itself and was killed before it could tidy up.
+        """
+        plan = self._read_plan()
+        return bool(plan.get("replace")) or (self.started() and self._made(plan.get("plan", {})))
 
     def begin(self, plan: Dict[str, Any], replace: bool, anew: bool) -> bytes:
         """Take up, or with `anew` start, the build that `plan` describes; returns its identity.
@@ -108,6 +113,19 @@ class Unfinished:
     @property
     def _plan_path(self) -> Path:
         return self.folder / "plan.json"
+
+    def _made(self, plan: Dict[str, Any]) -> bool:
+        """Whether the finished file is what `plan` was to make: the same shots, treated alike."""
+        if not self.output.exists():
+            return False
+        try:
+            with schema.open_data(self.output) as file:
+                config = read_json(file.attrs["config"], f"{self.output}: attribute config")
+                same = file.attrs["manifest_sha256"] == plan.get("manifest")
+        except (DataError, KeyError):
+            return False
+        settings = plan.get("config", {})
+        return same and all(config.get(name) == settings.get(name) for name in _SECTIONS)
 
     def _empty(self) -> None:
         self.dark_path.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import sys
 import threading
@@ -105,15 +104,16 @@ def finish(job: Job) -> Optional[str]:
 
 
 def _complete(job: Job, ended) -> bool:
-    """Whether the job was killed when its result was in its place already.
+    """Whether the job was killed when its result was in its place already, and tidied up.
 
-    The command then says so and has nothing to do; the parts that it was made of may be there still.
+    The command then says so and has nothing to do.
     """
-    complete = ended.code == 2 and job.finished() and "exists already" in ended.err
-    if complete:
-        for path in job.folder.rglob("*.parts"):
-            shutil.rmtree(path)
-    return complete
+    return ended.code == 2 and job.finished() and "exists already" in ended.err and not _left(job)
+
+
+def _left(job: Job) -> list:
+    """Part files that nothing will go on from."""
+    return list(job.folder.rglob("*.part"))
 
 
 def _judge(job: Job, pending: list, good: Dict[str, Any], problem: Optional[str] = None) -> List[Result]:

@@ -24,6 +24,7 @@ from prepare import parts, ranks
 from prepare.config import load_config
 from prepare.extract import Task, extract
 from prepare.sources.xtc import XtcSource
+from prepare.unfinished import Unfinished
 from tests.prepare.conftest import XTC1
 from tests.prepare.test_commands import refused
 
@@ -231,6 +232,35 @@ def test_force_starts_anew(ready, prepare, stop_after):
         prepare("build", ready)
     stop_after(0)
     assert "already" not in prepare("build", ready, "--force").output
+
+
+def test_a_build_that_was_killed_with_its_file_in_place_tidies_up(
+    ready, prepare, tmp_path, folder, monkeypatch
+):
+    remove = Unfinished.remove
+    monkeypatch.setattr(Unfinished, "remove", lambda self: (_ for _ in ()).throw(Stop))
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    made = digest(tmp_path)
+    monkeypatch.setattr(Unfinished, "remove", remove)
+    assert prepare("build", ready).exit_code == 0
+    assert digest(tmp_path) == made and not folder.exists()
+    refused(prepare("build", ready), "exists already")
+
+
+def test_what_an_interrupted_build_left_replaces_no_other_file(
+    write_config, ready, prepare, tmp_path, folder, stop_after
+):
+    stop_after(9)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    left = folder.rename(tmp_path / "left")
+    stop_after(0)
+    assert prepare("build", write_config(image__log=False)).exit_code == 0
+    left.rename(folder)
+    other = digest(tmp_path)
+    refused(prepare("build", write_config()), "exists already")
+    assert digest(tmp_path) == other
 
 
 def test_an_assembly_that_was_interrupted_goes_on(ready, prepare, tmp_path, folder, monkeypatch):
