@@ -20,22 +20,23 @@ REQUIRE = "XTCAV_REQUIRE_BROWSER"  # set where the tests must not be skipped
 # The page in a frame of each width; what it looks like from inside is written into the wrapper's title.
 _WRAPPER = """<!DOCTYPE html><meta charset="utf-8"><title>waiting</title><body><script>
 const page = %s, widths = %s, seen = [];
-function look(frame, width) {
+let left = widths.length;
+function look(frame, at) {
   const view = frame.contentWindow, page = frame.contentDocument;
   const sections = {};
   for (const one of page.querySelectorAll("section")) sections[one.id] = one.getBoundingClientRect().height;
   const wide = [...page.querySelectorAll("body *")].filter(one => !one.closest(".box") &&
     one.getBoundingClientRect().right > view.innerWidth + 1).map(one => one.outerHTML.slice(0, 80));
-  seen.push({width: view.innerWidth, scroll: page.documentElement.scrollWidth, sections, wide,
+  seen[at] = {width: view.innerWidth, scroll: page.documentElement.scrollWidth, sections, wide,
     images: [...page.images].map(one => [one.complete, one.naturalWidth, one.getBoundingClientRect().width]),
     requests: view.performance.getEntriesByType("resource").map(one => one.name.slice(0, 80))
-      .filter(name => !name.startsWith("data:"))});
-  if (seen.length === widths.length) document.title = JSON.stringify(seen);
+      .filter(name => !name.startsWith("data:"))};
+  if (--left === 0) document.title = JSON.stringify(seen);
 }
-for (const width of widths) {
+for (const [at, width] of widths.entries()) {
   const frame = document.createElement("iframe");
   frame.style = `border:0;width:${width}px;height:900px`;
-  frame.onload = () => look(frame, width);
+  frame.onload = () => look(frame, at);
   frame.src = page;
   document.body.append(frame);
 }

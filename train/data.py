@@ -182,6 +182,7 @@ def open_data(
     with contextlib.ExitStack() as stack:
         with schema.damage_named(", ".join(map(str, paths))):
             data = _opened(stack, paths, image, needed, cache, unlabelled, check)
+        _check_labels(data)
         yield data
 
 
@@ -212,13 +213,6 @@ def _opened(
         splits[name] = Split(of, in_memory, check)
         stack.callback(splits[name].close)
     classes = schema.classes(files[0])
-    for name, split in splits.items():
-        wrong = split.labels[(split.labels < -1) | (split.labels >= len(classes))]
-        if len(wrong):
-            raise DataError(
-                f"{', '.join(map(str, paths))}: {name}/labels has a {wrong[0]}, there are {len(classes)} "
-                "classes; run `prepare verify` on it"
-            )
     return Data(paths, splits, classes, _digest(files), View.of(files[0].attrs))
 
 
@@ -322,6 +316,19 @@ def _check_set(paths: Sequence[Path], files: Sequence[h5py.File], needed: Sequen
                 "test; name files without common shots"
             )
         seen.update(dict.fromkeys(keys, path))
+
+
+def _check_labels(data: Data) -> None:
+    """Raise DataError for a label that is no index into the classes."""
+    for name, split in data.splits.items():
+        if split.labels is None:
+            continue
+        wrong = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
+        if len(wrong):
+            raise DataError(
+                f"{data.path}: {name}/labels has a {wrong[0]}, there are {len(data.classes)} classes; "
+                "run `prepare verify` on it"
+            )
 
 
 def _processing(file: h5py.File) -> Optional[dict]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common import schema
+from common.errors import DataError
 from tests.train.conftest import SHAPE
 from train import data as reader
 from train.data import Position, minibatch_rows, open_data
@@ -72,3 +74,12 @@ def test_what_is_elsewhere_in_memory_is_copied():
         kept = tensor(odd)
         odd[...] = 0
         assert (kept.numpy() == 3).all()
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_that_is_no_class_is_refused(data, label):
+    with h5py.File(data, "r+") as file:
+        file["train/labels"][3] = label
+    wrong = pytest.raises(DataError, match=f"train/labels has a {label}, there are 2 classes")
+    with wrong, open_data(data, SHAPE, ["train"]):
+        pass
