@@ -11,6 +11,7 @@ from common.errors import ConfigError
 from train import preprocess
 from train.config import ACTIVATIONS, Layer, Regularise, TrainConfig, Weights
 from train.convolution import Convolution
+from train.pooling import AveragePool
 from train.shapes import LayerShape, layer_shapes
 
 
@@ -93,7 +94,7 @@ def _layer(
         return LocalResponseNormalisation(**settings.model_dump(), **named)
     if kind == "dropout":
         return keras.layers.Dropout(settings.rate, seed=seed, **named)
-    pool = keras.layers.AveragePooling2D if kind == "average_pool" else keras.layers.MaxPooling2D
+    pool = AveragePool if kind == "average_pool" else keras.layers.MaxPooling2D
     return pool(settings.window, settings.strides, settings.padding, **named)
 
 
