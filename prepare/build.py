@@ -65,9 +65,11 @@ def build(
         return None
     start = time.perf_counter()
     unfinished = Unfinished(config.output_path)
-    _refuse_finished(unfinished, force)
-    with _held(unfinished):
-        _refuse_finished(unfinished, force)
+    if not unfinished.folder.exists():
+        atomic.refuse_existing(config.output_path, force)
+    with _held(unfinished):  # also where a build was killed while it tidied up: that is done now
+        if not unfinished.replaces():
+            atomic.refuse_existing(config.output_path, force)
         if config.runs.classes and not any(row.split == "train" for row in rows):
             raise ManifestError(f"{config.manifest_path}: has no shot of split train")
         places = locate(source, config, rows)
@@ -187,12 +189,6 @@ def _check_label(config: PrepareConfig, row: Row) -> None:
             f"{config.manifest_path}: {row.shot} is {what} in the "
             "config does not say so of that run; `python -m prepare select --force` draws anew"
         )
-
-
-def _refuse_finished(unfinished: Unfinished, force: bool) -> None:
-    """Raise OutputExists if there is a finished file that nobody asked to replace."""
-    if not unfinished.replaces():
-        atomic.refuse_existing(unfinished.output, force)
 
 
 @contextlib.contextmanager

@@ -52,21 +52,40 @@ def killed_at_files(kind: type, folder: Path, shared: Path, good: Dict[str, Any]
     again = False
     while kills:
         n = rng.randint(1, 12)
-        words = job.command(again)
-        job.command = lambda _, n=n, words=words: [
-            sys.executable, str(Path(__file__).with_name("at_event.py")), str(n), *words[2:]
-        ]  # fmt: skip
-        ended = job.run()
-        del job.command
+        ended = _killed_at_file(job, again, n)
         if ended.code == 0 or _complete(job, ended):
             results += _judge(job, pending, good)
             again, pending = False, []
             continue
-        problem = None if ended.code == -signal.SIGKILL else f"exit {ended.code}: {ended.err[-300:]}"
-        pending.append(("kill -9 before a change to a file", f"seed {seed}, {n}", problem))
+        pending.append(("kill -9 before a change to a file", f"seed {seed}, {n}", _not_killed(ended)))
         again = True
         kills -= 1
     return results + _finish(job, pending, good)
+
+
+def killed_at_every_file(kind: type, folder: Path, shared: Path, good: Dict[str, Any]) -> List[Result]:
+    """Kill a job (-9) before its first change to a file, another before its second, up to its last."""
+    job, results = kind(folder, shared), []
+    n = 1
+    while (ended := _killed_at_file(job, False, n)).code != 0:
+        pending = [("kill -9 before every change to a file", f"change {n}", _not_killed(ended))]
+        results += _finish(job, pending, good)
+        n += 1
+    return results + _judge(job, [], good)
+
+
+def _killed_at_file(job: Job, again: bool, n: int):
+    """The end of the job's command under at_event.py, that kills it before its n-th change."""
+    words = job.command(again)[2:]
+    job.command = lambda _: [sys.executable, str(Path(__file__).with_name("at_event.py")), str(n), *words]
+    try:
+        return job.run()
+    finally:
+        del job.command
+
+
+def _not_killed(ended) -> Optional[str]:
+    return None if ended.code == -signal.SIGKILL else f"exit {ended.code}: {ended.err[-300:]}"
 
 
 def _signalled(job: Job, again: bool, number: int, delay: float):

@@ -248,6 +248,16 @@ def test_a_build_that_was_killed_with_its_file_in_place_tidies_up(
     refused(prepare("build", ready), "exists already")
 
 
+@pytest.mark.parametrize("left", [[], ["lock"], ["plan.json", "lock"]])
+def test_a_build_that_was_killed_while_it_tidied_up_leaves_no_folder(ready, prepare, folder, left):
+    assert prepare("build", ready).exit_code == 0
+    folder.mkdir()
+    for name in left:
+        (folder / name).write_text("{}")
+    refused(prepare("build", ready), "small.h5: exists already; give --force to replace it")
+    assert not folder.exists()
+
+
 def test_what_an_interrupted_build_left_replaces_no_other_file(
     write_config, ready, prepare, tmp_path, folder, stop_after
 ):
