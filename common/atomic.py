@@ -33,29 +33,37 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
     partial = path.with_name(PARTIAL_PREFIX + path.name)
     try:
         yield partial
-        _fsync(partial)
-        os.replace(partial, path)
+        put(partial, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a write that fails does not know its file's name
         with contextlib.suppress(OSError):  # a folder that has gone takes the partial file with it
             partial.unlink()
         raise
+
+
+def put(partial: Path, path: Path) -> None:
+    """Flush the complete file `partial` to disk and give it the name `path`, on the same file system."""
+    _fsync(partial)
+    os.replace(partial, path)
     _fsync(path.parent)  # the rename itself must survive a crash of the node
 
 
 def check_room(path: Union[str, Path], size: int) -> None:
-    """Raise OSError, as writing would, if a file of `size` bytes cannot be written at `path`.
+    """Raise OSError, as writing would, if the file `path` cannot be written, or grow, to `size` bytes.
 
-    For HDF5, which crashes rather than fails, in some versions, where a disk becomes full under it.
-    Quotas do not show here.
+    For HDF5, which crashes rather than fails, in some versions, where a disk becomes full under it;
+    and to say so before hours of work. Quotas do not show here.
     """
     path = Path(path)
+    there = path.stat().st_blocks * 512 if path.exists() else 0
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit != resource.RLIM_INFINITY and size > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-    if size > shutil.disk_usage(path.parent).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    free = shutil.disk_usage(path.parent).free
+    if size - there > free:
+        room = f"{(size - there) / 1e6:.1f} MB are needed, {free / 1e6:.1f} are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {room}", str(path))
 
 
 def write_text(path: Union[str, Path], text: str) -> None:

@@ -64,7 +64,8 @@ def _of_the_system(error: BaseException) -> Optional[str]:
     if number is None:
         return None
     where = getattr(error, "filename", None) or "a file"
-    return f"{where}: {os.strerror(number)}{_ADVICE.get(number, '')}"
+    reason, own = os.strerror(number), str(getattr(error, "strerror", ""))  # HDF5's own is long
+    return f"{where}: {own if own.startswith(reason) else reason}{_ADVICE.get(number, '')}"
 
 
 def _system_errno(error: BaseException) -> Optional[int]:

@@ -1,5 +1,5 @@
-"""The finished HDF5 file from verified part files, row by row: the same bytes of content however
-many processes made the parts, and however often they were interrupted."""
+"""The finished HDF5 file from what was made of it, row by row, each image verified: the same bytes of
+content however many processes made the images, and however often they were interrupted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Deque, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import h5py
 import numpy as np
@@ -28,33 +28,103 @@ _AHEAD = 4  # images read ahead
 
 
 class Contents(NamedTuple):
-    """What goes into the file: manifest rows, their places, their images, the dark, shots left out."""
+    """What goes into the file: manifest rows, their places, shots left out, the dark, images.
+
+    slots: the file that the images were written into, which becomes the finished one.
+    """
 
     rows: Sequence[Row]
     places: Sequence[Place]
-    found: parts.Found
-    dark: Dark
     skipped: Dict[int, Dict[str, int]]
+    dark: Dark
+    found: parts.Found
+    slots: Optional[parts.Slots] = None
 
 
 def assemble(source: Source, config: PrepareConfig, contents: Contents) -> Tuple[str, List[Loss]]:
     """Write `config.output_path`; returns its content digest and the losses.
 
-    The file appears under its name only when it is complete. Raises DataError if an image in the
-    part files is not what was written. Memory: a few images.
+    The file appears under its name only when it is complete. Raises DataError if an image is not
+    what was written. Memory: a few images.
     """
     kept, losses = _sort_out(config, contents)
     sizes = {split: len(of_split) for split, of_split in kept.items() if of_split}
-    atomic.check_room(config.output_path, _size(contents))
-    stored_as = (config.image_shape, config.camera.shape, config.image.dtype, config.image.compression)
-    with atomic.replacing(config.output_path) as partial, schema.create(partial, sizes, *stored_as) as file:
-        file["dark/mean"][...] = contents.dark.mean
-        file["dark/std"][...] = contents.dark.std
-        with bar(None, "writing", "image", sum(sizes.values())) as progress:
-            for split in schema.present(file):
-                _write_rows(file[split], source, config, kept[split])
-                _write_images(file, split, kept[split], contents.found, progress.update)
-        return schema.finish(file, _attributes(source, config, contents), losses), losses
+    output, sums = config.output_path, _Sums(config)
+    with bar(None, "completing", "image", sum(sizes.values())) as progress:
+        if contents.slots and not losses:  # with a loss, the file has a row too many
+            _fill(contents.slots, contents.found, sizes, sums, progress.update)
+            atomic.check_room(contents.slots.path, _size(contents))
+            with schema.reopen(contents.slots.path) as file:
+                digest = _complete(file, source, config, contents, kept, losses, sums)
+            atomic.put(contents.slots.path, output)
+        else:
+            stored_as = (
+                config.image_shape,
+                config.camera.shape,
+                config.image.dtype,
+                config.image.compression,
+            )
+            with atomic.replacing(output) as partial:
+                atomic.check_room(partial, _size(contents))
+                with schema.create(partial, sizes, *stored_as) as file:
+                    _copy(file, contents.found, kept, sums, progress.update)
+                    digest = _complete(file, source, config, contents, kept, losses, sums)
+    return digest, losses
+
+
+def _fill(
+    slots: parts.Slots, found: parts.Found, sizes: Mapping[str, int], sums: "_Sums", report: Callable
+) -> None:
+    """See that every image is in its place: those that other processes made are copied there."""
+    with slots.path.open("r+b") as file:
+        for split, n in sizes.items():
+            placed = found.placed(split, slots)
+            for row, payload in enumerate(_payloads(found, split, range(n))):
+                if not placed[row]:
+                    file.seek(slots.offsets[split][row])
+                    file.write(payload)
+                if split == "train":
+                    sums.add(sums.decoded(payload))
+                report(1)
+
+
+def _copy(
+    file: h5py.File,
+    found: parts.Found,
+    kept: Mapping[str, Sequence[Tuple[str, Place]]],
+    sums: "_Sums",
+    report: Callable,
+) -> None:
+    """Write all images, in the bytes of their chunks."""
+    for split in schema.present(file):
+        images = file[split]["images"]
+        plain = not images.id.get_create_plist().get_nfilters()
+        for i, payload in enumerate(_payloads(found, split, [place.row for _, place in kept[split]])):
+            images.id.write_direct_chunk((i, 0, 0), payload)
+            if split == "train":
+                sums.add(sums.decoded(payload) if plain else images[i])
+            report(1)
+
+
+def _complete(
+    file: h5py.File,
+    source: Source,
+    config: PrepareConfig,
+    contents: Contents,
+    kept: Mapping[str, Sequence[Tuple[str, Place]]],
+    losses: Sequence[Loss],
+    sums: "_Sums",
+) -> str:
+    """Write everything but the images; returns the content digest."""
+    file["dark/mean"][...] = contents.dark.mean
+    file["dark/std"][...] = contents.dark.std
+    for split in schema.present(file):
+        rows = [place.row for _, place in kept[split]]
+        file[split]["crc32"][...] = contents.found.images[split]["crc32"][rows]
+        _write_rows(file[split], source, config, kept[split])
+    if "train" in file:
+        file["statistics/mean"][...], file["statistics/std"][...] = sums.moments()
+    return schema.finish(file, _attributes(source, config, contents), losses)
 
 
 def _size(contents: Contents) -> int:
@@ -97,24 +167,6 @@ def _write_rows(
             group[record][name][...] = shots[name]
 
 
-def _write_images(
-    file: h5py.File, split: str, kept: Sequence[Tuple[str, Place]], found: parts.Found, report
-) -> None:
-    """Images and checksums of one split; for the train split, the statistics on the way."""
-    images = file[split]["images"]
-    rows = [place.row for _, place in kept]
-    file[split]["crc32"][...] = found.images[split]["crc32"][rows]
-    sums = _Sums(images.shape[1:]) if split == "train" else None
-    plain = not images.id.get_create_plist().get_nfilters()
-    for i, payload in enumerate(_payloads(found, split, rows)):
-        images.id.write_direct_chunk((i, 0, 0), payload)
-        if sums is not None:
-            sums.add(np.frombuffer(payload, images.dtype).reshape(images.shape[1:]) if plain else images[i])
-        report(1)
-    if sums is not None:
-        file["statistics/mean"][...], file["statistics/std"][...] = sums.moments()
-
-
 def _payloads(found: parts.Found, split: str, rows: Sequence[int]) -> Iterator[bytes]:
     """The stored bytes of `rows`, read and checked in another thread, a few ahead."""
     reader = parts.Reader(found)
@@ -134,19 +186,26 @@ def _payloads(found: parts.Found, split: str, rows: Sequence[int]) -> Iterator[b
 class _Sums:
     """Per-pixel mean and standard deviation, summed in float64 in the order of the rows."""
 
-    def __init__(self, shape: Tuple[int, ...]) -> None:
-        self.total, self.squares, self.count = np.zeros(shape), np.zeros(shape), 0
+    def __init__(self, config: PrepareConfig) -> None:
+        self._shape, self._dtype = config.image_shape, np.dtype(config.image.dtype).newbyteorder("<")
+        self._total, self._squares = np.zeros(self._shape), np.zeros(self._shape)
+        self._one, self._count = np.empty(self._shape), 0
+
+    def decoded(self, payload: bytes) -> np.ndarray:
+        """The image that is stored as `payload`, without compression."""
+        return np.frombuffer(payload, self._dtype).reshape(self._shape)
 
     def add(self, image: np.ndarray) -> None:
-        one = image.astype(np.float64)
-        self.total += one
+        one = self._one  # written over again: new memory costs as much as the arithmetic
+        one[...] = image
+        self._total += one
         one *= one
-        self.squares += one
-        self.count += 1
+        self._squares += one
+        self._count += 1
 
     def moments(self) -> Tuple[np.ndarray, np.ndarray]:
-        mean = self.total / self.count
-        return mean, np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
+        mean = self._total / self._count
+        return mean, np.sqrt(np.maximum(self._squares / self._count - mean**2, 0))
 
 
 def _attributes(source: Source, config: PrepareConfig, contents: Contents) -> Dict[str, str]:

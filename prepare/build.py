@@ -68,18 +68,23 @@ def build(
     if not unfinished.folder.exists():
         atomic.refuse_existing(config.output_path, force)
     with _held(unfinished):  # also where a build was killed while it tidied up: that is done now
+        if not force and unfinished.made():
+            unfinished.remove()
+            team.dismiss()
+            say(f"{config.output_path}: was complete when its build was interrupted; nothing is left to do")
+            return None
         if not unfinished.replaces():
             atomic.refuse_existing(config.output_path, force)
         if config.runs.classes and not any(row.split == "train" for row in rows):
             raise ManifestError(f"{config.manifest_path}: has no shot of split train")
         places = locate(source, config, rows)
         plan = plan_of(source, config, rows)
-        identity = unfinished.begin(plan, replace=config.output_path.exists(), anew=force)
+        identity = unfinished.begin(plan, anew=force)
         skipped = {run: eligible_in(source, config, run)[1] for run in config.runs.measured}
         with _kept_on_failure(unfinished):
-            found, dark = _extract_missing(source, config, places, unfinished, identity, team)
+            dark, *images = _extract_missing(source, config, places, unfinished, identity, team)
             team.dismiss()
-            digest, losses = assemble(source, config, Contents(rows, places, found, dark, skipped))
+            digest, losses = assemble(source, config, Contents(rows, places, skipped, dark, *images))
         unfinished.remove()
     lost: Dict[str, int] = {}
     for loss in losses:
@@ -151,12 +156,16 @@ def _extract_missing(
     unfinished: Unfinished,
     identity: bytes,
     team: ranks.Team,
-) -> Tuple[parts.Found, Dark]:
-    """Make the images that are not there yet, on all ranks; returns all that are there, and the dark."""
+) -> Tuple[Dark, parts.Found, Optional[parts.Slots]]:
+    """Make the images that are not there yet, on all ranks; returns the dark, and all that are there.
+
+    One process alone writes them to their places in the file to be; several, each to its own part
+    file: a network file system may mix up what two nodes write side by side into one.
+    """
     keys: Dict[str, List[ShotId]] = {}
     for place in places:
         keys.setdefault(place.split, []).append(place.shot)
-    found = parts.scan(parts.paths(unfinished.folder), identity, keys)
+    found = parts.scan(unfinished.folder, identity, keys)
     dark = unfinished.load_dark()
     if found.count:
         dropped = f"; {found.dropped} damaged or cut-off records are left out" if found.dropped else ""
@@ -166,19 +175,24 @@ def _extract_missing(
         unfinished.save_dark(dark)
     allowed = int(config.max_losses * len(places))
     missing = sorted(place for place in places if not found.images[place.split]["part"][place.row])
+    slots = None
+    if team.size == 1:
+        slots = unfinished.slots(config, {split: len(of_split) for split, of_split in keys.items()})
+    if slots:
+        atomic.check_room(slots.path, slots.path.stat().st_size)
     shares = ranks.split(missing, team.size)
     files = unfinished.new_parts(team.size)
-    tasks = [Task(share, dark.mean, path, identity, allowed) for share, path in zip(shares, files)]
+    tasks = [Task(share, dark.mean, path, identity, allowed, slots) for share, path in zip(shares, files)]
     with bar(None, "images", "image", len(places), initial=found.count) as progress:
         task = team.deal(tasks)
         extract(source, config, task, lambda n: progress.update(n + team.news()))
         while team.busy():
             progress.update(team.news())
-    found = parts.scan(parts.paths(unfinished.folder), identity, keys, check=False)
+    found = parts.scan(unfinished.folder, identity, keys, check=False)
     if found.losses:
         (split, row), why = next(iter(found.losses.items()))
         check_losses(len(found.losses), allowed, f"{keys[split][row]}: {why}")
-    return found, dark
+    return dark, found, slots
 
 
 def _check_label(config: PrepareConfig, row: Row) -> None:

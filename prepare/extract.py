@@ -11,7 +11,7 @@ import itertools
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Deque, NamedTuple, Sequence
+from typing import Callable, Deque, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -36,13 +36,14 @@ class Place(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What one process extracts: `places` in the order of reading, into the part file `path`."""
+    """What one process extracts: `places` in the order of reading, into the part file `path` and `slots`."""
 
     places: Sequence[Place]
     dark_mean: np.ndarray
     path: Path
     identity: bytes
     losses_allowed: int
+    slots: Optional[parts.Slots] = None
 
 
 def extract(source: Source, config: PrepareConfig, task: Task, report: Callable[[int], object]) -> None:
@@ -52,10 +53,11 @@ def extract(source: Source, config: PrepareConfig, task: Task, report: Callable[
     more than `losses_allowed` shots have no image. Memory: a few images, whatever their number.
     """
     storage = (config.image_shape, config.image.dtype, config.image.compression)
+    into = (task.path, task.identity, task.slots)
     finish = finisher(config, task.dark_mean)
     lost = 0
     waiting: Deque[Future] = Deque()
-    with schema.Encoder(*storage) as encode, parts.Writer(task.path, task.identity) as writer:
+    with schema.Encoder(*storage) as encode, parts.Writer(*into) as writer:
 
         def store(place: Place, binned: np.ndarray) -> None:
             picture = finish(binned)

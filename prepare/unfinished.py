@@ -2,7 +2,8 @@
 
     plan.json   what is being built: config, manifest, source files
     dark.npz    the averaged dark
-    *.part      images (see prepare/parts.py)
+    *.part      images, or where they are (see prepare/parts.py)
+    images.h5   the file to be, if one process builds it without compression: the images are in their places
     lock        held by the process that builds
 
 A build that is started again goes on from it, unless the plan has changed. It is removed when
@@ -16,14 +17,15 @@ import io
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+import h5py
 import numpy as np
 
 from common import atomic, manifest, schema
 from common.errors import DataError, OutputExists
 from common.manifest import Row
-from common.untrusted import read_json
+from common.untrusted import HDF5_ERRORS, read_json
 from prepare import parts
 from prepare.config import PrepareConfig
 from prepare.dark import Dark
@@ -51,17 +53,28 @@ class Unfinished:
         return self.dark_path.exists() or bool(parts.paths(self.folder))
 
     def replaces(self) -> bool:
-        """Whether the build that was interrupted may replace the finished file that is there.
+        """Whether the finished file that is there is the one that the interrupted build was to replace."""
+        return self.output.exists() and self._read_plan().get("replaces") == _state(self.output)
 
-        It was to (`--force`), or has made that file itself and was killed before it could tidy up.
-        """
-        plan = self._read_plan()
-        return bool(plan.get("replace")) or (self.started() and self._made(plan.get("plan", {})))
+    def made(self) -> bool:
+        """Whether the interrupted build has made the finished file, and was killed before it tidied up."""
+        if not self.output.exists() or self.replaces():
+            return False
+        plan = self._read_plan().get("plan", {})
+        settings = plan.get("config", {})
+        try:
+            with schema.open_data(self.output) as file:
+                config = read_json(file.attrs["config"], f"{self.output}: attribute config")
+                same = file.attrs["manifest_sha256"] == plan.get("manifest")
+        except (DataError, KeyError):
+            return False
+        return same and all(config.get(name) == settings.get(name) for name in _SECTIONS)
 
-    def begin(self, plan: Dict[str, Any], replace: bool, anew: bool) -> bytes:
+    def begin(self, plan: Dict[str, Any], anew: bool) -> bytes:
         """Take up, or with `anew` start, the build that `plan` describes; returns its identity.
 
-        Raises OutputExists, saying what differs, if something of another build is there.
+        The finished file that is there now, if there is one, is what it will replace. Raises
+        OutputExists, saying what differs, if something of another build is there.
         """
         if anew:
             self._empty()
@@ -73,8 +86,8 @@ class Unfinished:
                     f"{self.folder}: an interrupted build is there, and since then {changed}; put that back "
                     "to go on with it, or give --force to start anew"
                 )
-            replace = replace or self.replaces()
-        atomic.write_text(self._plan_path, json.dumps({"plan": plan, "replace": replace}, indent=1))
+        replaced = _state(self.output) if self.output.exists() else None
+        atomic.write_text(self._plan_path, json.dumps({"plan": plan, "replaces": replaced}, indent=1))
         of_images = {name: value for name, value in plan.items() if name != "sources"}
         return hashlib.sha256(json.dumps(of_images, sort_keys=True).encode()).digest()
 
@@ -83,6 +96,32 @@ class Unfinished:
         there = [int(path.stem) for path in parts.paths(self.folder) if path.stem.isdigit()]
         first = max(there, default=0) + 1
         return [self.folder / f"{first + n:05d}{parts.SUFFIX}" for n in range(count)]
+
+    @property
+    def images_path(self) -> Path:
+        """Where the file to be is, while its images come into it."""
+        return self.folder / parts.IMAGES
+
+    def slots(self, config: PrepareConfig, sizes: Mapping[str, int]) -> Optional[parts.Slots]:
+        """The places of {split: number} images in the file to be, which is made if it is not there.
+
+        None if there can be none: with compression nobody knows an image's size beforehand. Nor
+        if the file is one whose build was killed while it was being completed; its images are
+        still good, and are copied into another.
+        """
+        stored_as = (config.image_shape, config.camera.shape, config.image.dtype, config.image.compression)
+        if config.image.compression != "none":
+            return None
+        if not self.images_path.exists():
+            with atomic.replacing(self.images_path) as partial:
+                schema.create(partial, sizes, *stored_as).close()
+        try:
+            with h5py.File(self.images_path, "r") as file:
+                offsets = {split: schema.image_offsets(file[split]["images"]) for split in sizes}
+        except HDF5_ERRORS:
+            return None
+        fits = all(at is not None and len(at) == sizes[split] for split, at in offsets.items())
+        return parts.Slots(self.images_path, offsets) if fits else None
 
     @property
     def dark_path(self) -> Path:
@@ -114,23 +153,9 @@ class Unfinished:
     def _plan_path(self) -> Path:
         return self.folder / "plan.json"
 
-    def _made(self, plan: Dict[str, Any]) -> bool:
-        """Whether the finished file is what `plan` was to make: the same shots, treated alike."""
-        if not self.output.exists():
-            return False
-        try:
-            with schema.open_data(self.output) as file:
-                config = read_json(file.attrs["config"], f"{self.output}: attribute config")
-                same = file.attrs["manifest_sha256"] == plan.get("manifest")
-        except (DataError, KeyError):
-            return False
-        settings = plan.get("config", {})
-        return same and all(config.get(name) == settings.get(name) for name in _SECTIONS)
-
     def _empty(self) -> None:
-        self.dark_path.unlink(missing_ok=True)
-        for path in parts.paths(self.folder):
-            path.unlink()
+        for path in (self.dark_path, self.images_path, *parts.paths(self.folder)):
+            path.unlink(missing_ok=True)
 
     def _read_plan(self) -> Dict[str, Any]:
         try:
@@ -138,6 +163,12 @@ class Unfinished:
         except (FileNotFoundError, ValueError):
             return {}
         return read if isinstance(read, dict) else {}
+
+
+def _state(path: Path) -> List[int]:
+    """What tells the file at `path` from another that comes under its name."""
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def plan_of(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> Dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Optional, Sequence, Union
+from typing import Sequence, Union
 
 import h5py
 import numpy as np
@@ -41,7 +41,7 @@ class ImageFile:
         self.where = f"{group.file.filename}: {group.name.strip('/')}/images"
         self.seconds = 0.0  # of reading, decoding and checking so far
         self._file = open(group.file.filename, "rb", buffering=0)  # noqa: SIM115
-        self._offsets = chunk_offsets(self._dataset)
+        self._offsets = schema.image_offsets(self._dataset)
         if self._offsets is not None and len(self) and self._end() > os.fstat(self._file.fileno()).st_size:
             self._offsets = None  # HDF5 will say what is wrong
         self._ids = [group[name][...] for name in ID_FIELDS]
@@ -104,32 +104,3 @@ class ImageFile:
 
     def _end(self) -> int:
         return int(self._offsets.max()) + int(np.prod(self.shape[1:])) * self._dtype.itemsize
-
-
-def chunk_offsets(images: h5py.Dataset) -> Optional[np.ndarray]:
-    """Where each image starts in the file, (n,) int64 bytes; None unless each is one plain chunk there.
-
-    Plain: little-endian floats, no filter, and every chunk written.
-    """
-    size = int(np.prod(images.shape[1:])) * images.dtype.itemsize
-    plain = images.dtype in (np.dtype("<f4"), np.dtype("<f2")) and images.dtype.isnative
-    if images.chunks != (1, *images.shape[1:]) or not plain or images.id.get_create_plist().get_nfilters():
-        return None
-    offsets = np.full(images.shape[0], -1, np.int64)
-
-    def note(chunk) -> None:
-        row = chunk.chunk_offset[0]  # of a damaged file, any number
-        if (
-            row < len(offsets)
-            and chunk.size == size
-            and not chunk.filter_mask
-            and chunk.byte_offset is not None
-        ):
-            offsets[row] = chunk.byte_offset
-
-    if hasattr(images.id, "chunk_iter"):  # 15 times faster than one by one, HDF5 1.14
-        images.id.chunk_iter(note)
-    else:
-        for n in range(images.id.get_num_chunks()):
-            note(images.id.get_chunk_info(n))
-    return offsets if (offsets >= 0).all() else None

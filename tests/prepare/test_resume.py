@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common import manifest, schema
+from common import atomic, manifest, schema
 from common.lock import only_one
 from prepare import build as build_module
 from prepare import parts, ranks
@@ -44,6 +44,14 @@ def ready(write_config, prepare):
     config = write_config()
     assert prepare("select", config).exit_code == 0
     return config
+
+
+@pytest.fixture(params=[True, False], ids=["in_place", "in_parts"])
+def in_place(request, monkeypatch):
+    """Whether images go to their places in the file to be, or into part files as with several processes."""
+    if not request.param:
+        monkeypatch.setattr(Unfinished, "slots", lambda *_: None)
+    return request.param
 
 
 @pytest.fixture
@@ -80,7 +88,9 @@ def whole(ready, prepare, tmp_path) -> str:
 
 
 @pytest.mark.parametrize("at", [[1], [13], [29], [5, 5, 5]])
-def test_an_interrupted_build_goes_on_and_ends_the_same(ready, prepare, tmp_path, folder, stop_after, at):
+def test_an_interrupted_build_goes_on_and_ends_the_same(
+    ready, prepare, tmp_path, folder, stop_after, in_place, at
+):
     expected = whole(ready, prepare, tmp_path)
     for n in at:
         stop_after(n)
@@ -105,22 +115,27 @@ def test_the_dark_is_not_averaged_again(ready, prepare, stop_after, monkeypatch)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "header", "dark", "stray"])
-def test_what_is_damaged_is_made_again(ready, prepare, tmp_path, folder, stop_after, damage):
+def test_what_is_damaged_is_made_again(ready, prepare, tmp_path, folder, stop_after, in_place, damage):
     expected = whole(ready, prepare, tmp_path)
     stop_after(20)
     with pytest.raises(Stop):
         prepare("build", ready)
     (path,) = folder.glob("*.part")
-    raw = bytearray(path.read_bytes())
-    record = parts.HEADER_SIZE + 40 * 48 * 4
-    at = {"flip": 48 + 5 * record + 100, "header": 48 + 5 * record + 3}.get(damage)
-    if at is not None:
-        raw[at] ^= 1
-    path.write_bytes(raw[: -record - 7] if damage == "cut" else raw)
-    if damage == "dark":
+    image = 40 * 48 * 4
+    record = parts.HEADER_SIZE + (12 if in_place else image)
+    if damage == "flip" and in_place:
+        start = 48 + 5 * record + parts.HEADER_SIZE  # of the sixth record's payload: where its image is
+        flip(folder / "images.h5", int.from_bytes(path.read_bytes()[start : start + 8], "little") + image - 1)
+    elif damage == "flip":
+        flip(path, 48 + 5 * record + 100)
+    elif damage == "header":
+        flip(path, 48 + 5 * record + 3)
+    elif damage == "cut":
+        os.truncate(path, path.stat().st_size - record - 7)
+    elif damage == "dark":
         dark = folder / "dark.npz"
         dark.write_bytes(dark.read_bytes()[:-100])
-    if damage == "stray":
+    else:
         (folder / "00007.part").write_bytes(b"something else")
     stop_after(0)
     left = {"flip": 19, "cut": 18, "header": 5}.get(damage, 20)
@@ -128,6 +143,51 @@ def test_what_is_damaged_is_made_again(ready, prepare, tmp_path, folder, stop_af
     assert f"{left} of 30 images are there already" in result.output
     assert ("damaged or cut-off records" in result.output) == (damage != "dark")
     assert digest(tmp_path) == expected
+    assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
+
+
+def flip(path, at):
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+
+
+def test_images_are_written_once(ready, prepare, tmp_path, monkeypatch):
+    """By one process without compression: the file that they are written into becomes the finished one."""
+    put, before = atomic.put, []
+    monkeypatch.setattr(
+        atomic, "put", lambda partial, path: before.append(partial.stat().st_ino) or put(partial, path)
+    )
+    assert prepare("build", ready).exit_code == 0
+    made = tmp_path / "data" / "small.h5"
+    assert made.stat().st_ino in before
+    with schema.open_data(made) as file:
+        assert all(schema.image_offsets(file[split]["images"]) is not None for split in schema.present(file))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flag", "other"])
+def test_a_file_to_be_that_cannot_be_opened_still_has_its_images(
+    ready, prepare, tmp_path, folder, stop_after, damage
+):
+    """As when a process is killed while HDF5 writes the last tables into it."""
+    expected = whole(ready, prepare, tmp_path)
+    stop_after(20)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    images = folder / "images.h5"
+    if damage == "flag":
+        code = "import os, sys; from common import schema; schema.reopen(sys.argv[1]); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code, str(images)], check=True)
+    elif damage == "cut":
+        os.truncate(images, images.stat().st_size - 100)
+    else:
+        with h5py.File(images, "w") as file:
+            file["train/images"] = file["test/images"] = np.zeros((3, 40, 48), "f4")
+    stop_after(0)
+    result = prepare("build", ready)
+    assert ("20 of 30 images are there already" in result.output) == (damage != "other")
+    assert digest(tmp_path) == expected and not folder.exists()
+    assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -302,7 +362,7 @@ def test_any_number_of_processes_and_then_another(write_config, prepare, tmp_pat
     rows = manifest.read(config.manifest_path)
     source = XtcSource(config.source.dir, config.camera.address)
     unfinished = build_module.Unfinished(config.output_path)
-    identity = unfinished.begin(build_module.plan_of(source, config, rows), False, True)
+    identity = unfinished.begin(build_module.plan_of(source, config, rows), True)
     dark = build_module.average_dark(source, config)
     places = sorted(build_module.locate(source, config, rows))
     shares = ranks.split(places, size)
@@ -408,17 +468,22 @@ def files_up_to(size: int):
 @pytest.mark.parametrize(
     "size", [130_000, 150_000, 177_777, 200_000, 231_000, 250_000, 300_000, 350_000, 390_000]
 )
-def test_a_disk_that_fills_up_in_parts_or_file(ready, prepare, tmp_path, folder, size):
+def test_a_disk_that_fills_up_in_parts_or_file(ready, prepare, tmp_path, folder, monkeypatch, in_place, size):
     """Limits from within the first images to the end of the finished file of 0.4 MB."""
     expected = whole(ready, prepare, tmp_path)
     before = threading.active_count()
-    with files_up_to(size):
+    with contextlib.ExitStack() as until_here:
+        if in_place:  # the room that there was at the beginning is taken by others
+            checks = iter([lambda *_: until_here.enter_context(files_up_to(size)), *[atomic.check_room] * 9])
+            monkeypatch.setattr(atomic, "check_room", lambda *args: next(checks)(*args))
+        else:
+            until_here.enter_context(files_up_to(size))
         result = prepare("build", ready)
     refused(result, "File too large")
     assert threading.active_count() == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     again = prepare("build", ready)
-    assert "images are there already, going on" in again.output
+    assert in_place or "images are there already, going on" in again.output
     assert digest(tmp_path) == expected
     assert not folder.exists()
 
@@ -431,14 +496,14 @@ def test_a_disk_that_is_full_from_the_start(ready, prepare, tmp_path, folder, si
     assert prepare("build", ready).exit_code == 0
 
 
-def test_room_for_the_file_is_looked_at_first(ready, prepare, tmp_path, monkeypatch):
-    """HDF5 1.12 crashes where a disk becomes full while it closes a file."""
+def test_room_for_the_file_is_looked_at_first(ready, prepare, tmp_path, monkeypatch, in_place):
+    """Before the images are made where it can be, and in any case before HDF5, which may crash."""
     usage = shutil.disk_usage
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=300_000))
-    refused(prepare("build", ready), "data/small.h5: No space left on device", "is kept in")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=2_000))
+    refused(prepare("build", ready), "MB are needed, 0.0 are free", "is kept in")
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["small.h5.parts"]
     monkeypatch.undo()
-    assert "30 of 30 images are there already" in prepare("build", ready).output
+    assert ("30 of 30 images are there already" in prepare("build", ready).output) != in_place
 
 
 # --- as processes ------------------------------------------------------------------------------
@@ -463,7 +528,7 @@ def running(config: str, folder):
     )
     try:
         part, deadline = folder / "00001.part", time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size > 40_000) and time.monotonic() < deadline:
+        while not (part.exists() and part.stat().st_size > 400) and time.monotonic() < deadline:
             time.sleep(0.01)
         yield process
     finally:

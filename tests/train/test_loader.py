@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
+from common import schema
 from common.errors import DataError
 from tests.train.conftest import SHAPE, write_data
 from train import data as reader
 from train.data import Position, minibatch_rows, open_data
-from train.images import chunk_offsets
 from train.loader import ReadAhead
 
 KINDS = [
@@ -73,7 +73,7 @@ def test_minibatches_are_those_of_a_naive_reader(tmp_path, stored, cache, size):
 def test_only_plain_files_are_read_past_hdf5(tmp_path, stored):
     path = write_data(tmp_path / "a.h5", {"train": 4, "test": 2}, **stored)
     with h5py.File(path) as file:
-        offsets = chunk_offsets(file["train/images"])
+        offsets = schema.image_offsets(file["train/images"])
         assert (offsets is None) == ("compression" in stored)
         raw = path.read_bytes()
         for n in range(4) if offsets is not None else ():
