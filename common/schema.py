@@ -120,11 +120,15 @@ def create(
 
 
 def reopen(path: Union[str, Path]) -> h5py.File:
-    """Open for writing a file that `create` made and that is not finished yet.
+    """Open for writing a file that `create` made, to fill and `finish` it, perhaps not for the first time.
 
     If the process is killed while it is open, HDF5 does not open the file again.
     """
-    return h5py.File(path, "r+", libver=_LIBVER)
+    file = h5py.File(path, "r+", libver=_LIBVER)
+    file.attrs["complete"] = False
+    if "losses" in file:
+        del file["losses"]
+    return file
 
 
 def finish(file: h5py.File, attributes: Mapping[str, str], losses: Sequence[Loss] = ()) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, NamedTuple, Tuple
+import itertools
+from typing import Callable, Iterable, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -29,31 +30,41 @@ def average(frames: Callable[[], Iterable[np.ndarray]], reject_frames: float, re
     """Mean and standard deviation of the dark frames, per pixel.
 
     `frames()` iterates over the (H, W) frames, unsigned integers up to 16 bits; it is called
-    twice. A frame is rejected when its mean level lies over `reject_frames` robust standard
-    deviations (1.4826 x the median absolute deviation) from the median level: beam in a dark
-    run. Then a pixel value is rejected when it lies over `reject_pixels` standard deviations
-    from that pixel's mean: cosmic rays. Sums are exact in int64, so that the result does not
-    depend on the order of the frames. Raises DataError with fewer than 2 frames left.
+    twice, and once more if it has frames to reject. A frame is rejected when its mean level lies
+    over `reject_frames` robust standard deviations (1.4826 x the median absolute deviation) from
+    the median level: beam in a dark run. Then a pixel value is rejected when it lies over
+    `reject_pixels` standard deviations from that pixel's mean: cosmic rays. Sums are exact, so that
+    the result does not depend on the order of the frames. Raises DataError with fewer than 2
+    frames left.
     """
-    levels = np.array([frame.mean() for frame in frames()])
+    sums = _Sums()
+    levels = np.array([sums.add(frame) for frame in frames()])
     good = _good_levels(levels, reject_frames)
     kept = int(good.sum())
     if kept < 2:
         raise DataError(
             f"the dark has {len(levels)} frames, {len(levels) - kept} of them outliers; needs 2 or more"
         )
-    total, squares = _sums(frame for frame, keep in zip(frames(), good) if keep)
+    if kept < len(levels):
+        sums = _Sums()
+        for frame in itertools.compress(frames(), good):
+            sums.add(frame)
+    total, squares = sums.total, sums.squares
     mean, std = _moments(total, squares, kept)
     limit = reject_pixels * np.maximum(std, PIXEL_FLOOR)
     count = np.full(mean.shape, kept)
-    for frame, keep in zip(frames(), good):
-        if keep:
-            out = np.abs(frame - mean) > limit
-            if out.any():
-                values = frame[out].astype(np.int64)
-                total[out] -= values
-                squares[out] -= values**2
-                count[out] -= 1
+    least, most = np.ceil(mean - limit), np.floor(mean + limit)
+    for frame in itertools.compress(frames(), good):
+        if frame.dtype != least.dtype:  # compared as whole numbers, 10 times faster than in float64
+            least, most = (
+                np.clip(of, 0, np.iinfo(frame.dtype).max).astype(frame.dtype) for of in (least, most)
+            )
+        out = (frame < least) | (frame > most)
+        if out.any():
+            values = frame[out].astype(np.int64)
+            total[out] -= values
+            squares[out] -= values**2
+            count[out] -= 1
     rejected = kept * mean.size - int(count.sum())
     mean, std = _moments(total, squares, np.maximum(count, 1))
     return Dark(mean, std, kept, len(levels) - kept, rejected)
@@ -66,15 +77,25 @@ def _good_levels(levels: np.ndarray, limit: float) -> np.ndarray:
     return distance <= limit * max(1.4826 * float(np.median(distance)), LEVEL_FLOOR)
 
 
-def _sums(frames: Iterable[np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
-    total = squares = None
-    for frame in frames:
-        wide = frame.astype(np.int64)
-        if total is None:
-            total, squares = np.zeros_like(wide), np.zeros_like(wide)
-        total += wide
-        squares += wide * wide
-    return total, squares
+class _Sums:
+    """Sums and sums of squares, (H, W) int64, exact: a square of 16 bits fits in 32."""
+
+    def __init__(self) -> None:
+        self.total = self.squares = np.zeros((), np.int64)
+        self._wide: Optional[np.ndarray] = None
+
+    def add(self, frame: np.ndarray) -> float:
+        """Add a frame, (H, W) unsigned, counts; returns its mean level."""
+        if self._wide is None:
+            self.total, self.squares = np.zeros(frame.shape, np.int64), np.zeros(frame.shape, np.int64)
+            self._wide = np.empty(frame.shape, np.uint32)
+        wide = self._wide
+        wide[...] = frame
+        self.total += wide
+        level = float(wide.sum(dtype=np.int64)) / wide.size
+        wide *= wide
+        self.squares += wide
+        return level
 
 
 def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

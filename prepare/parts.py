@@ -63,7 +63,7 @@ class Writer:
     """
 
     def __init__(self, path: Path, identity: bytes, slots: Optional[Slots] = None) -> None:
-        self._slots = slots
+        self.path, self._slots = path, slots
         self._files = [path.open("xb", buffering=0)]
         if slots:
             self._files.insert(0, slots.path.open("r+b", buffering=0))

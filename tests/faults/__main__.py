@@ -19,11 +19,12 @@ from typing import Callable, List
 
 from tests.faults.each import each
 from tests.faults.full import disk_full
-from tests.faults.jobs import Build, Fit, reference, shared_inputs
+from tests.faults.jobs import Build, BuildInPlace, Fit, reference, shared_inputs
 from tests.faults.kills import Result, killed_at_every_file, killed_at_files, killed_at_random
 
 # Bytes of disk that a whole job takes, unfinished and finished at once.
 NEEDED = {"build": 40 << 20, "fit": 200 << 10}
+KINDS = (Build, BuildInPlace, Fit)
 CHAINS = 5  # the kills of a job are spread over so many folders
 
 
@@ -51,8 +52,8 @@ def main() -> int:
 def run(base: Path, given: argparse.Namespace) -> List[Result]:
     """Everything that was asked for, two processes at a time."""
     shared = shared_inputs(base / "shared")
-    kinds = [kind for kind in (Build, Fit) if given.only in (None, kind.name)]
-    good = {kind.name: reference(kind, base, shared) for kind in (kinds or (Build, Fit))}
+    kinds = [kind for kind in KINDS if given.only in (None, kind.words[2])]
+    good = {kind.name: reference(kind, base, shared) for kind in (kinds or KINDS)}
     tasks: List[Callable[[], List[Result]]] = []
     for kind in kinds:
         own = good[kind.name]
@@ -64,10 +65,10 @@ def run(base: Path, given: argparse.Namespace) -> List[Result]:
             tasks.append(lambda kind=kind, at=at, share=share: killed_at_random(kind, *at, share))
         at = (base / f"{kind.name}_at_files", shared, own, given.seed, given.at_files)
         tasks.append(lambda kind=kind, at=at: killed_at_files(kind, *at))
-        if kind is Build:  # a job of `fit` has three times as many changes, and takes five times as long
-            at = (base / "build_every_file", shared, own)
-            tasks.append(lambda at=at: killed_at_every_file(Build, *at))
-        at = (base / f"{kind.name}_full", shared, own, NEEDED[kind.name])
+        if kind is not Fit:  # which has three times as many changes, and takes five times as long
+            at = (base / f"{kind.name}_every_file", shared, own)
+            tasks.append(lambda kind=kind, at=at: killed_at_every_file(kind, *at))
+        at = (base / f"{kind.name}_full", shared, own, NEEDED[kind.words[2]])
         tasks.append(lambda kind=kind, at=at: disk_full(kind, *at))
     if given.only in (None, "each"):
         tasks.append(lambda: each(base, shared, good))
@@ -89,7 +90,9 @@ def tell(results: List[Result]) -> int:
     tried = Counter((result.job, result.what) for result in results)
     lost = Counter((result.job, result.what) for result in results if result.problem)
     for (job, what), n in sorted(tried.items()):
-        print(f"{job:<6} {what:<38} tried {n:>3}  recovered {n - lost[job, what]:>3}  lost {lost[job, what]}")
+        print(
+            f"{job:<14} {what:<38} tried {n:>3}  recovered {n - lost[job, what]:>3}  lost {lost[job, what]}"
+        )
     for result in results:
         if result.problem:
             print(f"LOST {result.job}, {result.what}: {result.problem}")

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
+from prepare import parts
 from tests.faults.full import small_disk
-from tests.faults.jobs import Build, Ended, Fit, Job, end, wrong
+from tests.faults.jobs import Build, BuildInPlace, Ended, Fit, Job, end, wrong
 from tests.faults.kills import Result
 
 Good = Dict[str, Dict[str, Any]]
@@ -153,6 +154,27 @@ def damaged_state(job: Job) -> Optional[str]:
     return None
 
 
+def damaged_place(job: BuildInPlace) -> Optional[str]:
+    """A byte flipped in an image that was in its place."""
+    start = time.monotonic()
+    process = job.start()
+    kept: List[Path] = []
+    while not kept and process.poll() is None:
+        kept = [path for path in job.folder.rglob("*.part") if path.stat().st_size > 6000]
+        time.sleep(0.01)
+    process.kill()
+    end(process, start)
+    part, images = kept[0], kept[0].with_name(parts.IMAGES)
+    if images.exists():
+        at = len(parts.MAGIC) + 32 + parts.HEADER_SIZE  # the first record's payload begins with the offset
+        with images.open("r+b") as file:
+            file.seek(int.from_bytes(part.read_bytes()[at : at + 8], "little") + 1000)
+            (byte,) = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 4]))
+    return None
+
+
 def lock_of_the_dead(job: Job) -> Optional[str]:
     start = time.monotonic()
     process = job.start()
@@ -179,7 +201,9 @@ FAULTS = [
     ("permission denied", Build, no_permission),
     ("permission denied (injected)", Build, injected("EACCES", "mkdir", 1, "Permission denied")),
     ("quota exceeded (injected)", Build, injected("EDQUOT", "write,pwrite64", 40, "quota exceeded")),
+    ("quota exceeded (injected)", BuildInPlace, injected("EDQUOT", "write,pwrite64", 99, "quota exceeded")),
     ("the disk fails (injected)", Build, injected("EIO", "fsync", 1, "Input/output error")),
+    ("the disk fails (injected)", BuildInPlace, injected("EIO", "fsync", 5, "Input/output error")),
     ("the disk fails (injected)", Fit, injected("EIO", "fsync", 3, "Input/output error")),
     ("the mount goes stale (injected)", Build, injected("ESTALE", "pread64", 300, "Stale file handle")),
     ("the runs vanish", Build, runs_vanish),
@@ -189,6 +213,7 @@ FAULTS = [
     ("a lock of the dead", Build, lock_of_the_dead),
     ("a lock of the dead", Fit, lock_of_the_dead),
     ("kept state damaged", Build, damaged_state),
+    ("kept state damaged", BuildInPlace, damaged_place),
     ("kept state damaged", Fit, damaged_state),
     ("settings changed in between", Build, settings_changed),
     ("out of memory", Build, no_memory),

@@ -29,7 +29,7 @@ camera: {{shape: [240, 192]}}
 runs: {{dark: [68], classes: {{nolasing: [69], lasing: [70]}}}}
 select: {{train: 500, test: 100}}
 manifest_dir: {runs}
-image: {{compression: bitshuffle-lz4}}
+image: {{compression: {compression}}}
 simulate: {{rate: 4.0, shots: {{dark: 60, nolasing: 420, lasing: 420}}}}
 """
 TRAIN = """
@@ -129,16 +129,19 @@ def end(process: subprocess.Popen, start: float) -> Ended:
 
 
 class Build(Job):
-    """`prepare build` of 600 images."""
+    """`prepare build` of 600 images, compressed: by way of part files."""
 
     name = "build"
+    compression = "bitshuffle-lz4"
     words = ["-m", "prepare", "build", "prepare.yaml"]
 
     def reset(self) -> None:
         super().reset()
         (self.shared / "runs").mkdir(parents=True, exist_ok=True)
         (self.folder / "runs").symlink_to(self.shared / "runs")
-        (self.folder / "prepare.yaml").write_text(PREPARE.format(runs=self.shared / "runs"))
+        (self.folder / "prepare.yaml").write_text(
+            PREPARE.format(runs=self.shared / "runs", compression=self.compression)
+        )
 
     @property
     def output(self) -> Path:
@@ -160,6 +163,13 @@ class Build(Job):
 
     def leftovers(self) -> List[str]:
         return [path.name for path in self.output.parent.iterdir() if path != self.output]
+
+
+class BuildInPlace(Build):
+    """The same without compression: straight into the file to be."""
+
+    name = "build in place"
+    compression = "none"
 
 
 class Fit(Job):

@@ -165,7 +165,7 @@ def test_images_are_written_once(ready, prepare, tmp_path, monkeypatch):
         assert all(schema.image_offsets(file[split]["images"]) is not None for split in schema.present(file))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flag", "other"])
+@pytest.mark.parametrize("damage", ["cut", "flag", "header", "other"])
 def test_a_file_to_be_that_cannot_be_opened_still_has_its_images(
     ready, prepare, tmp_path, folder, stop_after, damage
 ):
@@ -180,6 +180,8 @@ def test_a_file_to_be_that_cannot_be_opened_still_has_its_images(
         subprocess.run([sys.executable, "-c", code, str(images)], check=True)
     elif damage == "cut":
         os.truncate(images, images.stat().st_size - 100)
+    elif damage == "header":
+        flip(images, images.read_bytes().index(b"ebeamCharge"))
     else:
         with h5py.File(images, "w") as file:
             file["train/images"] = file["test/images"] = np.zeros((3, 40, 48), "f4")
@@ -255,7 +257,7 @@ def test_a_read_that_fails_names_the_source_file(ready, prepare, monkeypatch, fo
 
     def failing(descriptor, size, offset):
         reads[0] += size > 10_000 and size < 16_384  # frames, not headers
-        if reads[0] > 60:
+        if reads[0] > 45:
             raise OSError(number, os.strerror(number))
         return pread(descriptor, size, offset)
 
@@ -333,14 +335,23 @@ def test_what_an_interrupted_build_left_replaces_no_other_file(
     assert digest(tmp_path) == other
 
 
-def test_an_assembly_that_was_interrupted_goes_on(ready, prepare, tmp_path, folder, monkeypatch):
+@pytest.mark.parametrize("module, step", [(schema, "finish"), (schema, "content_digest"), (atomic, "put")])
+def test_an_assembly_that_was_interrupted_goes_on(
+    ready, prepare, tmp_path, folder, monkeypatch, in_place, module, step
+):
     expected = whole(ready, prepare, tmp_path)
-    finish = schema.finish
-    monkeypatch.setattr(schema, "finish", lambda *_: (_ for _ in ()).throw(Stop))
+    change = getattr(module, step)
+
+    def stop_at_the_file(*args):
+        if step != "put" or "small.h5" in args[1].name:
+            raise Stop
+        change(*args)
+
+    monkeypatch.setattr(module, step, stop_at_the_file)
     with pytest.raises(Stop):
         prepare("build", ready)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["small.h5.parts"]
-    monkeypatch.setattr(schema, "finish", finish)
+    monkeypatch.setattr(module, step, change)
     assert "30 of 30 images are there already" in prepare("build", ready).output
     assert digest(tmp_path) == expected
 

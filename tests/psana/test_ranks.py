@@ -38,11 +38,11 @@ image, written = parts.Writer.image, []
 def slow(self, *args):
     image(self, *args)
     if not written:
-        (self._path.parents[2] / f"{self._path.stem}.pid").write_text(str(os.getpid()))
+        (self.path.parents[2] / f"{self.path.stem}.pid").write_text(str(os.getpid()))
     written.append(1)
     time.sleep(float(os.environ["PAUSE"]))
-    if os.environ.get("FAIL") == self._path.stem and len(written) == 3:
-        raise OSError(28, "No space left on device", str(self._path))
+    if os.environ.get("FAIL") == self.path.stem and len(written) == 3:
+        raise OSError(28, "No space left on device", str(self.path))
 parts.Writer.image = slow
 main(["build", *sys.argv[1:]], prog_name="prepare")
 """
@@ -116,6 +116,18 @@ def test_a_killed_rank_ends_the_job_and_other_ranks_go_on(config, tmp_path, fold
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert "images are there already, going on" in build(ranks, config)
     assert digest(tmp_path) == expected
+
+
+def test_a_build_that_was_complete_is_done_for_all_ranks(config, tmp_path, folder):
+    killed = (
+        "import os, sys; from prepare.unfinished import Unfinished; from prepare.__main__ import main\n"
+        "Unfinished.remove = lambda self: os._exit(9)\n"
+        "main(['build', sys.argv[1]])"
+    )
+    assert subprocess.run([sys.executable, "-c", killed, config], stdout=subprocess.PIPE).returncode == 9
+    assert folder.exists()
+    assert build(3, config).count("was complete when its build was interrupted") == 1
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("part", ["00001", "00002", "00003"])
