@@ -25,7 +25,7 @@ import numpy as np
 from common import atomic, manifest, schema
 from common.errors import DataError, OutputExists
 from common.manifest import Row
-from common.untrusted import HDF5_ERRORS, check_hdf5, read_json
+from common.untrusted import HDF5_ERRORS, read_json
 from prepare import parts
 from prepare.config import PrepareConfig
 from prepare.dark import Dark
@@ -117,9 +117,9 @@ class Unfinished:
                 schema.create(partial, sizes, *stored_as).close()
         try:
             with h5py.File(self.images_path, "r") as file:
-                check_hdf5(file, self.images_path)  # reads every header, with its checksum
+                file.visititems(lambda *_: None)  # reads every header, with its checksum
                 offsets = {split: schema.image_offsets(file[split]["images"]) for split in sizes}
-        except (DataError, *HDF5_ERRORS):
+        except HDF5_ERRORS:
             return None
         fits = all(at is not None and len(at) == sizes[split] for split, at in offsets.items())
         return parts.Slots(self.images_path, offsets) if fits else None

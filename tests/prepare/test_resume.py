@@ -165,6 +165,18 @@ def test_images_are_written_once(ready, prepare, tmp_path, monkeypatch):
         assert all(schema.image_offsets(file[split]["images"]) is not None for split in schema.present(file))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_images_of_full_size_have_places(write_config, dtype):
+    config = load_config(write_config(camera__shape=[726, 568], image__dtype=dtype))
+    sizes = {"train": 3, "test": 2}
+    for _ in range(2):  # made, found again
+        slots = Unfinished(config.output_path).slots(config, sizes)
+        assert {split: len(offsets) for split, offsets in slots.offsets.items()} == sizes
+    image = 284 * 363 * np.dtype(dtype).itemsize
+    assert (np.diff(slots.offsets["train"]) == image).all()
+    assert slots.path.stat().st_size > 5 * image
+
+
 @pytest.mark.parametrize("damage", ["cut", "flag", "header", "other"])
 def test_a_file_to_be_that_cannot_be_opened_still_has_its_images(
     ready, prepare, tmp_path, folder, stop_after, damage
