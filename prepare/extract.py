@@ -100,9 +100,9 @@ def check_losses(lost: int, allowed: int, example: str) -> None:
 def finisher(config: PrepareConfig, dark_mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """The function from `block_sum` of a raw frame to the stored image that `config.image` describes."""
     steps = config.image
-    pixels = np.float64(steps.downsample[0] * steps.downsample[1])
     binned = image.block_mean(dark_mean, steps.downsample) if steps.subtract_dark else None
-    return lambda total: image.finish(total / pixels, binned, steps.transpose, steps.log, steps.dtype)
+    mean, after = image.mean_of_sum, (steps.transpose, steps.log, steps.dtype)
+    return lambda total: image.finish(mean(total, steps.downsample), binned, *after)
 
 
 def processor(config: PrepareConfig, dark_mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -56,12 +56,17 @@ def _pair_sums(frame: np.ndarray, r: int) -> np.ndarray:
 
 def block_mean(frame: np.ndarray, blocks: Tuple[int, int]) -> np.ndarray:
     """Mean over blocks of r x c pixels: (H, W) any number type, counts -> (H/r, W/c) float64, counts."""
-    return block_sum(frame, blocks) / np.float64(blocks[0] * blocks[1])
+    return mean_of_sum(block_sum(frame, blocks), blocks)
 
 
-def subtract_dark(image: np.ndarray, dark: np.ndarray) -> np.ndarray:
+def mean_of_sum(total: np.ndarray, blocks: Tuple[int, int]) -> np.ndarray:
+    """Mean of blocks whose sum is `total`, a new float64 array; a product is twice as fast as a quotient."""
+    return total * np.float64(1 / (blocks[0] * blocks[1]))
+
+
+def subtract_dark(image: np.ndarray, dark: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
     """image - dark, both (H, W), counts -> float64: the difference of near-equals keeps its digits."""
-    return np.subtract(image, dark, dtype=np.float64)
+    return np.subtract(image, dark, out=out, dtype=np.float64)
 
 
 def log_transform(image: np.ndarray) -> np.ndarray:
@@ -90,9 +95,9 @@ def process(
 def finish(
     image: np.ndarray, binned_dark: Optional[np.ndarray], transpose: bool, log: bool, dtype: str
 ) -> np.ndarray:
-    """What `process` does after the block mean, (H/r, W/c) float64."""
+    """What `process` does after the block mean, (H/r, W/c) float64, which is written over."""
     if binned_dark is not None:
-        image = subtract_dark(image, binned_dark)
+        subtract_dark(image, binned_dark, out=image)
     # The cast comes after the subtraction and before the log, which is 4 times faster in float32.
     image = image.astype(np.float32)
     if transpose:
