@@ -152,6 +152,7 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     run_dir = Path(run)
     config = _config_of(run_dir)
     with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
+        folder.check_classes(run_dir, data.classes, str(data.path))
         threads = runtime.start(config.threads, config.seed)
         from train import evaluate as closing
         from train import saved

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Sequence
 
 from common import atomic, lock
 from common.errors import DataError, OutputExists
+from common.progress import warn
 from common.untrusted import MAX_JSON, read_json
 from train import checkpoint
 from train.checkpoint import Checkpoint
@@ -53,6 +54,8 @@ def clear(run_dir: Path) -> None:
     for name in (METRICS, CONFIG):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / BOARD, ignore_errors=True)
+    for path in sorted(run_dir.glob("predictions_*.csv")):
+        warn(f"{path}: made by the model that is being replaced; it is left there")
 
 
 def reopen(run_dir: Path) -> None:
@@ -89,6 +92,15 @@ def classes(run_dir: Path) -> List[str]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path}: has no list of classes; train again with --force")
     return names
+
+
+def check_classes(run_dir: Path, names: Sequence[str], where: str) -> None:
+    """Raise DataError if `where` has other classes, or in another order, than the run was trained on."""
+    trained = classes(run_dir)
+    if list(names) != trained:
+        raise DataError(
+            f"{where} has the classes {', '.join(names)}; {run_dir} was trained on {', '.join(trained)}"
+        )
 
 
 def _refuse(run_dir: Path) -> None:

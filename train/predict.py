@@ -66,11 +66,8 @@ def check(
                 f"{data.path}: images are {split.image[0]} x {split.image[1]}, {run_dir} was trained on "
                 f"{config.input[0]} x {config.input[1]}; prepare them with the same image: settings"
             )
-        if split.labels is not None and data.classes != classes:
-            raise DataError(
-                f"{data.path}: {name} has the classes {', '.join(data.classes)}; {run_dir} was trained on "
-                f"{', '.join(classes)}"
-            )
+        if split.labels is not None:
+            folder.check_classes(run_dir, data.classes, f"{data.path}: {name}")
     return data._replace(splits=chosen, classes=classes)
 
 

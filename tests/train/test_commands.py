@@ -219,6 +219,29 @@ def test_a_damaged_model_is_refused(data, write_config, train, tmp_path):
     refused(train("evaluate", str(tmp_path / "runs" / "small")), "model.keras: cannot be loaded")
 
 
+def test_evaluate_on_other_data(data, write_config, train, tmp_path):
+    train("fit", write_config(steps=1))
+    run, other = str(tmp_path / "runs" / "small"), write_data(tmp_path / "other.h5", {"train": 8, "test": 6})
+    assert "accuracy" in train("evaluate", run, "--data", str(other)).output
+    with h5py.File(other, "r+") as file:
+        file.attrs["classes"] = '["lasing", "nolasing"]'
+    refused(
+        train("evaluate", run, "--data", str(other)),
+        "other.h5 has the classes lasing, nolasing",
+        "trained on",
+    )
+
+
+def test_predictions_of_a_model_that_is_replaced(data, write_config, train, tmp_path):
+    config, run = write_config(steps=1), tmp_path / "runs" / "small"
+    train("fit", config)
+    assert train("predict", str(run), str(data)).exit_code == 0
+    kept = (run / "predictions_data.csv").read_bytes()
+    result = train("fit", config, "--force")
+    assert "predictions_data.csv: made by the model that is being replaced" in result.output
+    assert (run / "predictions_data.csv").read_bytes() == kept
+
+
 def test_evaluate_without_a_run(train, tmp_path):
     refused(train("evaluate", str(tmp_path / "none")), "no run here")
 
