@@ -272,6 +272,8 @@ def _controls(config: TrainConfig, force: bool) -> None:
         for line in job.run(config, data, force):
             say(line)
         say(f"{config.run_dir}: controls.csv (the table), controls.json")
+        if (config.run_dir / folder.SUMMARY).exists():
+            say(f"`python -m train report {config.run_dir}` puts them into the run's report")
 
 
 def _config_of(run_dir: Path) -> TrainConfig:

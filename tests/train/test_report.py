@@ -13,12 +13,14 @@ import pytest
 from tests.page import Page, check
 from tests.train.conftest import SHAPE, write_data
 from train import folder, report
+from train.config import load_config
+from train.controls import record
 from train.report import evidence, page
 from train.saliency import contributions
 
 SECTIONS = {
     "result", "curves", "confusion", "roc", "energy", "runs", "means", "gallery", "kernels", "saliency",
-    "network", "cost", "watch", "config",
+    "controls", "network", "cost", "watch", "config",
 }  # fmt: skip
 HOSTILE = '<script>alert("1")</script> & $x_{1}$'
 
@@ -64,6 +66,42 @@ def test_report_draws_it_again_and_says_what_is_missing(run, data, train):
     write_data(data, {"train": 40, "test": 30}, seed=9)
     train("report", str(run))
     assert "is not the file that this run was trained on" in Page(run / "report.html").text
+
+
+ROW = {
+    "control": "permuted", "what": "the network, labels permuted <&>", "kind": "accuracy", "n": 30,
+    "value": 0.5, "wilson": [0.33, 0.67], "n_effective": 20.0, "interval": [0.3, 0.7], "strict": [0.2, 0.8],
+    "chance": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({}, ["No leak found.", "the network, labels permuted <&>", "at chance"]),
+        ({"verdict": []}, ["Not all of them are done yet", "at chance"]),
+        ({"key": "other"}, ["of another config or data file"]),
+        ({"experiments": {"permuted": [{"what": 1}]}}, ["controls.json: is damaged"]),
+        (None, ["Not tried yet"]),
+    ],
+)
+def test_the_controls_are_in_the_report(run, train, change, words):
+    if change is not None:
+        config, summary = (
+            load_config(str(run / "config.yaml")),
+            json.loads((run / "summary.json").read_text()),
+        )
+        whole = {
+            "key": record.key_of(config, summary["data_digest"]),
+            "experiments": {"permuted": [ROW]},
+            "verdict": ["No leak found."],
+        }
+        (run / "controls.json").write_text(json.dumps({**whole, **change}))
+    assert train("report", str(run)).exit_code == 0
+    page = Page(run / "report.html")
+    check(page, SECTIONS)
+    for each in words:
+        assert each in page.text
 
 
 def test_names_are_text_and_nothing_else(data, write_config, train, tmp_path):

@@ -7,8 +7,11 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 
 from common.config import dump
+from common.errors import DataError
 from common.report.drawing import svg
 from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
+from train import folder as files
+from train.controls import record
 from train.report import curves, figures, images
 from train.report.evidence import Run, Shots
 from train.shapes import describe
@@ -27,6 +30,7 @@ def sections(run: Run, shots: Optional[Shots], missing: str) -> List[Section]:
         Section("curves", "Learning curves", [Pictures(curves.pictures(run))]),
         Section("confusion", "Confusion matrices", _confusion(run)),
         *(images.sections(run, shots) if shots else images.left_out(missing)),
+        Section("controls", "Is it lasing, or the run?", _controls(run)),
         Section("network", "The network", _network(run)),
         Section("cost", "Where the time and memory went", _cost(run)),
         Section("watch", "What the watch found", _watch(run)),
@@ -92,6 +96,34 @@ def _confusion(run: Run) -> List[Block]:
         )
         pictures.append(Picture(svg(figure), f"Confusion matrix of the {name} split: {told}"))
     return [Pictures(pictures, "medium")]
+
+
+def _controls(run: Run) -> List[Block]:
+    how = f"`python -m train controls {run.folder / files.CONFIG}`"
+    try:
+        kept = record.read(run.folder)
+    except DataError as error:
+        return [Text(str(error))]
+    if not kept.rows:
+        return [
+            Text(
+                "Not tried yet. Where the classes are different runs, whatever differs between the runs can "
+                f"be learned, lasing or not: {how} trains it where it must fail, and without the beam."
+            )
+        ]
+    if kept.key != record.key_of(run.config, run.summary["data_digest"]):
+        return [Text(f"The controls here are of another config or data file; {how} --force runs them again.")]
+    cells = [record.cells(row) for row in kept.rows]
+    words = [Text(kept.verdict[0], "strong"), *map(Text, kept.verdict[1:])] if kept.verdict else []
+    return [
+        *(words or [Text(f"Not all of them are done yet; {how} goes on.")]),
+        Table(tuple(cells[0]), [tuple(row.values()) for row in cells]),
+        Text(
+            "worth: shots within 30 s go right or wrong together and count for fewer; the interval by blocks "
+            "is of so many. The networks of the controls are trained anew, each on its own shots.",
+            "note",
+        ),
+    ]
 
 
 def _network(run: Run) -> List[Block]:

@@ -1,0 +1,130 @@
+"""What the controls of a run have found: controls.json, kept after each of them, and controls.csv."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple
+
+from common import atomic, table
+from common.errors import DataError
+from common.untrusted import MAX_JSON, read_json
+from train.config import TrainConfig
+from train.controls.verdict import finding
+
+RESULT, TABLE = "controls.json", "controls.csv"
+Row = Dict[str, Any]
+# The experiments in the order in which they are told; `simple` is several regressions.
+_TOLD = ("network", "permuted", "beam_free", "other_runs", "simple")
+# Of a config: what changes nothing about the controls' outcome.
+_NO_MATTER = {
+    "name",
+    "runs_dir",
+    "threads",
+    "cache",
+    "checkpoint_seconds",
+    "check_images",
+    "table_every",
+    "watch",
+    "stop_when",
+}
+
+
+class Record(NamedTuple):
+    """What is the result of what (`key_of`), the rows of each experiment done, and what they mean."""
+
+    key: str
+    experiments: Dict[str, List[Row]]
+    verdict: List[str]  # empty until all are done
+
+    @property
+    def rows(self) -> List[Row]:
+        """All rows: the network, its controls, the regressions, the correlations."""
+        rows = [row for name in _TOLD for row in self.experiments.get(name, [])]
+        return sorted(rows, key=lambda row: row["kind"])
+
+
+def key_of(config: TrainConfig, data_digest: str) -> str:
+    """What a result is the result of: the same key, the same outcome."""
+    # Without defaults, so that a setting that a newer version adds does not make old results others'.
+    settings = config.model_dump(mode="json", exclude=_NO_MATTER, exclude_defaults=True)
+    text = json.dumps([settings, data_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read(run_dir: Path) -> Record:
+    """The record in a run's folder, an empty one if there is none; raises DataError for a damaged one."""
+    path = run_dir / RESULT
+    if not path.exists():
+        return Record("", {}, [])
+    try:
+        with path.open("rb") as file:
+            kept = read_json(file.read(MAX_JSON + 1), "")
+        key, experiments, words = str(kept["key"]), kept["experiments"], kept.get("verdict", [])
+        record = Record(key, {name: experiments[name] for name in _TOLD if name in experiments}, list(words))
+        lines(record.rows)  # rows that cannot be shown are none
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: is damaged ({error}); --force runs the controls again") from None
+    return record
+
+
+def write(run_dir: Path, record: Record) -> None:
+    """Write controls.json, and with a verdict controls.csv."""
+    more = {"verdict": record.verdict} if record.verdict else {}
+    in_order = {name: record.experiments[name] for name in _TOLD if name in record.experiments}
+    content = {"key": record.key, "experiments": in_order, **more}
+    atomic.write_text(run_dir / RESULT, json.dumps(content, indent=1) + "\n")
+    if record.verdict:
+        atomic.write_text(run_dir / TABLE, table.csv_text([_flat(row) for row in record.rows]))
+
+
+def lines(rows: List[Row]) -> List[str]:
+    """The table as text."""
+    return table.lines([cells(row) for row in rows])
+
+
+def line(row: Row) -> str:
+    """One row as a sentence."""
+    of_row = cells(row)
+    chance = f", always guessing the larger class {of_row['larger class']}" if of_row["larger class"] else ""
+    number = f"{of_row['result']} {of_row['95 % by blocks']} of {of_row['n']}{chance}"
+    return f"{of_row['control']}: {number}: {of_row['finding']}"
+
+
+def cells(row: Row) -> Dict[str, str]:
+    """{column: text} of a row."""
+    accuracy = row["kind"] == "accuracy"
+    return {
+        "control": str(row["what"]),
+        "n": str(row["n"]),
+        "result": f"{row['value']:.3f}",
+        "95 % Wilson": _interval(row["wilson"]) if accuracy else "",
+        "worth": f"{row['n_effective']:.0f}" + ("" if accuracy else " blocks"),
+        "95 % by blocks": _interval(row["interval"]),
+        "larger class": f"{row['chance']:.3f}" if accuracy else "",
+        "finding": finding(row),
+    }
+
+
+def _flat(row: Row) -> Dict[str, Any]:
+    """A row for CSV."""
+    low, high = row.get("wilson", ("", ""))
+    return {
+        "control": row["control"],
+        "what": row["what"],
+        "kind": row["kind"],
+        "n": row["n"],
+        "value": row["value"],
+        "wilson_low": low,
+        "wilson_high": high,
+        "n_effective": row["n_effective"],
+        "low": row["interval"][0],
+        "high": row["interval"][1],
+        "chance": row.get("chance", ""),
+        "finding": finding(row),
+    }
+
+
+def _interval(of: List[float]) -> str:
+    return f"[{of[0]:.3f}, {of[1]:.3f}]"
