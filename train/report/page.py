@@ -114,10 +114,12 @@ def _controls(run: Run) -> List[Block]:
     if kept.key != record.key_of(run.config, run.summary["data_digest"]):
         return [Text(f"The controls here are of another config or data file; {how} --force runs them again.")]
     cells = [record.cells(row) for row in kept.rows]
-    words = [Text(kept.verdict[0], "strong"), *map(Text, kept.verdict[1:])] if kept.verdict else []
+    columns = [name for name in cells[0] if name != "95 % Wilson"]  # which is too narrow, and leaves no room
+    head, *reasons = kept.verdict or [f"Not all of them are done yet; {how} goes on."]
     return [
-        *(words or [Text(f"Not all of them are done yet; {how} goes on.")]),
-        Table(tuple(cells[0]), [tuple(row.values()) for row in cells]),
+        Text(head, "strong"),
+        *(Text(f"{reason[0].upper()}{reason[1:]}.") for reason in reasons if reason),
+        Table(columns, [[row[name] for name in columns] for row in cells]),
         Text(
             "worth: shots within 30 s go right or wrong together and count for fewer; the interval by blocks "
             "is of so many. The networks of the controls are trained anew, each on its own shots.",
