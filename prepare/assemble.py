@@ -58,15 +58,9 @@ def assemble(source: Source, config: PrepareConfig, contents: Contents) -> Tuple
                 digest = _complete(file, source, config, contents, kept, losses, sums)
             atomic.put(contents.slots.path, output)
         else:
-            stored_as = (
-                config.image_shape,
-                config.camera.shape,
-                config.image.dtype,
-                config.image.compression,
-            )
             with atomic.replacing(output) as partial:
                 atomic.check_room(partial, _size(contents))
-                with schema.create(partial, sizes, *stored_as) as file:
+                with schema.create(partial, sizes, *config.stored_as) as file:
                     _copy(file, contents.found, kept, sums, progress.update)
                     digest = _complete(file, source, config, contents, kept, losses, sums)
     return digest, losses

@@ -172,6 +172,11 @@ class PrepareConfig(Model):
         rows, columns = (n // k for n, k in zip(self.camera.shape, self.image.downsample))
         return (columns, rows) if self.image.transpose else (rows, columns)
 
+    @property
+    def stored_as(self) -> Tuple[Tuple[int, int], Tuple[int, int], str, str]:
+        """Shapes of images and frames, type and compression, as `schema.create` takes them."""
+        return self.image_shape, self.camera.shape, self.image.dtype, self.image.compression
+
     @model_validator(mode="after")
     def _consistent(self) -> "PrepareConfig":
         for axis, n, k in zip(("rows", "columns"), self.camera.shape, self.image.downsample):

@@ -109,12 +109,11 @@ class Unfinished:
         if the file is one whose build was killed while it was being completed; its images are
         still good, and are copied into another.
         """
-        stored_as = (config.image_shape, config.camera.shape, config.image.dtype, config.image.compression)
         if config.image.compression != "none":
             return None
         if not self.images_path.exists():
             with atomic.replacing(self.images_path) as partial:
-                schema.create(partial, sizes, *stored_as).close()
+                schema.create(partial, sizes, *config.stored_as).close()
         try:
             with h5py.File(self.images_path, "r") as file:
                 file.visititems(lambda *_: None)  # reads every header, with its checksum

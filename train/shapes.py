@@ -77,6 +77,8 @@ def describe(network: Sequence[Layer], image: Tuple[int, int], classes: int, min
         if layer.kind == "convolution"
         for r in [phases_for(layer.settings.window, layer.settings.strides)]
     }
+    pools = (shape.name for shape in layers if shape.kind == "average_pool")
+    gradients.update(dict.fromkeys(pools, "  by matrix products"))
     width = max(len(layer.name) for layer in layers) + 2
     lines = [f"{'layer':<{width}}{'kernel':<20}{'bias':<8}{'output':<24}{'MB':>9}{'variables':>12}  gradient"]
     rows = [LayerShape("input", "input", (), (), (*image, 1), True), *layers]
