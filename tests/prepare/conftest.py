@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, Dict
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -13,6 +14,8 @@ from click.testing import CliRunner
 from prepare.__main__ import main
 from prepare.shots import SHOT_DTYPE
 from prepare.sources import Taken
+from prepare.sources.xtc import XtcSource
+from prepare.unfinished import Unfinished
 
 XTC1 = Path(__file__).parents[1] / "data" / "xtc1"
 
@@ -95,3 +98,64 @@ def make_shots(run: int, n: int, rate: float = 120.0, start: int = 1_435_000_000
     shots["fiducial"] = (1000 + np.arange(n) * 3) % 131_040
     shots["ebeamCharge"] = 0.3
     return shots
+
+
+# --- builds that are interrupted -----------------------------------------------------------------
+
+
+class Stop(Exception):
+    """What ends a build at a chosen frame: a fault of the software, like a kill."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data" / "small.h5.parts"
+
+
+@pytest.fixture
+def ready(write_config, prepare):
+    """A config with its manifest drawn."""
+    config = write_config()
+    assert prepare("select", config).exit_code == 0
+    return config
+
+
+@pytest.fixture(params=[True, False], ids=["in_place", "in_parts"])
+def in_place(request, monkeypatch):
+    """Whether images go to their places in the file to be, or into part files as with several processes."""
+    if not request.param:
+        monkeypatch.setattr(Unfinished, "slots", lambda *_: None)
+    return request.param
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Make the source fail after `n` frames of the measured runs; 0 mends it."""
+    frames = XtcSource.frames
+
+    def arm(n: int, error: BaseException = None) -> None:
+        counter = [0]
+
+        def failing(self, run, indices):
+            for taken in frames(self, run, indices):
+                counter[0] += run != 68
+                if n and counter[0] > n:
+                    raise error or Stop
+                yield taken
+
+        monkeypatch.setattr(XtcSource, "frames", failing)
+
+    return arm
+
+
+def digest(tmp_path) -> str:
+    with h5py.File(tmp_path / "data" / "small.h5", "r") as file:
+        return file.attrs["content_digest"]
+
+
+def whole(ready, prepare, tmp_path) -> str:
+    """The digest of a build that nothing interrupts; the file is removed."""
+    assert prepare("build", ready).exit_code == 0
+    made = digest(tmp_path)
+    (tmp_path / "data" / "small.h5").unlink()
+    return made
