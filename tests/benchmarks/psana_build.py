@@ -36,7 +36,7 @@ from prepare.sources.psana import import_psana
 from prepare.sources.psana2_calls import open_run
 
 psana = import_psana("psana2")
-OURS = os.environ["PS_BD_CHUNKSIZE"]
+OURS, ITS_OWN = os.environ["PS_BD_CHUNKSIZE"], str(1 << 24)  # bytes that psana reads at a time
 DARK, CLASSES = 68, {"nolasing": [69], "lasing": [70]}
 
 
@@ -79,6 +79,7 @@ def simulate_runs(folder: Path, events: int, forms: tuple) -> None:
 
 def bare_loop(folder: Path) -> int:
     """psana alone: every frame is read, nothing is done with it."""
+    os.environ["PS_BD_CHUNKSIZE"] = ITS_OWN
     n = 0
     for run in itertools.chain(*CLASSES.values()):
         psana_run = open_run(psana, "amo86815", str(folder), run)
@@ -90,6 +91,7 @@ def bare_loop(folder: Path) -> int:
 
 def plain_script(folder: Path) -> int:
     """What one writes in an afternoon: psana loop, float64 arithmetic, h5py append."""
+    os.environ["PS_BD_CHUNKSIZE"] = ITS_OWN
     psana_run = open_run(psana, "amo86815", str(folder), DARK)
     camera = psana_run.Detector("xtcav")
     dark = np.mean([camera.raw.raw(event).astype(float) for event in psana_run.events()], axis=0)
@@ -115,6 +117,7 @@ def plain_script(folder: Path) -> int:
 
 def prepare_build(folder: Path, kind: str, events: int, images: int, rows: list) -> int:
     """`prepare build`, everything included: opening the runs, the dark, the checksums, the flush to disk."""
+    os.environ["PS_BD_CHUNKSIZE"] = OURS
     source = open_source(config_of(folder, kind, events, images))
     try:
         built = build(source, config_of(folder, kind, events, images), rows)
@@ -149,8 +152,6 @@ def in_turns(folder: Path, ways: Dict[str, Callable[[], int]], repeats: int) -> 
             for made in folder.glob("*.h5"):  # to replace a file takes time, too
                 made.unlink()
             os.sync()  # nor does one way pay for what another has left to be written
-            # psana as it is by itself, for those who use it so
-            os.environ["PS_BD_CHUNKSIZE"] = OURS if "prepare" in name else str(1 << 24)
             clock, processor = time.perf_counter(), time.process_time()
             n = way()
             if turn:
@@ -189,9 +190,8 @@ def few_images(folder: Path, events: int, repeats: int) -> float:
     """Seconds to build 140 images from two runs of `events` events each, after `select` has listed them."""
     simulate_runs(folder, events, ("xtc2",))
     rows = drawn(folder, "psana2", events, 140)
-    clock = in_turns(
-        folder, {"prepare": lambda: prepare_build(folder, "psana2", events, 140, rows)}, repeats
-    )["prepare"].clock
+    ways = {"": lambda: prepare_build(folder, "psana2", events, 140, rows)}
+    clock = in_turns(folder, ways, repeats)[""].clock
     print(f"140 images from runs of {events:>5} events: {140 * median(clock):.2f} s "
           f"({140 * min(clock):.2f} to {140 * max(clock):.2f})", flush=True)  # fmt: skip
     return median(clock)
