@@ -15,9 +15,9 @@ from common import schema
 from common.shots import ID_DTYPE
 from tests.train.test_commands import refused
 from train import measure
-from train.controls import baselines, beam_free, blocks
+from train.controls import baselines, beam_free, blocks, record
 from train.controls.choice import Choice, Pool
-from train.controls.experiments import Bench, folds
+from train.controls.experiments import EXPERIMENTS, Bench, folds
 from train.controls.verdict import finding, verdict
 from train.data import Position, open_data
 
@@ -121,6 +121,10 @@ def test_a_planted_leak_is_found_and_said_in_words(write_config, train, tmp_path
     assert "A leak: the runs can be told apart without lasing" in result.output
     assert "beam-free pixels alone reach 1.00 [" in result.output
     assert "the camera background tells the runs apart" in result.output
+
+
+def test_every_experiment_is_told():
+    assert sorted(record.TOLD) == sorted(EXPERIMENTS)
 
 
 def test_started_again_it_goes_on_where_it_stopped(write_config, train, tmp_path):

@@ -16,7 +16,7 @@ from train.controls.verdict import finding
 RESULT, TABLE = "controls.json", "controls.csv"
 Row = Dict[str, Any]
 # The experiments in the order in which they are told; `simple` is several regressions.
-_TOLD = ("network", "permuted", "beam_free", "other_runs", "simple")
+TOLD = ("network", "permuted", "beam_free", "other_runs", "simple")
 # Of a config: what changes nothing about the controls' outcome.
 _NO_MATTER = {
     "name",
@@ -41,7 +41,7 @@ class Record(NamedTuple):
     @property
     def rows(self) -> List[Row]:
         """All rows: the network, its controls, the regressions, the correlations."""
-        rows = [row for name in _TOLD for row in self.experiments.get(name, [])]
+        rows = [row for name in TOLD for row in self.experiments.get(name, [])]
         return sorted(rows, key=lambda row: row["kind"])
 
 
@@ -62,7 +62,7 @@ def read(run_dir: Path) -> Record:
         with path.open("rb") as file:
             kept = read_json(file.read(MAX_JSON + 1), "")
         key, experiments, words = str(kept["key"]), kept["experiments"], kept.get("verdict", [])
-        record = Record(key, {name: experiments[name] for name in _TOLD if name in experiments}, list(words))
+        record = Record(key, {name: experiments[name] for name in TOLD if name in experiments}, list(words))
         lines(record.rows)  # rows that cannot be shown are none
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is damaged ({error}); --force runs the controls again") from None
@@ -72,7 +72,7 @@ def read(run_dir: Path) -> Record:
 def write(run_dir: Path, record: Record) -> None:
     """Write controls.json, and with a verdict controls.csv."""
     more = {"verdict": record.verdict} if record.verdict else {}
-    in_order = {name: record.experiments[name] for name in _TOLD if name in record.experiments}
+    in_order = {name: record.experiments[name] for name in TOLD if name in record.experiments}
     content = {"key": record.key, "experiments": in_order, **more}
     atomic.write_text(run_dir / RESULT, json.dumps(content, indent=1) + "\n")
     if record.verdict:
