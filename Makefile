@@ -60,7 +60,7 @@ test-oldest: $(OLDEST)/done  ## prepare's tests under Python 3.9 with the oldest
 test-psana: $(PSANA)/done  ## Set up psana 2 from PyPI; tests of reading through it, on one rank and on several
 	PATH="$(CURDIR)/$(PSANA)/bin:$$PATH" $(PSANA)/bin/python -m pytest -W ignore::DeprecationWarning tests/psana
 
-test-faults: $(VENV)/dev.done  ## Kill, starve and damage the commands, fuzz the readers, count what is lost (7 minutes)
+test-faults: $(VENV)/dev.done  ## Kill, starve and damage the commands, fuzz the readers, count what is lost (6 minutes)
 	$(RUN) -m tests.faults
 	$(RUN) -m tests.faults.fuzz
 	$(RUN) -m tests.faults.fuzz_hdf5
