@@ -92,4 +92,6 @@ def attributes_digest(file: h5py.File) -> str:
 
 def _plain(value: object) -> str:
     """An attribute's value as text that no version of numpy writes differently."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
     return str(np.asarray(value).tolist())

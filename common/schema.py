@@ -47,7 +47,7 @@ from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS, S
 from common.untrusted import HDF5_ERRORS, check_hdf5, read_json
 
 FORMAT = "xtcav-lasing"
-FORMAT_VERSION = 2  # version 1 had neither `predict`, `losses` nor checksums of rows and datasets
+FORMAT_VERSION = 3  # those before had texts that HDF5 keeps without a checksum; they are not read
 
 # HDF5's format of version 1.10: unlike the one before, it has checksums of its own metadata.
 _LIBVER = ("v110", "v110")
@@ -105,12 +105,12 @@ def create(
     without compression have their places already (`image_offsets`), whatever is there.
     """
     file = h5py.File(path, "w", libver=_LIBVER)
-    file.attrs["format"] = FORMAT
+    set_text(file, format=FORMAT)
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["complete"] = False
     for name in ("mean", "std"):
         pedestal = file.create_dataset(f"dark/{name}", frame_shape, "<f8")
-        pedestal.attrs["units"] = "counts"
+        set_text(pedestal, units="counts")
         if splits.get("train"):
             file.create_dataset(f"statistics/{name}", image_shape, "<f4")
     _show_as_nexus(file, "NXroot", default=next(split for split in SPLITS if split in splits))
@@ -120,15 +120,8 @@ def create(
 
 
 def reopen(path: Union[str, Path]) -> h5py.File:
-    """Open for writing a file that `create` made, to fill and `finish` it, perhaps not for the first time.
-
-    If the process is killed while it is open, HDF5 does not open the file again.
-    """
-    file = h5py.File(path, "r+", libver=_LIBVER)
-    file.attrs["complete"] = False
-    if "losses" in file:
-        del file["losses"]
-    return file
+    """Open for writing a file that `create` made, to fill and `finish` it."""
+    return h5py.File(path, "r+", libver=_LIBVER)
 
 
 def finish(file: h5py.File, attributes: Mapping[str, str], losses: Sequence[Loss] = ()) -> str:
@@ -138,19 +131,18 @@ def finish(file: h5py.File, attributes: Mapping[str, str], losses: Sequence[Loss
     """
     if set(attributes) != set(ATTRIBUTES):
         raise ValueError(f"attributes differ from the format's: {set(attributes) ^ set(ATTRIBUTES)}")
-    for name, value in attributes.items():
-        file.attrs[name] = value
+    set_text(file, **attributes)
     file["losses"] = _loss_table(losses)
     for split in present(file):
         file[split][ROW_CRC32][...] = row_checksums(file[split])
     digests = object_digests(file)
     for name, digest in digests.items():
         if isinstance(file[name], h5py.Dataset):
-            file[name].attrs[SHA256] = digest
+            set_text(file[name], **{SHA256: digest})
     digest = content_digest(file, digests)
-    file.attrs["content_digest"] = digest
+    set_text(file, content_digest=digest)
     file.attrs["complete"] = True
-    file.attrs[ATTRIBUTES_SHA256] = attributes_digest(file)
+    set_text(file, **{ATTRIBUTES_SHA256: attributes_digest(file)})
     file.flush()
     return digest
 
@@ -202,26 +194,21 @@ def structure_problems(file: h5py.File) -> List[str]:
         problems.append(f"none of the splits {', '.join(SPLITS)} is there")
     groups = ("dark", "statistics") if "train" in file else ("dark",)
     common = [f"{group}/{name}" for group in groups for name in ("mean", "std")]
-    checked = int(file.attrs.get("format_version", 1)) > 1
-    if checked:
-        common.append("losses")
+    common.append("losses")
     problems += [f"{name} is missing" for name in common if name not in file]
     first = present(file)[0] if present(file) else ""
     image_shape = file[f"{first}/images"].shape[1:] if f"{first}/images" in file else None
     for split in present(file):
-        problems += _split_problems(file[split], split, image_shape, checked)
+        problems += _split_problems(file[split], split, image_shape)
     return problems
 
 
-def _split_problems(
-    group: h5py.Group, split: str, image_shape: Optional[Tuple[int, ...]], checked: bool
-) -> List[str]:
+def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[int, ...]]) -> List[str]:
     if not isinstance(group.get("images"), h5py.Dataset) or group["images"].ndim != 3:
         return [f"{split}/images is missing, or not (N, h, w)"]
     n = group["images"].shape[0]
     labels = ("labels",) if split in LABELLED else ()
-    sums = ("crc32", ROW_CRC32) if checked else ("crc32",)
-    expected = {name: (n,) for name in (*labels, *ID_FIELDS, *sums)}
+    expected = {name: (n,) for name in (*labels, *ID_FIELDS, "crc32", ROW_CRC32)}
     expected.update({f"{record}/{name}": (n,) for record, units in RECORDS.items() for name in units})
     problems = []
     if group["images"].shape[1:] != image_shape:
@@ -247,7 +234,7 @@ def _create_split(
         filters = _filter(compression)
         group.create_dataset("images", (n, *image_shape), stored, chunks=(1, *image_shape), **filters)
     _show_as_nexus(group, "NXdata", signal="images")
-    group["images"].attrs["interpretation"] = "image"
+    set_text(group["images"], interpretation="image")
     if labelled:
         group.create_dataset("labels", (n,), "i1")
     for name in ID_FIELDS:
@@ -257,13 +244,18 @@ def _create_split(
     for record, units in RECORDS.items():
         for name, unit in units.items():
             field = group.create_dataset(f"{record}/{name}", (n,), "<f8", fillvalue=np.nan)
-            field.attrs["units"] = unit
+            set_text(field, units=unit)
 
 
 def _show_as_nexus(group: h5py.Group, kind: str, **attributes: str) -> None:
-    group.attrs["NX_class"] = kind
+    set_text(group, NX_class=kind, **attributes)
+
+
+def set_text(node: Union[h5py.Group, h5py.Dataset], **attributes: str) -> None:
+    """Give `node` attributes, as UTF-8 of fixed length: only those have a checksum in HDF5."""
     for name, value in attributes.items():
-        group.attrs[name] = value
+        raw = value.encode()
+        node.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))
 
 
 def _loss_table(losses: Sequence[Loss]) -> np.ndarray:
@@ -309,7 +301,8 @@ def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
     file = _open(path)
     try:
         with damage_named(path):
-            check_hdf5(file, path)
+            _check_version(file, path)
+            check_hdf5(file, path, fixed=True)
             _check_format(file, path)
             if "classes" in file.attrs:
                 classes(file)
@@ -331,6 +324,15 @@ def present(file: h5py.File) -> Tuple[str, ...]:
     return tuple(split for split in SPLITS if split in file)
 
 
+def attributes(node: Union[h5py.Group, h5py.Dataset]) -> Dict[str, Any]:
+    """The attributes of `node`, texts as str."""
+    values = dict(node.attrs)
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for name, value in values.items()
+    }
+
+
 def classes(file: h5py.File) -> List[str]:
     """The names of the classes; `labels` index this list. Raises DataError for what is no such list."""
     names = read_json(file.attrs.get("classes"), f"{file.filename}: attribute classes")
@@ -344,8 +346,6 @@ def classes(file: h5py.File) -> List[str]:
 
 def losses(file: h5py.File) -> List[Loss]:
     """The shots that were asked for and are in no split, with the reason of each."""
-    if "losses" not in file:
-        return []  # version 1
     return [
         Loss(split.decode(), int(row), int(label), ShotId(*map(int, key)), reason.decode())
         for split, row, label, *key, reason in file["losses"][...].tolist()
@@ -413,16 +413,26 @@ def _check_images(group: object, path: Union[str, Path]) -> None:
         raise DataError(f"{path}: {group.name[1:]}/images is missing, or not (N, h, w) of floats")
 
 
-def _check_format(file: h5py.File, path: Union[str, Path]) -> None:
-    if str(file.attrs.get("format")) != FORMAT:
-        raise DataError(f"{path}: an HDF5 file, but not one that `prepare build` wrote")
-    version = int(np.max(file.attrs.get("format_version", 0)))
-    if version > FORMAT_VERSION:
+def _check_version(file: h5py.File, path: Union[str, Path]) -> None:
+    """Raise DataError for another version of the format; what is not ours at all is found out later."""
+    if not h5py.h5a.exists(file.id, b"format_version"):
+        return
+    attribute = h5py.h5a.open(file.id, b"format_version")
+    if attribute.get_type().get_class() != h5py.h5t.INTEGER or attribute.shape != ():
+        raise DataError(f"{path}: attribute format_version is no number; this is no file of `prepare build`")
+    version = int(file.attrs["format_version"])
+    if version != FORMAT_VERSION:
+        advice = "update the software" if version > FORMAT_VERSION else "build it again"
         raise DataError(
-            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest this "
-            "software reads; update the software"
+            f"{path}: is of format version {version}, this software reads {FORMAT_VERSION}; {advice}"
         )
-    if not np.all(file.attrs.get("complete", False)):
+
+
+def _check_format(file: h5py.File, path: Union[str, Path]) -> None:
+    found = attributes(file)
+    if str(found.get("format")) != FORMAT or "format_version" not in found:
+        raise DataError(f"{path}: an HDF5 file, but not one that `prepare build` wrote")
+    if not np.all(found.get("complete", False)):
         raise DataError(f"{path}: the build of this file did not finish; build it again")
 
 

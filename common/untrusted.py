@@ -3,6 +3,11 @@
 An HDF5 file can name other files to read from (external links, external storage, virtual
 datasets), can be a few kB that unpack to terabytes, and can ask the library to load plugins. A
 file that `prepare build` wrote does none of this, so nothing is lost by refusing it.
+
+Nor may one flipped bit take the process down inside HDF5 1.14, which TensorFlow's h5py brings: it
+frees what it never allocated where it lists a damaged group in the order of the names, and loops
+for ever in a damaged heap of texts of variable length, the one structure without a checksum. So
+groups are listed as they are stored, and our files have no such text.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Iterator, Tuple, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
 import h5py
 import numpy as np
@@ -28,16 +33,23 @@ SMALL = 1 << 20  # bytes that a dataset may have without being in the file
 # Deflate, shuffle, fletcher32, bitshuffle (hdf5plugin): those that can be in our files or in a repacked one.
 _FILTERS = frozenset({1, 2, 3, 32008})
 
+# Of attributes; h5py's bool is an enum.
+_FIXED = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM})
+
 # What h5py raises for metadata that make no sense: it has no class of its own.
 HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 
 
-def check_hdf5(file: h5py.File, path: Union[str, Path]) -> None:
+def check_hdf5(file: h5py.File, path: Union[str, Path], fixed: bool = False) -> None:
     """Raise DataError, naming what and where, unless all of `file` is in the file itself and of sane size.
 
-    Memory and time are bounded by MAX_OBJECTS; no link is followed and no data are read. After it,
-    reading any dataset whole takes at most MAX_RATIO times the file's size (or SMALL bytes).
+    With `fixed`, attributes must be numbers or texts of fixed length. Memory and time are bounded by
+    MAX_OBJECTS; no link is followed, no data and no attributes are read. After it, reading any dataset whole
+    takes at most MAX_RATIO times the file's size (or SMALL bytes), and HDF5 has compared every
+    header with its checksum.
     """
+    if fixed:
+        _check_attributes(file, path)
     for seen, (name, node) in enumerate(_nodes(file, str(path), "", 0)):
         if seen >= MAX_OBJECTS:
             raise DataError(f"{path}: over {MAX_OBJECTS} groups and datasets; refused")
@@ -45,6 +57,8 @@ def check_hdf5(file: h5py.File, path: Union[str, Path]) -> None:
             problem = _dataset_problem(node)
             if problem:
                 raise DataError(f"{path}: {name} {problem}; refused")
+        if fixed:
+            _check_attributes(node, path)
 
 
 def read_json(text: Any, where: str) -> Any:
@@ -57,13 +71,27 @@ def read_json(text: Any, where: str) -> Any:
         raise DataError(f"{where}: is not valid JSON ({str(error)[:100]})") from None
 
 
+def _check_attributes(node: Union[h5py.Group, h5py.Dataset], path: Union[str, Path]) -> None:
+    """Raise DataError if an attribute of `node` is not of fixed size; none is read."""
+    names: List[bytes] = []
+    h5py.h5a.iterate(node.id, names.append, order=h5py.h5.ITER_NATIVE)
+    for name in names:
+        kind = h5py.h5a.open(node.id, name).get_type()
+        variable = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
+        if variable or kind.get_class() not in _FIXED:
+            shown = printable(name.decode(errors="replace"))
+            raise DataError(
+                f"{path}: attribute {shown} is of a type that no file of `prepare build` has; refused"
+            )
+
+
 def _nodes(
     group: h5py.Group, path: str, prefix: str, depth: int
 ) -> Iterator[Tuple[str, Union[h5py.Group, h5py.Dataset]]]:
     if depth > MAX_DEPTH:
         raise DataError(f"{path}: groups nested over {MAX_DEPTH} deep; refused")
-    for key in group:
-        name = f"{prefix}{key}"
+    for key in _names(group):
+        name = prefix + key.decode(errors="replace")
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise DataError(f"{path}: {printable(name)} is a link to elsewhere; refused")
         node = group[key]
@@ -72,6 +100,18 @@ def _nodes(
         yield printable(name), node
         if isinstance(node, h5py.Group):
             yield from _nodes(node, path, f"{name}/", depth + 1)
+
+
+def _names(group: h5py.Group) -> List[bytes]:
+    """The names of the links in `group`, as they are stored; no more than it takes to refuse it."""
+    names: List[bytes] = []
+
+    def note(name: bytes) -> Optional[bool]:
+        names.append(name)
+        return True if len(names) > MAX_OBJECTS else None
+
+    group.id.links.iterate(note, order=h5py.h5.ITER_NATIVE)
+    return names
 
 
 def _dataset_problem(dataset: h5py.Dataset) -> str:

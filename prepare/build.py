@@ -177,7 +177,8 @@ def _extract_missing(
     missing = sorted(place for place in places if not found.images[place.split]["part"][place.row])
     slots = None
     if team.size == 1:
-        slots = unfinished.slots(config, {split: len(of_split) for split, of_split in keys.items()})
+        sizes = {split: len(of_split) for split, of_split in keys.items()}
+        slots = unfinished.slots(config, sizes, found)
     if slots:
         atomic.check_room(slots.path, slots.path.stat().st_size)
     shares = ranks.split(missing, team.size)

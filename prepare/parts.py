@@ -156,9 +156,14 @@ class Found(NamedTuple):
 
     def placed(self, split: str, slots: Slots) -> np.ndarray:
         """Whether each image of `split` is where `slots` has it, (n,) bool."""
-        table = self.images[split]
-        in_file = table["part"] == len(self.paths)
-        return in_file & (table["offset"] == slots.offsets[split])
+        return self._in_file(split) & (self.images[split]["offset"] == slots.offsets[split])
+
+    def elsewhere(self, slots: Slots) -> bool:
+        """Whether an image is in the file of the slots, and not in its own."""
+        return any((self._in_file(split) & ~self.placed(split, slots)).any() for split in self.images)
+
+    def _in_file(self, split: str) -> np.ndarray:
+        return self.images[split]["part"] == len(self.paths)
 
 
 def paths(folder: Path) -> List[Path]:

@@ -15,17 +15,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-import h5py
 import numpy as np
 
 from common import atomic, manifest, schema
 from common.errors import DataError, OutputExists
 from common.manifest import Row
-from common.untrusted import HDF5_ERRORS, read_json
+from common.untrusted import read_json
 from prepare import parts
 from prepare.config import PrepareConfig
 from prepare.dark import Dark
@@ -64,8 +64,9 @@ class Unfinished:
         settings = plan.get("config", {})
         try:
             with schema.open_data(self.output) as file:
-                config = read_json(file.attrs["config"], f"{self.output}: attribute config")
-                same = file.attrs["manifest_sha256"] == plan.get("manifest")
+                found = schema.attributes(file)
+                config = read_json(found["config"], f"{self.output}: attribute config")
+                same = found["manifest_sha256"] == plan.get("manifest")
         except (DataError, KeyError):
             return False
         return same and all(config.get(name) == settings.get(name) for name in _SECTIONS)
@@ -102,26 +103,34 @@ class Unfinished:
         """Where the file to be is, while its images come into it."""
         return self.folder / parts.IMAGES
 
-    def slots(self, config: PrepareConfig, sizes: Mapping[str, int]) -> Optional[parts.Slots]:
+    def slots(
+        self, config: PrepareConfig, sizes: Mapping[str, int], found: parts.Found
+    ) -> Optional[parts.Slots]:
         """The places of {split: number} images in the file to be, which is made if it is not there.
 
-        None if there can be none: with compression nobody knows an image's size beforehand. Nor
-        if the file is one whose build was killed while it was being completed; its images are
-        still good, and are copied into another.
+        A file that an interrupted build left is given back the structure that it began with, byte by
+        byte and around the images that are `found` in it: HDF5, which can crash on a file that it had
+        no time to complete, never reads it. None if there can be no places: with compression nobody
+        knows an image's size beforehand; and another version of HDF5 may have put the images elsewhere.
         """
         if config.image.compression != "none":
             return None
-        if not self.images_path.exists():
-            with atomic.replacing(self.images_path) as partial:
-                schema.create(partial, sizes, *config.stored_as).close()
         try:
-            with h5py.File(self.images_path, "r") as file:
-                file.visititems(lambda *_: None)  # reads every header, with its checksum
+            with schema.create(self._fresh_path, sizes, *config.stored_as) as file:
                 offsets = {split: schema.image_offsets(file[split]["images"]) for split in sizes}
-        except HDF5_ERRORS:
-            return None
-        fits = all(at is not None and len(at) == sizes[split] for split, at in offsets.items())
-        return parts.Slots(self.images_path, offsets) if fits else None
+            if any(at is None for at in offsets.values()):
+                return None
+            slots = parts.Slots(self.images_path, offsets)
+            if not self.images_path.exists():
+                atomic.put(self._fresh_path, self.images_path)
+            elif found.elsewhere(slots):
+                return None
+            else:
+                image = int(np.prod(config.image_shape)) * np.dtype(config.image.dtype).itemsize
+                _restore(self.images_path, self._fresh_path, np.concatenate(list(offsets.values())), image)
+            return slots
+        finally:
+            self._fresh_path.unlink(missing_ok=True)
 
     @property
     def dark_path(self) -> Path:
@@ -150,11 +159,15 @@ class Unfinished:
         self._plan_path.unlink(missing_ok=True)
 
     @property
+    def _fresh_path(self) -> Path:
+        return self.folder / f"{atomic.PARTIAL_PREFIX}{parts.IMAGES}"
+
+    @property
     def _plan_path(self) -> Path:
         return self.folder / "plan.json"
 
     def _empty(self) -> None:
-        for path in (self.dark_path, self.images_path, *parts.paths(self.folder)):
+        for path in (self.dark_path, self.images_path, self._fresh_path, *parts.paths(self.folder)):
             path.unlink(missing_ok=True)
 
     def _read_plan(self) -> Dict[str, Any]:
@@ -163,6 +176,19 @@ class Unfinished:
         except (FileNotFoundError, ValueError):
             return {}
         return read if isinstance(read, dict) else {}
+
+
+def _restore(path: Path, fresh: Path, offsets: np.ndarray, size: int) -> None:
+    """Make all bytes of `path` those of `fresh`, but for images of `size` bytes that start at `offsets`."""
+    with fresh.open("rb") as source, path.open("r+b") as target:
+        end = os.fstat(source.fileno()).st_size
+        at = 0
+        for start in (*np.sort(offsets).tolist(), end):
+            source.seek(at)
+            target.seek(at)
+            target.write(source.read(start - at))
+            at = start + size
+        target.truncate(end)
 
 
 def _state(path: Path) -> List[int]:

@@ -54,11 +54,8 @@ def _check_file(file: h5py.File, path: Union[str, Path], report: Report, sample:
     if report.problems:
         return  # what follows reads the datasets by name
     _check_images(file, path, report)
-    if int(file.attrs["format_version"]) > 1:
-        _check_rows(file, path, report)
-        _check_digests(file, path, report)
-    else:
-        report.notes.append("format version 1: only images have checksums")
+    _check_rows(file, path, report)
+    _check_digests(file, path, report)
     if not _check_labels(file, path, report):
         return  # without good labels there are no rows to check
     _check_keys(file, path, report)
@@ -147,31 +144,32 @@ def _check_digests(file: h5py.File, path: Union[str, Path], report: Report) -> N
     changed = [
         name
         for name, digest in digests.items()
-        if isinstance(file[name], h5py.Dataset) and file[name].attrs.get(SHA256) != digest
+        if isinstance(file[name], h5py.Dataset) and schema.attributes(file[name]).get(SHA256) != digest
     ]
     report.problems.extend(f"{path}: {name} is not what was written: its digest differs" for name in changed)
-    attributes = file.attrs.get(checksums.ATTRIBUTES_SHA256)
-    if attributes is not None and attributes != checksums.attributes_digest(file):
+    root = schema.attributes(file)
+    if root.get(checksums.ATTRIBUTES_SHA256) != checksums.attributes_digest(file):
         report.problems.append(f"{path}: a root attribute is not what was written")
-    if not changed and content_digest(file, digests) != file.attrs["content_digest"]:
+    if not changed and content_digest(file, digests) != root["content_digest"]:
         report.problems.append(
             f"{path}: the content digest differs: an attribute was changed after the build"
         )
-    report.notes.append(f"content digest {file.attrs['content_digest'][:16]}...")
+    report.notes.append(f"content digest {root['content_digest'][:16]}...")
 
 
 def _check_manifest(file: h5py.File, path: Union[str, Path], report: Report) -> None:
-    if manifest.digest(manifest_rows(file)) != file.attrs["manifest_sha256"]:
+    if manifest.digest(manifest_rows(file)) != schema.attributes(file)["manifest_sha256"]:
         report.problems.append(f"{path}: the shots are not those of the manifest it was built from")
 
 
 def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sample: int) -> None:
     """Compute some images again from the camera's files, if they are there."""
-    if file.attrs["experiment"] == "signal_noise":
+    root = schema.attributes(file)
+    if root["experiment"] == "signal_noise":
         report.notes.append("signal against noise: there are no camera's files to compare with")
         return
     try:
-        config = PrepareConfig.model_validate_json(file.attrs["config"])
+        config = PrepareConfig.model_validate_json(root["config"])
     except pydantic.ValidationError as error:
         report.problems.append(f"{path}: attribute config: {error.errors()[0]['msg']}")
         return

@@ -213,7 +213,7 @@ def _opened(
         splits[name] = Split(of, in_memory, check)
         stack.callback(splits[name].close)
     classes = schema.classes(files[0])
-    return Data(paths, splits, classes, _digest(files), View.of(files[0].attrs))
+    return Data(paths, splits, classes, _digest(files), View.of(schema.attributes(files[0])))
 
 
 def path_list(paths: Paths) -> List[Path]:
@@ -333,7 +333,7 @@ def _check_labels(data: Data) -> None:
 
 def _processing(file: h5py.File) -> Optional[dict]:
     """What the prepare config says is done to an image, apart from how the numbers are stored."""
-    image = json.loads(file.attrs["config"]).get("image")
+    image = json.loads(schema.attributes(file)["config"]).get("image")
     return image and {key: value for key, value in image.items() if key not in ("dtype", "compression")}
 
 
@@ -346,5 +346,5 @@ def _shots(file: h5py.File) -> List[ShotId]:
 
 def _digest(files: Sequence[h5py.File]) -> str:
     """The digest of one file's content, or for several that of theirs, in their order."""
-    digests = [str(file.attrs["content_digest"]) for file in files]
+    digests = [str(schema.attributes(file)["content_digest"]) for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()

@@ -108,12 +108,13 @@ def read(path: Path) -> Contents:
         rows = _spread_over_runs(ids["run"])
         edges = _edges(file, where, rows)
         level, histograms = _look(file, where, rows, edges, ids["run"], label)
-        view = View.of(file.attrs)
+        attributes = schema.attributes(file)
+        view = View.of(attributes)
         samples, frames = _samples(file, where, ids, label, view)
         return Contents(
-            name=str(file.attrs["name"]),
+            name=str(attributes["name"]),
             path=path,
-            attributes=dict(file.attrs),
+            attributes=attributes,
             classes=schema.classes(file) if "labels" in file[splits[0]] else [],
             view=view,
             splits=splits,
@@ -254,7 +255,7 @@ def _one_by_one(
 
 def _config(file: h5py.File) -> PrepareConfig:
     try:
-        return PrepareConfig.model_validate_json(file.attrs["config"])
+        return PrepareConfig.model_validate_json(schema.attributes(file)["config"])
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise DataError(

@@ -154,7 +154,7 @@ class Build(Job):
         sha = hashlib.sha256()
         with schema.open_data(self.output, ["train", "test"]) as file:
             content = content_digest(file)
-            if content != file.attrs["content_digest"]:
+            if content != schema.attributes(file)["content_digest"]:
                 return "the content digest does not agree with the content"
             sha.update(content.encode())
             for split in schema.present(file):

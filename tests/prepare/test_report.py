@@ -85,9 +85,8 @@ def test_unlabelled_shots(write_config, prepare, tmp_path):
 def test_names_are_text_and_nothing_else(built, prepare):
     hostile = '<script>alert("1")</script> & $x_{1}$'
     with h5py.File(built, "r+") as file:
-        file.attrs["classes"] = json.dumps([hostile, "<b>b</b>"])
-        file.attrs["name"] = "<i>name</i>"
-        file.attrs["skipped"] = json.dumps({"69": {"<u>why</u>": 3}})
+        schema.set_text(file, classes=json.dumps([hostile, "<b>b</b>"]), name="<i>name</i>")
+        schema.set_text(file, skipped=json.dumps({"69": {"<u>why</u>": 3}}))
     assert prepare("report", str(built)).exit_code == 0
     page = Page(built.with_name("small.report.html"))
     check(page, SECTIONS)

@@ -14,6 +14,7 @@ import pytest
 
 from common import atomic, manifest, schema
 from common.lock import only_one
+from common.shots import ShotId
 from prepare import build as build_module
 from prepare import parts, ranks
 from prepare.config import load_config
@@ -106,8 +107,11 @@ def test_images_are_written_once(ready, prepare, tmp_path, monkeypatch):
 def test_images_of_full_size_have_places(write_config, dtype):
     config = load_config(write_config(camera__shape=[726, 568], image__dtype=dtype))
     sizes = {"train": 3, "test": 2}
+    unfinished = Unfinished(config.output_path)
+    unfinished.folder.mkdir(parents=True)
+    keys = {split: [ShotId(69, i, 0, 0) for i in range(n)] for split, n in sizes.items()}
     for _ in range(2):  # made, found again
-        slots = Unfinished(config.output_path).slots(config, sizes)
+        slots = unfinished.slots(config, sizes, parts.scan(unfinished.folder, b"", keys))
         assert {split: len(offsets) for split, offsets in slots.offsets.items()} == sizes
     image = 284 * 363 * np.dtype(dtype).itemsize
     assert (np.diff(slots.offsets["train"]) == image).all()
@@ -115,10 +119,10 @@ def test_images_of_full_size_have_places(write_config, dtype):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flag", "header", "other"])
-def test_a_file_to_be_that_cannot_be_opened_still_has_its_images(
+def test_a_file_to_be_that_is_damaged_still_has_its_images(
     ready, prepare, tmp_path, folder, stop_after, damage
 ):
-    """As when a process is killed while HDF5 writes the last tables into it."""
+    """As when a process is killed while HDF5 writes the last tables into it; it is finished all the same."""
     expected = whole(ready, prepare, tmp_path)
     stop_after(20)
     with pytest.raises(Stop):
@@ -134,10 +138,32 @@ def test_a_file_to_be_that_cannot_be_opened_still_has_its_images(
     else:
         with h5py.File(images, "w") as file:
             file["train/images"] = file["test/images"] = np.zeros((3, 40, 48), "f4")
+    left = images.stat().st_ino
     stop_after(0)
     result = prepare("build", ready)
     assert ("20 of 30 images are there already" in result.output) == (damage != "other")
     assert digest(tmp_path) == expected and not folder.exists()
+    assert (tmp_path / "data" / "small.h5").stat().st_ino == left
+    assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
+
+
+def test_images_whose_places_are_others_now_are_copied(
+    ready, prepare, tmp_path, folder, stop_after, monkeypatch
+):
+    """As when a build goes on with another version of HDF5."""
+    expected = whole(ready, prepare, tmp_path)
+    stop_after(20)
+    with pytest.raises(Stop):
+        prepare("build", ready)
+    left = (folder / "images.h5").stat().st_ino
+    create = schema.create
+    monkeypatch.setattr(
+        schema, "create", lambda path, sizes, *rest: create(path, dict(reversed([*sizes.items()])), *rest)
+    )
+    stop_after(0)
+    assert "20 of 30 images are there already" in prepare("build", ready).output
+    assert digest(tmp_path) == expected and not folder.exists()
+    assert (tmp_path / "data" / "small.h5").stat().st_ino != left
     assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
 
 

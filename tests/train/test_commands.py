@@ -224,7 +224,7 @@ def test_evaluate_on_other_data(data, write_config, train, tmp_path):
     run, other = str(tmp_path / "runs" / "small"), write_data(tmp_path / "other.h5", {"train": 8, "test": 6})
     assert "accuracy" in train("evaluate", run, "--data", str(other)).output
     with h5py.File(other, "r+") as file:
-        file.attrs["classes"] = '["lasing", "nolasing"]'
+        schema.set_text(file, classes='["lasing", "nolasing"]')
     refused(
         train("evaluate", run, "--data", str(other)),
         "other.h5 has the classes lasing, nolasing",

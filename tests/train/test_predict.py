@@ -164,9 +164,9 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(data, run, train, tmp_p
     (tmp_path / "cut.h5").write_bytes(data.read_bytes()[:-400])
     refused(train("predict", run, str(tmp_path / "cut.h5")), "cut.h5: is not an HDF5 file, or is cut short")
     with h5py.File(other, "r+") as file:
-        file.attrs["classes"] = json.dumps(["cats", "dogs"])
+        schema.set_text(file, classes=json.dumps(["cats", "dogs"]))
     with h5py.File(data, "r+") as file:
-        file.attrs["classes"] = json.dumps(["cats", "dogs"])
+        schema.set_text(file, classes=json.dumps(["cats", "dogs"]))
     refused(train("predict", run, str(data)), "classes cats, dogs", "trained on nolasing, lasing")
 
 

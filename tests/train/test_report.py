@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from common import schema
 from tests.page import Page, check
 from tests.train.conftest import SHAPE, write_data
 from train import folder, report
@@ -106,7 +107,7 @@ def test_the_controls_are_in_the_report(run, train, change, words):
 
 def test_names_are_text_and_nothing_else(data, write_config, train, tmp_path):
     with h5py.File(data, "r+") as file:
-        file.attrs["classes"] = json.dumps([HOSTILE, "<b>lasing</b>"])
+        schema.set_text(file, classes=json.dumps([HOSTILE, "<b>lasing</b>"]))
     assert train("fit", write_config(report=True)).exit_code == 0
     page = Page(tmp_path / "runs" / "small" / "report.html")
     check(page, SECTIONS)
