@@ -29,6 +29,7 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP
 _TASK, _COUNT, _DONE, _END = range(1, 5)
 _PAUSE = 0.02  # s between two looks for messages
 _REPORT_EVERY = 0.5  # s
+_LAUNCHER = 0.5  # s for the launcher to pass on the last line: MPICH's was seen to end without it
 _GRACE = 2.0  # s in which an error that all ranks meet is told by rank 0 alone
 
 
@@ -167,5 +168,6 @@ def _end_all(together: MpiTeam, error: BaseException) -> None:
         click.echo(f"rank {together.rank}: {line}" if together.rank else line, err=True)
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(_LAUNCHER)
     together.comm.Abort(code)
     os._exit(code)  # some bindings come back from it
