@@ -272,7 +272,7 @@ def test_a_split_that_is_not_there(tmp_path, write_config, train):
 def test_a_newer_version(data, write_config, train):
     with h5py.File(data, "r+") as file:
         file.attrs["format_version"] = 99
-    refused(train("fit", write_config()), "version 99 is newer")
+    refused(train("fit", write_config()), "format version 99, this software reads 3; update the software")
 
 
 def test_a_dataset_that_is_missing(data, write_config, train):
