@@ -37,9 +37,9 @@ simulate: need-config $(VENV)/prepare.done  ## Write simulated runs for CONFIG=c
 signal-noise: need-config $(VENV)/prepare.done  ## Write the seed's signal-against-noise images for CONFIG
 	$(RUN) -m prepare signal-noise $(CONFIG)
 
-prepare: need-config $(VENV)/prepare.done  ## Select shots, if there is no manifest yet, and build data/NAME.h5
+prepare: need-config $(VENV)/prepare.done  ## Select shots, if there is no manifest yet, and build data/NAME.h5 [JOBS=4]
 	$(RUN) -m prepare select $(CONFIG) --if-missing
-	$(RUN) -m prepare build $(CONFIG)
+	$(RUN) -m prepare build $(CONFIG) $(if $(JOBS),--jobs $(JOBS))
 
 train: need-config $(VENV)/train.done  ## Train on a data file: CONFIG=configs/train/...
 	$(RUN) -m train fit $(CONFIG)

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from typing import Optional, Tuple
 
 import click
@@ -36,6 +37,19 @@ class CommandGroup(click.Group):
             if line:
                 click.echo(line, err=True)
             sys.exit(code)
+
+
+def tell(error: BaseException, who: str = "") -> int:
+    """Print what `outcome` says, after `who`, or the traceback of a fault of ours; returns the exit code."""
+    told = outcome(error)
+    if told is None:
+        traceback.print_exception(type(error), error, error.__traceback__)
+    line, code = told or ("", 1)
+    if line:
+        click.echo(who + line, err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 def outcome(error: BaseException) -> Optional[Tuple[str, int]]:

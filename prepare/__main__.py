@@ -133,23 +133,24 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
 @main.command()
 @config_argument
 @force_option
-def build(config_path: str, force: bool) -> None:
+@click.option("--jobs", default=1, type=click.IntRange(1, 256), help="Processes that share the work. [1]")
+def build(config_path: str, force: bool, jobs: int) -> None:
     """Extract the shots of the manifest into data/NAME.h5.
 
-    Interrupted, it goes on where it was when started again. Several processes share the work:
-
-    \b
-    mpirun -n 4 python -m prepare build configs/prepare/demo.yaml
+    Interrupted, it goes on where it was when started again. Several processes share the work, on
+    this machine with --jobs, on several with MPI; the file is the same.
 
     \b
     python -m prepare build configs/prepare/demo.yaml
+    python -m prepare build configs/prepare/demo.yaml --jobs 4
+    mpirun -n 4 python -m prepare build configs/prepare/demo.yaml
     python -m prepare build configs/prepare/demo.yaml --force   # anew, replace a finished file
     """
     from prepare import ranks
     from prepare.build import build as run
 
     advice = f"what was made so far is kept, go on with: python -m prepare build {config_path}"
-    with ranks.team() as team, interrupt.advising(advice):
+    with ranks.team(jobs) as team, interrupt.advising(advice):
         config = load_config(config_path)
         rows = manifest.read(config.manifest_path)
         with _source(config) as source:

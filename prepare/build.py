@@ -159,8 +159,8 @@ def _extract_missing(
 ) -> Tuple[Dark, parts.Found, Optional[parts.Slots]]:
     """Make the images that are not there yet, on all ranks; returns the dark, and all that are there.
 
-    One process alone writes them to their places in the file to be; several, each to its own part
-    file: a network file system may mix up what two nodes write side by side into one.
+    Processes of one machine write them to their places in the file to be; those of several, each to
+    its own part file: a network file system may mix up what two machines write side by side into one.
     """
     keys: Dict[str, List[ShotId]] = {}
     for place in places:
@@ -176,7 +176,7 @@ def _extract_missing(
     allowed = int(config.max_losses * len(places))
     missing = sorted(place for place in places if not found.images[place.split]["part"][place.row])
     slots = None
-    if team.size == 1:
+    if team.one_machine:
         sizes = {split: len(of_split) for split, of_split in keys.items()}
         slots = unfinished.slots(config, sizes, found)
     if slots:

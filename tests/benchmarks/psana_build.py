@@ -26,6 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from prepare import ranks
 from prepare.build import build
 from prepare.config import PrepareConfig
 from prepare.select import select
@@ -115,14 +116,15 @@ def plain_script(folder: Path) -> int:
     return n
 
 
-def prepare_build(folder: Path, kind: str, events: int, images: int, rows: list) -> int:
+def prepare_build(folder: Path, kind: str, events: int, images: int, rows: list, jobs: int = 1) -> int:
     """`prepare build`, everything included: opening the runs, the dark, the checksums, the flush to disk."""
     os.environ["PS_BD_CHUNKSIZE"] = OURS
-    source = open_source(config_of(folder, kind, events, images))
-    try:
-        built = build(source, config_of(folder, kind, events, images), rows)
-    finally:
-        source.close()
+    with ranks.team(jobs) as team:
+        source = open_source(config_of(folder, kind, events, images))
+        try:
+            built = build(source, config_of(folder, kind, events, images), rows, team=team)
+        finally:
+            source.close()
     return sum(sum(of_class.values()) for of_class in built.counts.values())
 
 
@@ -152,11 +154,11 @@ def in_turns(folder: Path, ways: Dict[str, Callable[[], int]], repeats: int) -> 
             for made in folder.glob("*.h5"):  # to replace a file takes time, too
                 made.unlink()
             os.sync()  # nor does one way pay for what another has left to be written
-            clock, processor = time.perf_counter(), time.process_time()
+            clock, processor = time.perf_counter(), sum(os.times()[:4])  # of its copies, too
             n = way()
             if turn:
                 times[name].clock.append((time.perf_counter() - clock) / n)
-                times[name].processor.append((time.process_time() - processor) / n)
+                times[name].processor.append((sum(os.times()[:4]) - processor) / n)
     return times
 
 
@@ -165,25 +167,32 @@ def rates(folder: Path, frames: int, repeats: int) -> None:
     simulate_runs(folder, events, ("xtc", "xtc2"))
     images = frames // 14 * 14
     rows = drawn(folder, "psana2", events, images)
+
+    def of(kind: str, jobs: int = 1) -> int:
+        return prepare_build(folder, kind, events, images, rows, jobs)
+
     times = in_turns(
         folder,
         {
             "bare psana loop": lambda: bare_loop(folder),
-            "prepare build, psana": lambda: prepare_build(folder, "psana2", events, images, rows),
-            "prepare build, native reader": lambda: prepare_build(folder, "xtc", events, images, rows),
+            "prepare build, psana": lambda: of("psana2"),
+            "prepare build, psana, --jobs 2": lambda: of("psana2", 2),
+            "prepare build, native reader": lambda: of("xtc"),
+            "prepare build, native, --jobs 2": lambda: of("xtc", 2),
             "plain script": lambda: plain_script(folder),
         },
         repeats,
     )
     for name, (clock, processor) in times.items():
-        print(f"{name:<30} {1 / median(clock):7.0f} images/s ({1 / max(clock):.0f} to {1 / min(clock):.0f}), "
+        print(f"{name:<32} {1 / median(clock):7.0f} images/s ({1 / max(clock):.0f} to {1 / min(clock):.0f}), "
               f"{1e3 * median(processor):.2f} ms of processor time an image")  # fmt: skip
     for what in Times._fields:
-        of = {name: median(getattr(each, what)) for name, each in times.items()}
-        built = of["prepare build, psana"]
-        shorter, longer = of["plain script"] / built, built / of["bare psana loop"]
-        print(f"{what}: a build through psana takes {longer:.1f} x as long as the bare loop, ", end="")
-        print(f"the plain script {shorter:.1f} x as long as the build")
+        median_of = {name: median(getattr(each, what)) for name, each in times.items()}
+        for way in (name for name in times if name.startswith("prepare build, psana")):
+            longer = median_of[way] / median_of["bare psana loop"]
+            shorter = median_of["plain script"] / median_of[way]
+            print(f"{what}: {way} takes {longer:.1f} x as long as the bare loop, ", end="")
+            print(f"the plain script {shorter:.1f} x as long as it")
 
 
 def few_images(folder: Path, events: int, repeats: int) -> float:

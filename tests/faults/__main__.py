@@ -19,12 +19,12 @@ from typing import Callable, List
 
 from tests.faults.each import each
 from tests.faults.full import disk_full
-from tests.faults.jobs import Build, BuildInPlace, Fit, reference, shared_inputs
+from tests.faults.jobs import Build, BuildInPlace, BuildJobs, Fit, reference, shared_inputs
 from tests.faults.kills import Result, killed_at_every_file, killed_at_files, killed_at_random
 
 # Bytes of disk that a whole job takes, unfinished and finished at once.
 NEEDED = {"build": 40 << 20, "fit": 200 << 10}
-KINDS = (Build, BuildInPlace, Fit)
+KINDS = (Build, BuildInPlace, BuildJobs, Fit)
 CHAINS = 5  # the kills of a job are spread over so many folders
 
 
@@ -63,6 +63,8 @@ def run(base: Path, given: argparse.Namespace) -> List[Result]:
             at = (base / f"{kind.name}{n}", shared, own, 100 * given.seed + n)
             share = kills[n::CHAINS]
             tasks.append(lambda kind=kind, at=at, share=share: killed_at_random(kind, *at, share))
+        if kind is BuildJobs:  # the faults below are those of its files, which are the others', too
+            continue
         at = (base / f"{kind.name}_at_files", shared, own, given.seed, given.at_files)
         tasks.append(lambda kind=kind, at=at: killed_at_files(kind, *at))
         if kind is not Fit:  # which has three times as many changes, and takes five times as long

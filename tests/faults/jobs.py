@@ -172,6 +172,13 @@ class BuildInPlace(Build):
     compression = "none"
 
 
+class BuildJobs(BuildInPlace):
+    """The same by three processes, of which the first gets the signals."""
+
+    name = "build, 3 jobs"
+    words = [*Build.words, "--jobs", "3"]
+
+
 class Fit(Job):
     """`train fit` of a small network that has every kind of state."""
 

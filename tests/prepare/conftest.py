@@ -102,6 +102,25 @@ def make_shots(run: int, n: int, rate: float = 120.0, start: int = 1_435_000_000
 
 # --- builds that are interrupted -----------------------------------------------------------------
 
+# A build that writes its images slowly, so that there is time to interrupt it, and tells the process of
+# each part file; it fails at the third image of the part file FAIL.
+SLOWED = """
+import os, sys, time
+from prepare import parts
+from prepare.__main__ import main
+image, written = parts.Writer.image, []
+def slow(self, *args):
+    image(self, *args)
+    if not written:
+        (self.path.parents[2] / f"{self.path.stem}.pid").write_text(str(os.getpid()))
+    written.append(1)
+    time.sleep(float(os.environ["PAUSE"]))
+    if os.environ.get("FAIL") == self.path.stem and len(written) == 3:
+        raise OSError(28, "No space left on device", str(self.path))
+parts.Writer.image = slow
+main(["build", *sys.argv[1:]], prog_name="prepare")
+"""
+
 
 class Stop(Exception):
     """What ends a build at a chosen frame: a fault of the software, like a kill."""

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from prepare.__main__ import main
-from tests.prepare.conftest import XTC1, settings
+from tests.prepare.conftest import SLOWED, XTC1, settings
 
 # Open MPI wants to be told that it may run as root, and more ranks than cores.
 ENVIRONMENT = {
@@ -29,23 +29,6 @@ ENVIRONMENT = {
 }
 BESIDE = Path(sys.executable).with_name("mpirun")  # where PyPI's mpich puts it
 MPIRUN = str(BESIDE) if BESIDE.exists() else shutil.which("mpirun")
-# Slows the writing of images, so that there is time to interrupt it; optionally fails on one rank.
-CHANGED = """
-import os, sys, time
-from prepare import parts
-from prepare.__main__ import main
-image, written = parts.Writer.image, []
-def slow(self, *args):
-    image(self, *args)
-    if not written:
-        (self.path.parents[2] / f"{self.path.stem}.pid").write_text(str(os.getpid()))
-    written.append(1)
-    time.sleep(float(os.environ["PAUSE"]))
-    if os.environ.get("FAIL") == self.path.stem and len(written) == 3:
-        raise OSError(28, "No space left on device", str(self.path))
-parts.Writer.image = slow
-main(["build", *sys.argv[1:]], prog_name="prepare")
-"""
 
 
 @pytest.fixture
@@ -108,7 +91,7 @@ def test_a_killed_rank_ends_the_job_and_other_ranks_go_on(config, tmp_path, fold
     build(1, config)
     expected = digest(tmp_path)
     (tmp_path / "data" / "small.h5").unlink()
-    process = mpirun(3, "-c", CHANGED, config, PAUSE="0.2")
+    process = mpirun(3, "-c", SLOWED, config, PAUSE="0.2")
     wait_for_parts(folder, 3)
     os.kill(int((tmp_path / f"0000{ranks}.pid").read_text()), signal.SIGKILL)
     process.communicate(timeout=30)
@@ -132,7 +115,7 @@ def test_a_build_that_was_complete_is_done_for_all_ranks(config, tmp_path, folde
 
 @pytest.mark.parametrize("part", ["00001", "00002", "00003"])
 def test_a_rank_that_fails_ends_the_job_with_its_error(config, tmp_path, folder, part):
-    process = mpirun(3, "-c", CHANGED, config, PAUSE="0.01", FAIL=part)
+    process = mpirun(3, "-c", SLOWED, config, PAUSE="0.01", FAIL=part)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     lines = [line for line in errors.splitlines() if "error: " in line]
@@ -144,7 +127,7 @@ def test_a_rank_that_fails_ends_the_job_with_its_error(config, tmp_path, folder,
 
 
 def test_sigterm_stops_all_ranks(config, tmp_path, folder):
-    process = mpirun(3, "-c", CHANGED, config, PAUSE="0.2")
+    process = mpirun(3, "-c", SLOWED, config, PAUSE="0.2")
     wait_for_parts(folder, 3)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
