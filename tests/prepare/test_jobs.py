@@ -111,6 +111,17 @@ def test_a_signal_to_all_stops_all_with_one_line(ready, prepare, tmp_path, numbe
     goes_on(prepare, ready, tmp_path, expected)
 
 
+def test_only_the_first_process_listens_to_signals(ready, prepare, tmp_path):
+    expected = whole(ready, prepare, tmp_path)
+    process = slowed(ready)
+    for pid in pids(tmp_path)[1:]:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert digest(tmp_path) == expected
+
+
 def test_a_mistake_is_told_once(ready, prepare):
     assert prepare("build", ready).exit_code == 0
     command = [sys.executable, "-m", "prepare", "build", ready, "--jobs", "3"]
