@@ -59,9 +59,13 @@ class Output(Weights):
 
 
 class BatchNormalisation(Model):
-    """Per channel over the minibatch; at prediction by the moving averages (Ioffe, Szegedy 2015)."""
+    """Per channel over the minibatch; at prediction by the moving averages (Ioffe, Szegedy 2015).
 
-    momentum: float = Field(0.99, ge=0, lt=1)
+    The averages follow the weights some 3 / (1 - momentum) steps behind: with 0.99 a network of 181
+    steps that had learned (0.86 with the averages recomputed) predicted at chance.
+    """
+
+    momentum: float = Field(0.9, ge=0, lt=1)
     epsilon: float = Field(1e-3, gt=0)
 
 

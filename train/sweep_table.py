@@ -51,7 +51,7 @@ def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
         row.update(_spread(split, [score["accuracy"] for score in scores], statistics.mean))
         row.update({f"{split}_n": scores[0]["n"], f"{split}_chance": scores[0]["chance"]})
     row.update(_spread("steps", [end["step"] for end in ends], statistics.median))
-    row["one_sided"] = sum("one_sided" in end["watch"] for end in ends)
+    row["one_sided"] = sum(not {"one_sided", "lagging"}.isdisjoint(end["watch"]) for end in ends)
     row["vanished"] = sum("vanished" in end["watch"] for end in ends)
     row["one_sided_at_end"] = sum(_closed_one_sided(end, config) for end, config in zip(ends, finished))
     row["swings"] = statistics.mean(

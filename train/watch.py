@@ -10,11 +10,16 @@ from train.config import Watch
 FIRST_LOSS_MARGIN = 0.35  # of ln(classes): well above what random weights of a sane size give
 VANISHED = 1e-7  # |gradient| by the first kernel; never below with L1 or L2 on it
 LEARNED = 0.1  # of ln(classes): below, a small gradient is the end of learning and no fault
+TOLD_APART = 0.7  # of ln(classes): below, the minibatches are told apart, whatever prediction makes of them
 
 HELPS = {
     "one_sided": (
         "what usually helps: preprocess (log, standardise, whiten_minibatch), a lower learning_rate.start or "
         "optimizer.momentum, a larger minibatch"
+    ),
+    "lagging": (
+        "so the averages that prediction uses lag behind, or minibatches differ too much; what helps: a "
+        "lower momentum of batch_normalisation, a larger minibatch, more steps"
     ),
     "first_loss": "the logits are large before anything is learned: a smaller stddev or preprocess helps",
     "vanished": (
@@ -33,7 +38,7 @@ class Watcher:
 
     def __init__(self, settings: Watch, classes: List[str], splits: Iterable[str]) -> None:
         self._settings, self._classes, self._splits = settings, classes, list(splits)
-        self._running = 0
+        self._running: List[float] = []  # cross entropies of the minibatches, of one-sided rows running
         self._said: set = set()
 
     def look(self, row: Dict[str, Any]) -> List[str]:
@@ -49,13 +54,18 @@ class Watcher:
         if first < VANISHED and row["cross_entropy"] > LEARNED * expected:
             found["vanished"] = f"step {row['step']}: no gradient reaches the first layer ({first:.1e})"
         side = one_sided(row, self._splits, self._settings.share)
-        self._running = 0 if side is None else self._running + 1
-        if self._running >= self._settings.evaluations:
+        self._running = [] if side is None else [*self._running, row["cross_entropy"]]
+        if len(self._running) >= self._settings.evaluations:
             shares = ", ".join(f"{row[f'{split}_largest_share']:.0%} of {split}" for split in self._splits)
-            found["one_sided"] = (
-                f"step {row['step']}: {self._running} rows running the network calls (nearly) all shots one "
-                f"class; now {self._classes[side]}: {shares}"
+            line = (
+                f"step {row['step']}: {len(self._running)} rows running the network calls (nearly) all shots "
+                f"one class; now {self._classes[side]}: {shares}"
             )
+            loss = sum(self._running[-self._settings.evaluations :]) / self._settings.evaluations
+            if loss < TOLD_APART * expected:
+                found["lagging"] = f"{line}; yet its minibatches it tells apart (cross entropy {loss:.2f})"
+            else:
+                found["one_sided"] = line
         row["watch"] = " ".join(found)
         new = [kind for kind in found if kind not in self._said]
         self._said = set(found)

@@ -72,6 +72,16 @@ def test_batch_normalisation_predicts_by_its_moving_averages():
     np.testing.assert_allclose(predicted, (x - mean) / np.sqrt(variance + 0.01), rtol=1e-4, atol=1e-5)
 
 
+def test_batch_normalisation_has_caught_up_after_60_minibatches():
+    """By default: runs are of 100 steps and more, and after them a network must not predict at chance."""
+    model = built(["batch_normalisation", {"output": {"stddev": 0.1}}])
+    layer = model.get_layer("convnet").get_layer("batch_normalisation_1")
+    x = 3 * images(50) + 2
+    for _ in range(60):
+        trained = np.asarray(layer(x, training=True))
+    np.testing.assert_allclose(np.asarray(layer(x, training=False)), trained, rtol=0.01, atol=0.01)
+
+
 @pytest.mark.parametrize("word", ACTIVATIONS)
 def test_activations_by_their_formulas(word):
     x = np.linspace(-3, 3, 50).astype(np.float32)

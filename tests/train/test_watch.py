@@ -56,6 +56,18 @@ def test_it_asks_to_stop_only_where_the_config_does(stop, expected):
     assert asked == expected
 
 
+def test_one_that_learns_and_predicts_one_class_is_told_so_and_not_stopped():
+    """As with batch normalisation whose moving averages have not caught up."""
+    watcher = Watcher(Watch(share=0.9, evaluations=2, stop=True), ["a", "b"], ["train", "test"])
+    rows = [row(n, (1, 1.0), (1, 1.0), cross_entropy) for n, cross_entropy in enumerate([0.3, 0.4, 0.69], 2)]
+    said = looks(watcher, rows)
+    assert [mark for _, mark in said] == ["", "lagging", "one_sided"]
+    assert "its minibatches it tells apart (cross entropy 0.35)" in said[1][0][0]
+    assert "lower momentum of batch_normalisation" in said[1][0][0]
+    watcher.look(row(5, (1, 1.0), (1, 1.0), 0.1))
+    assert not watcher.should_stop  # the last one is of a network that learns
+
+
 def test_one_sided_is_one_class_of_however_many():
     assert one_sided(row(train=(2, 0.98), test=(2, 0.97)), ["train", "test"], 0.97) == 2
     assert one_sided(row(train=(2, 0.98), test=(2, 0.96)), ["train", "test"], 0.97) is None

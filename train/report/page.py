@@ -179,6 +179,7 @@ def _watch(run: Run) -> List[Block]:
         ]
     meaning = {
         "one_sided": "(nearly) all shots were called one class",
+        "lagging": "the same, while the minibatches were told apart",
         "first_loss": "the first loss was far from ln(classes)",
         "vanished": "(nearly) no gradient reached the first layer",
     }
