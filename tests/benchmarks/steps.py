@@ -21,6 +21,9 @@ from train.shapes import layer_shapes
 CONFIGS = Path("configs/train")
 SEED = "first_scale_up"
 MATRIX = 2048
+# A step of less than SHORT seconds is as long as a disturbance: the ratio of one of 5 ms was seen at 1.08
+# with 7 turns, with 61 of them at 0.94 and 0.97.
+SHORT, MORE = 0.03, 9
 
 
 def batch(config: TrainConfig, n: int) -> Tuple[np.ndarray, np.ndarray]:
@@ -152,7 +155,10 @@ def rows(repeat: int) -> Iterator[Row]:
         yield Row(f"{what}, against {name}", ratio(result, "ours", to), aim, True, result, note)
     yield Row(f"{what}, bfloat16 against float32", ratio(result, "bfloat16", "ours"), None, True, result)
     for name, n, aim in catalogue():
-        result = race({"ours": (ours, (name, n)), "stock Keras": (stock, (name, n))}, repeat)
+        both = {"ours": (ours, (name, n)), "stock Keras": (stock, (name, n))}
+        result = race(both, repeat)
+        if statistics.median(result["ours"]) < SHORT:
+            result = race(both, MORE * repeat)
         what = f"step of {name}, {n} images, against stock Keras"
         note = f"{statistics.median(result['ours']):.4f} s"
         yield Row(what, ratio(result, "ours", "stock Keras"), aim, True, result, note)
