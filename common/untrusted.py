@@ -12,10 +12,11 @@ groups are listed as they are stored, and our files have no such text.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
 
 import h5py
 import numpy as np
@@ -73,8 +74,9 @@ def read_json(text: Any, where: str) -> Any:
 
 def _check_attributes(node: Union[h5py.Group, h5py.Dataset], path: Union[str, Path]) -> None:
     """Raise DataError if an attribute of `node` is not of fixed size; none is read."""
-    names: List[bytes] = []
-    h5py.h5a.iterate(node.id, names.append, order=h5py.h5.ITER_NATIVE)
+    names = _names(functools.partial(h5py.h5a.iterate, node.id))
+    if len(names) > MAX_OBJECTS:
+        raise DataError(f"{path}: over {MAX_OBJECTS} attributes of one group or dataset; refused")
     for name in names:
         kind = h5py.h5a.open(node.id, name).get_type()
         variable = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
@@ -90,7 +92,7 @@ def _nodes(
 ) -> Iterator[Tuple[str, Union[h5py.Group, h5py.Dataset]]]:
     if depth > MAX_DEPTH:
         raise DataError(f"{path}: groups nested over {MAX_DEPTH} deep; refused")
-    for key in _names(group):
+    for key in _names(group.id.links.iterate):
         name = prefix + key.decode(errors="replace")
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise DataError(f"{path}: {printable(name)} is a link to elsewhere; refused")
@@ -102,15 +104,15 @@ def _nodes(
             yield from _nodes(node, path, f"{name}/", depth + 1)
 
 
-def _names(group: h5py.Group) -> List[bytes]:
-    """The names of the links in `group`, as they are stored; no more than it takes to refuse it."""
+def _names(listing: Callable[..., object]) -> List[bytes]:
+    """What h5py's `listing` gives, as it is stored; no more than it takes to refuse it."""
     names: List[bytes] = []
 
     def note(name: bytes) -> Optional[bool]:
         names.append(name)
         return True if len(names) > MAX_OBJECTS else None
 
-    group.id.links.iterate(note, order=h5py.h5.ITER_NATIVE)
+    listing(note, order=h5py.h5.ITER_NATIVE)
     return names
 
 

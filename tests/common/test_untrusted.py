@@ -147,6 +147,8 @@ def test_a_file_that_reaches_out_or_blows_up_is_refused(good, secret, harm, word
         schema.open_data(good, ["train", "test"])
 
 
+# Memory that is never clean by chance: what HDF5 did not set, and uses, shows.
+DIRTY = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 FLIP = """
 import sys
 from pathlib import Path
@@ -171,11 +173,10 @@ for at in range(0, len(raw), 29):
 
 
 def test_a_flipped_bit_takes_no_process_down(good):
-    """With memory that is never clean by chance: HDF5 1.14 frees, and follows, what it did not set."""
-    dirty = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+    """HDF5 1.14 frees, and follows, what it did not set."""
     done = subprocess.run(
         [sys.executable, "-c", FLIP, str(good)],
-        env={**os.environ, **dirty},
+        env={**os.environ, **DIRTY},
         capture_output=True,
         text=True,
         timeout=300,
@@ -190,6 +191,14 @@ def test_texts_without_a_checksum_are_refused(good):
     with h5py.File(good, "r+") as file:
         file["train/ebeam/ebeamCharge"].attrs["units"] = "nC"
     with pytest.raises(DataError, match="data.h5: attribute units is of a type that no file"):
+        schema.open_data(good)
+
+
+def test_the_number_of_attributes_is_bounded(good, monkeypatch):
+    monkeypatch.setattr(untrusted, "MAX_OBJECTS", 200)
+    with h5py.File(good, "r+") as file:
+        file["train"].attrs.update({f"a{n}": n for n in range(201)})
+    with pytest.raises(DataError, match="over 200 attributes of one group"):
         schema.open_data(good)
 
 

@@ -27,6 +27,7 @@ import h5py
 from common import schema
 from common.errors import UserError
 from prepare.verify import verify
+from tests.common.test_untrusted import DIRTY
 from tests.faults.jobs import ROOT
 from train.data import open_data
 
@@ -42,8 +43,6 @@ simulate: {rate: 4.0, shots: {dark: 4, nolasing: 12, lasing: 12}}
 BATCH = 200  # files that one process reads
 SECONDS = 60  # for one file
 SHAPE = (16, 12)
-# Memory that is never clean by chance: what HDF5 did not set, and uses, shows.
-DIRTY = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 
 
 def good_files(folder: Path) -> list:
