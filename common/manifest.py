@@ -14,8 +14,8 @@ import itertools
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, TextIO, Union
 
-from common import atomic
 from common.errors import ManifestError
+from common.files import atomic
 from common.shots import ID_FIELDS, ShotId
 
 MAX_LINE = 1000  # characters

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Dict, Iterator, Optional
 
 import click
 
-from common import __version__, atomic, interrupt, manifest
-from common.command import CommandGroup, config_argument, force_option
+from common import __version__, interrupt, manifest
+from common.cli import CommandGroup, config_argument, force_option
 from common.errors import ConfigError, ManifestError
+from common.files import atomic
 from common.progress import say
 from prepare.config import PrepareConfig, load_config
 from prepare.sources import Source, open_source
 
 if TYPE_CHECKING:
-    from prepare.build import Built
+    from prepare.build.run import Built
 
 
 @click.group(cls=CommandGroup)
@@ -81,7 +82,7 @@ def list_runs(config_path: str, frames: int) -> None:
     \b
     python -m prepare list configs/prepare/demo.yaml
     """
-    from prepare.listing import summarise, table
+    from prepare.list_runs import summarise, table
 
     config = load_config(config_path)
     with _source(config) as source:
@@ -102,7 +103,7 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
     \b
     python -m prepare select configs/prepare/demo.yaml
     """
-    from prepare.build import average_dark
+    from prepare.build.run import average_dark
     from prepare.select import level_of
     from prepare.select import select as draw
 
@@ -146,8 +147,8 @@ def build(config_path: str, force: bool, jobs: int) -> None:
     mpirun -n 4 python -m prepare build configs/prepare/demo.yaml
     python -m prepare build configs/prepare/demo.yaml --force   # anew, replace a finished file
     """
-    from prepare import ranks
-    from prepare.build import build as run
+    from prepare.build import ranks
+    from prepare.build.run import build as run
 
     advice = f"what was made so far is kept, go on with: python -m prepare build {config_path}"
     with ranks.team(jobs) as team, interrupt.advising(advice):
@@ -182,8 +183,8 @@ def signal_noise(config_path: str, force: bool) -> None:
     \b
     python -m prepare signal-noise configs/prepare/signal_noise_40.yaml
     """
-    from prepare.signal_noise import load_config as load
-    from prepare.signal_noise import write
+    from prepare.simulate.signal_noise import load_config as load
+    from prepare.simulate.signal_noise import write
 
     config = load(config_path)
     written = write(config, force)

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from common.config import Model, load
 from common.manifest import LABELLED
+from prepare.formats.xtc1.format import XTCAV_ADDRESS
 from prepare.simulate.config import SimulateConfig
-from prepare.xtc.format import XTCAV_ADDRESS
 
 Positive = Field(gt=0)
 

@@ -10,15 +10,16 @@ import h5py
 import numpy as np
 import pydantic
 
-from common import checksums, manifest, schema
-from common.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
+from common import manifest
+from common.dataset import checksums, schema
+from common.dataset.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
 from common.errors import DataError, UserError
 from common.manifest import LABELLED, SPLITS, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
-from prepare.build import locate
+from prepare.build.extract import processor
+from prepare.build.run import locate
 from prepare.config import PrepareConfig
-from prepare.extract import processor
 from prepare.select import number
 from prepare.sources import open_source, take_all
 

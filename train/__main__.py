@@ -9,13 +9,15 @@ from typing import Optional, Tuple
 
 import click
 
-from common import __version__, atomic, interrupt
-from common.command import CommandGroup, config_argument, force_option
+from common import __version__, interrupt
+from common.cli import CommandGroup, config_argument, force_option
 from common.errors import DataError, UserError
+from common.files import atomic
 from common.progress import say, warn
-from train import folder, runtime, timing
 from train.config import TrainConfig, load_config
-from train.data import Data, number_of_classes, number_of_images, open_data
+from train.data.dataset import Data, number_of_classes, number_of_images, open_data
+from train.fit import runtime, timing
+from train.run import folder
 
 run_argument = click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
 
@@ -61,7 +63,8 @@ def _fit(config: TrainConfig, resume: bool) -> None:
     ) as data:
         threads = runtime.start(config.threads, config.seed)
         runtime.check_compute(config.compute)
-        from train import evaluate, loop
+        from train.fit import loop
+        from train.metrics import evaluate
 
         result = loop.fit(config, data, threads, resume)
         with result.clock.part("evaluation"):
@@ -86,7 +89,7 @@ def describe(config_path: str) -> None:
     \b
     python -m train describe configs/train/first_scale_up.yaml
     """
-    from train.shapes import describe as table
+    from train.model.shapes import describe as table
 
     config = load_config(config_path)
     classes = number_of_classes(config) or 2
@@ -126,7 +129,7 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time
     python -m train sweep configs/train/scale_up.yaml --set 'preprocess=[],[log]' --set 'network.*.bias=0.1' \
         --one-at-a-time --seeds 5 --jobs 2
     """
-    from train.sweep import sweep as run
+    from train.sweep.run import sweep as run
 
     with interrupt.advising("the same command goes on where it stopped"):
         failed = run(load_config(config_path), settings, seeds, one_at_a_time, jobs)
@@ -154,9 +157,9 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
         folder.check_classes(run_dir, data.classes, str(data.path))
         threads = runtime.start(config.threads, config.seed)
-        from train import evaluate as closing
-        from train import saved
-        from train.step import Predictor
+        from train.fit.step import Predictor
+        from train.metrics import evaluate as closing
+        from train.model import saved
 
         model = saved.load_model(run_dir)
         for line in closing.score_lines(closing.scores(Predictor(model), data), data.classes):
@@ -186,14 +189,14 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
     """
     run_dir, config = Path(run), _config_of(Path(run))
     with open_data(data_path, None, splits, "stream", unlabelled=True) as data:
-        from train import predict as job
+        from train.predict import job
 
         path = Path(out) if out else job.default_out(run_dir, data.paths[0])
         data = job.check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
-        from train import evaluate as closing
-        from train import saved
-        from train.step import Predictor
+        from train.fit.step import Predictor
+        from train.metrics import evaluate as closing
+        from train.model import saved
 
         done = job.predict(Predictor(saved.load_model(run_dir)), run_dir, data, path)
         for line in job.lines(done, data.classes):

@@ -15,7 +15,7 @@ from common.config import Model, load
 Window = Annotated[Tuple[int, int], Strict(False)]
 Padding = Literal["same", "valid"]
 DataPath = Annotated[str, Field(min_length=1)]
-# What each does, and how it is defined for a single image: train/preprocess.py.
+# What each does, and how it is defined for a single image: train/model/preprocess.py.
 Preprocess = Literal[
     "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardise", "image_contrast"
 ]

@@ -6,8 +6,8 @@ from typing import Any, Optional, Tuple
 
 import numpy as np
 
+from common.dataset.view import View
 from common.report.drawing import new, show
-from common.view import View
 
 
 def camera_image(

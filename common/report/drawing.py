@@ -9,8 +9,8 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
+from common.dataset.view import View
 from common.report.page import not_installed
-from common.view import View
 
 # Okabe and Ito (2008): told apart with any kind of colour vision. Black comes last.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
-from common import atomic
+from common.files import atomic
 from common.report.drawing import drawing
 from common.report.page import render
 from prepare.report import page

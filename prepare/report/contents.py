@@ -10,16 +10,16 @@ import h5py
 import numpy as np
 import pydantic
 
-from common import schema
+from common.dataset import schema
+from common.dataset.safety import read_json
+from common.dataset.schema import Loss
+from common.dataset.view import View
 from common.errors import DataError, UserError
 from common.progress import bar
-from common.schema import Loss
 from common.shots import ID_DTYPE, ID_FIELDS, ShotId, shot_id
-from common.untrusted import read_json
-from common.view import View
-from prepare import image
-from prepare.build import locate
+from prepare.build.run import locate
 from prepare.config import PrepareConfig
+from prepare.image import transform
 from prepare.sources import open_source, take_all
 from prepare.verify import rows_of
 
@@ -243,11 +243,11 @@ def _one_by_one(
     steps = [Step("raw frame", frame, full)]
     pixels: np.ndarray = frame
     if settings.subtract_dark:
-        pixels = image.subtract_dark(pixels, dark)
+        pixels = transform.subtract_dark(pixels, dark)
         steps.append(Step("minus dark", pixels, full))
     if settings.downsample != (1, 1):
         rows, columns = settings.downsample
-        pixels = image.block_mean(pixels, settings.downsample)
+        pixels = transform.block_mean(pixels, settings.downsample)
         steps.append(Step(f"{rows}×{columns} block mean", pixels, full._replace(blocks=settings.downsample)))
     steps.append(Step(f"{'log(1 + I), ' if settings.log else ''}as stored", stored, view))
     return steps

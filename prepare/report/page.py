@@ -7,11 +7,11 @@ from typing import Dict, List, Tuple
 import numpy as np
 import yaml
 
+from common.dataset.safety import read_json
+from common.dataset.view import View
 from common.report.camera import camera_image
 from common.report.drawing import png, svg
 from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
-from common.untrusted import read_json
-from common.view import View
 from prepare.report import figures
 from prepare.report.contents import IMAGES_OF_A_RUN, RECORDS, Contents, hot_pixels, skipped
 

@@ -11,7 +11,7 @@ from typing import Dict, List
 from pydantic import Field, model_validator
 
 from common.config import Model
-from prepare.xtc.format import FIDUCIAL_RATE
+from prepare.formats.xtc1.format import FIDUCIAL_RATE
 
 
 class Bunch(Model):

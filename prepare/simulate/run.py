@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple
 
-from common import atomic
 from common.errors import ConfigError
+from common.files import atomic
 from common.progress import say
 from prepare.config import PrepareConfig
 from prepare.simulate import xtc, xtc2

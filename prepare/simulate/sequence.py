@@ -8,9 +8,9 @@ import numpy as np
 
 from common.progress import bar
 from prepare.config import PrepareConfig
+from prepare.formats.xtc1.format import FIDUCIAL_MASK, FIDUCIAL_RATE, FIDUCIALS
 from prepare.simulate import camera, machine, shots
 from prepare.simulate.config import SimulateConfig
-from prepare.xtc.format import FIDUCIAL_MASK, FIDUCIAL_RATE, FIDUCIALS
 
 # What each random stream is for; the seed sequence is (seed, purpose, run, shot).
 _CAMERA, _MACHINE, _LOSSES, _FRAME, _DRIFT = range(5)

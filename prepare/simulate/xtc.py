@@ -6,14 +6,11 @@ import contextlib
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple
 
-from common import atomic
 from common.errors import ConfigError
+from common.files import atomic
 from prepare.config import PrepareConfig
-from prepare.simulate import camera
-from prepare.simulate.config import SimulateConfig
-from prepare.simulate.sequence import TRANSITION_PAUSE, Clock, Exposure, RunPlan, exposures
-from prepare.xtc import writer
-from prepare.xtc.format import (
+from prepare.formats.xtc1 import writer
+from prepare.formats.xtc1.format import (
     BEGIN_CALIB_CYCLE,
     BEGIN_RUN,
     CONFIGURE,
@@ -27,6 +24,9 @@ from prepare.xtc.format import (
     FileName,
     source_phy,
 )
+from prepare.simulate import camera
+from prepare.simulate.config import SimulateConfig
+from prepare.simulate.sequence import TRANSITION_PAUSE, Clock, Exposure, RunPlan, exposures
 
 _DAMAGE = 1 << 12  # out of order: what a camera recorder that lost step marks
 PATTERN = "*-r{run:04d}-s*-c*.xtc"

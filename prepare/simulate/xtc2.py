@@ -19,13 +19,13 @@ from typing import Dict, List
 
 import numpy as np
 
-from common import atomic
 from common.errors import DataError
+from common.files import atomic
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.config import PrepareConfig
+from prepare.formats import xtc2
 from prepare.simulate.sequence import TRANSITION_PAUSE, Clock, RunPlan, exposures
 from prepare.sources.psana import import_psana
-from prepare.xtc import xtc2
 
 PATTERN = "*-r{run:04d}-s*-c*.xtc2"
 _LCLS1_PULSE = 1 << 63

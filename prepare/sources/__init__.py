@@ -44,7 +44,7 @@ class Source(Protocol):
 def open_source(config: PrepareConfig) -> Source:
     """The source that `config.source` names; raises DataError if it is not to be had here."""
     if config.source.kind == "xtc":
-        from prepare.sources.xtc import XtcSource
+        from prepare.sources.native import XtcSource
 
         return XtcSource(config.source.dir, config.camera.address)
     from prepare.sources.psana import open_psana

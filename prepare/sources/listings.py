@@ -16,7 +16,8 @@ from typing import Callable, Iterable, Optional
 
 import numpy as np
 
-from common import __version__, atomic
+from common import __version__
+from common.files import atomic
 from common.progress import warn
 from prepare.shots import SHOT_DTYPE
 

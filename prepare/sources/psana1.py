@@ -21,9 +21,9 @@ from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, mark_repeats
 from prepare.sources import Taken
 from prepare.sources.listings import Listings
+from prepare.sources.native import files_by_run
 from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
-from prepare.sources.xtc import files_by_run
 
 Key = Tuple[int, int, int]  # seconds, nanoseconds, fiducial
 Given = Tuple[Key, Optional[np.ndarray]]

@@ -21,13 +21,13 @@ import numpy as np
 from common.errors import DataError
 from common.progress import warn
 from common.shots import RECORD_DTYPE
+from prepare.formats import xtc2
+from prepare.formats.xtc1.format import FIDUCIALS, XTCAV_ADDRESS
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
 from prepare.sources import Taken, psana2_calls
 from prepare.sources.listings import Listings
 from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
-from prepare.xtc import xtc2
-from prepare.xtc.format import FIDUCIALS, XTCAV_ADDRESS
 
 
 class _Stream(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import DataError
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
-from prepare.xtc.format import FIDUCIAL_MASK
+from prepare.formats.xtc1.format import FIDUCIAL_MASK
 
 RECORDS = {"ebeam": EBEAM_UNITS, "gasdet": GAS_DETECTOR_UNITS}  # psana 2's names of the detectors
 TIMING = "timing"

@@ -13,8 +13,8 @@ from typing import Any, Callable, Dict, Iterator
 import h5py
 import numpy as np
 
-from common import schema
 from common.cores import available_cores
+from common.dataset import schema
 from tests.benchmarks.race import Row, race, ratio
 from tests.benchmarks.steps import SEED, stepper
 from tests.benchmarks.steps import ours as step
@@ -71,7 +71,7 @@ def random_rows(seed: int = 0) -> Iterator[np.ndarray]:
 
 
 def ours(path: str) -> Callable[[], float]:
-    from train.data import Position
+    from train.data.dataset import Position
 
     return delivering(checked(path).minibatches(MINIBATCH, 0, Position(0, 0)))
 
@@ -145,7 +145,7 @@ def _arrow_rows(path: str) -> Iterator[Dict[str, np.ndarray]]:
 
 def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[[], Dict[str, float]]:
     """`steps` training steps: seconds, and seconds of waiting for input."""
-    from train.data import Position
+    from train.data.dataset import Position
 
     runner = stepper(SEED)
     batches: Iterator[np.ndarray]
@@ -172,7 +172,7 @@ def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[
 
 def peak_memory(path: str) -> Callable[[], float]:
     """MB resident at most, of a process that streams every image of a file once."""
-    from train.data import Position
+    from train.data.dataset import Position
 
     split = split_of(path, "stream")
 
@@ -188,7 +188,7 @@ def peak_memory(path: str) -> Callable[[], float]:
 
 def writing(folder: str, images: int) -> Callable[[], float]:
     """MB/s of signal against noise, 1000 x 1000, until the file is safe on disk."""
-    from prepare import signal_noise
+    from prepare.simulate import signal_noise
 
     config = signal_noise.SignalNoiseConfig(
         name="bench", shape=(1000, 1000), train=images, test=2, output_dir=folder
@@ -290,7 +290,7 @@ def _check(source: Path, repeat: int) -> Row:
 
 def split_of(path: str, cache: str) -> Any:
     """The train split of a data file that stays open."""
-    from train.data import open_data
+    from train.data.dataset import open_data
 
     opened = contextlib.ExitStack()
     data = opened.enter_context(open_data(path, SHAPE, ["train"], cache))

@@ -26,8 +26,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from prepare import ranks
-from prepare.build import build
+from prepare.build import ranks
+from prepare.build.run import build
 from prepare.config import PrepareConfig
 from prepare.select import select
 from prepare.simulate import shots as simulated_shots

@@ -14,9 +14,9 @@ import numpy as np
 
 from common.cores import available_cores
 from tests.benchmarks.race import Row, race, ratio
-from train import runtime
 from train.config import Threads, TrainConfig, load_config
-from train.shapes import layer_shapes
+from train.fit import runtime
+from train.model.shapes import layer_shapes
 
 CONFIGS = Path("configs/train")
 SEED = "first_scale_up"
@@ -33,7 +33,7 @@ def batch(config: TrainConfig, n: int) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def ours(name: str, n: int, compute: str = "float32") -> Callable[[], Any]:
-    from train.images import empty
+    from train.data.images import empty
 
     runner, (pixels, labels) = stepper(name, compute), batch(load(name), n)
     images = empty(*pixels.shape)  # as the loader's batches are
@@ -51,7 +51,7 @@ def stock(name: str, n: int) -> Callable[[], Any]:
     runtime.start(Threads(), 1)
     import keras
 
-    from train import network
+    from train.model import network
 
     images, labels = batch(config, n)
     with mock.patch.object(network, "Convolution", keras.layers.Conv2D):
@@ -110,7 +110,7 @@ def multiplication() -> Callable[[], Any]:
 def prediction(images: int) -> Callable[[], Any]:
     """Images per second of our predictor on one core."""
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
-    from train.images import empty
+    from train.data.images import empty
 
     predictor = stepper(SEED)
     pixels = empty(images, *load(SEED).input, 1)
@@ -203,14 +203,14 @@ def stepper(name: str, compute: str = "float32") -> Any:
     """What `train fit` steps with."""
     config = load(name)
     runtime.start(Threads(), 1)
-    from train import optimizers
-    from train.step import Stepper
+    from train.fit.step import Stepper
+    from train.model import optimizers
 
     model = _model(config, batch(config, 16)[0], compute)
     return Stepper(model, optimizers.build(config.optimizer, 1e-4), None, config.optimizer.clip_norm)
 
 
 def _model(config: TrainConfig, images: np.ndarray, compute: str = "float32") -> Any:
-    from train import network
+    from train.model import network
 
     return network.of_config(config.model_copy(update={"compute": compute}), 2, lambda: iter([images]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common import atomic
 from common.errors import OutputExists
+from common.files import atomic
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):

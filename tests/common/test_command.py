@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from common import atomic
-from common.command import CommandGroup
+from common.cli import CommandGroup
+from common.files import atomic
 
 
 def run(fault):

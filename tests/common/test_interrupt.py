@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from common import interrupt
-from common.command import CommandGroup
+from common.cli import CommandGroup
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from common.errors import OutputBusy
-from common.lock import only_one
+from common.files.lock import only_one
 
 HOLD = """
 import sys, time
-from common.lock import only_one
+from common.files.lock import only_one
 with only_one(sys.argv[1], "out"):
     print("held", flush=True)
     time.sleep(60)

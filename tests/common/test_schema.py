@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common import checksums, schema
+from common.dataset import checksums, schema
 from common.errors import DataError
 
 ATTRIBUTES = {name: "x" for name in schema.ATTRIBUTES}

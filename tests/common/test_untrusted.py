@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from common import schema, untrusted
+from common.dataset import safety, schema
+from common.dataset.safety import read_json
 from common.errors import DataError
 from common.progress import printable
-from common.untrusted import read_json
 
 SHAPE = (6, 8)
 
@@ -152,7 +152,7 @@ DIRTY = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=
 FLIP = """
 import sys
 from pathlib import Path
-from common import checksums, schema
+from common.dataset import checksums, schema
 from common.errors import UserError
 
 path = Path(sys.argv[1])
@@ -195,7 +195,7 @@ def test_texts_without_a_checksum_are_refused(good):
 
 
 def test_the_number_of_attributes_is_bounded(good, monkeypatch):
-    monkeypatch.setattr(untrusted, "MAX_OBJECTS", 200)
+    monkeypatch.setattr(safety, "MAX_OBJECTS", 200)
     with h5py.File(good, "r+") as file:
         file["train"].attrs.update({f"a{n}": n for n in range(201)})
     with pytest.raises(DataError, match="over 200 attributes of one group"):
@@ -203,7 +203,7 @@ def test_the_number_of_attributes_is_bounded(good, monkeypatch):
 
 
 def test_the_number_of_objects_is_bounded(good, monkeypatch):
-    monkeypatch.setattr(untrusted, "MAX_OBJECTS", 20)
+    monkeypatch.setattr(safety, "MAX_OBJECTS", 20)
     with pytest.raises(DataError, match="over 20 groups and datasets"):
         schema.open_data(good)
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from common.view import View
+from common.dataset.view import View
 
 
 def view_of(**image: object) -> View:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from prepare import parts
+from prepare.build import parts
 from tests.faults.full import small_disk
 from tests.faults.jobs import Build, BuildInPlace, Ended, Fit, Job, end, wrong
 from tests.faults.kills import Result

@@ -23,7 +23,7 @@ from typing import Iterator, List
 
 from common.errors import UserError
 from prepare.shots import USABLE
-from prepare.sources.xtc import XtcSource
+from prepare.sources.native import XtcSource
 from tests.faults import xtc_trees
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -94,7 +94,7 @@ def guided(seconds: int, corpus: Path, folder: Path) -> None:
     for module in [
         m
         for name, m in sys.modules.items()
-        if name.startswith("prepare.xtc") or name == "prepare.sources.xtc"
+        if name.startswith("prepare.formats.xtc1") or name == "prepare.sources.native"
     ]:
         for value in list(vars(module).values()):
             if getattr(value, "__module__", None) == module.__name__:

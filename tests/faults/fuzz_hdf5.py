@@ -24,12 +24,12 @@ from pathlib import Path
 
 import h5py
 
-from common import schema
+from common.dataset import schema
 from common.errors import UserError
 from prepare.verify import verify
 from tests.common.test_untrusted import DIRTY
 from tests.faults.jobs import ROOT
-from train.data import open_data
+from train.data.dataset import open_data
 
 CONFIG = """
 name: small

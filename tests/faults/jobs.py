@@ -15,10 +15,10 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import h5py
 
-from common import schema
-from common.checksums import content_digest
+from common.dataset import schema
+from common.dataset.checksums import content_digest
 from tests.train.conftest import write_data
-from train import checkpoint
+from train.run import checkpoint
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900  # s; a process that takes longer hangs

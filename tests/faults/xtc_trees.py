@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import List, NamedTuple, Tuple, Union
 
-from prepare.xtc.format import (
+from prepare.formats.xtc1.format import (
     DATAGRAM,
     DATAGRAM_SIZE,
     EXTENT_OFFSET,

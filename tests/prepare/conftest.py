@@ -12,10 +12,10 @@ import yaml
 from click.testing import CliRunner
 
 from prepare.__main__ import main
+from prepare.build.unfinished import Unfinished
 from prepare.shots import SHOT_DTYPE
 from prepare.sources import Taken
-from prepare.sources.xtc import XtcSource
-from prepare.unfinished import Unfinished
+from prepare.sources.native import XtcSource
 
 XTC1 = Path(__file__).parents[1] / "data" / "xtc1"
 
@@ -106,7 +106,7 @@ def make_shots(run: int, n: int, rate: float = 120.0, start: int = 1_435_000_000
 # each part file; it fails at the third image of the part file FAIL.
 SLOWED = """
 import os, sys, time
-from prepare import parts
+from prepare.build import parts
 from prepare.__main__ import main
 image, written = parts.Writer.image, []
 def slow(self, *args):

@@ -15,7 +15,7 @@ from typing import Dict, List
 import numpy as np
 
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
-from prepare.sources.xtc import XtcSource
+from prepare.sources.native import XtcSource
 
 ADDRESS = "XrayTransportDiagnostic.0:Opal1000.0"
 

@@ -14,8 +14,10 @@ import time
 import numpy as np
 import pytest
 
-from common import atomic, manifest, schema
-from prepare.sources.xtc import XtcSource
+from common import manifest
+from common.dataset import schema
+from common.files import atomic
+from prepare.sources.native import XtcSource
 from tests.prepare.conftest import digest, whole
 from tests.prepare.test_commands import refused
 
@@ -153,7 +155,7 @@ def running(config: str, folder):
     """A build as a process of its own that waits after some images until it is stopped."""
     code = (
         "import sys, time\n"
-        "from prepare import parts\n"
+        "from prepare.build import parts\n"
         "from prepare.__main__ import main\n"
         "image = parts.Writer.image\n"
         "def slow(self, *args):\n"

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from common import manifest, schema
-from prepare.sources.xtc import XtcSource
+from common import manifest
+from common.dataset import schema
+from prepare.sources.native import XtcSource
 from tests.prepare.conftest import XTC1
 from tests.prepare.test_image import reference
 

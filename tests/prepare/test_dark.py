@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from common.errors import DataError
-from prepare.dark import average
+from prepare.image.dark import average
 
 
 def pedestal_frames(n: int = 40) -> list:

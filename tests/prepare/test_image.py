@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from prepare import image
+from prepare.image import transform
 
 
 def reference(frame, dark, blocks, transpose=True, log=True):
@@ -34,7 +34,7 @@ def cases(draw):
 @given(cases())
 def test_process_equals_the_reference(case):
     frame, dark, blocks = case
-    result = image.process(frame, image.block_mean(dark, blocks), blocks)
+    result = transform.process(frame, transform.block_mean(dark, blocks), blocks)
     expected = reference(frame, dark, blocks)
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
@@ -46,7 +46,7 @@ def test_full_size_frame_equals_the_reference():
     rng = np.random.default_rng(1)
     frame = rng.integers(20, 4096, (726, 568)).astype(np.uint16)
     dark = rng.uniform(30, 60, frame.shape)
-    result = image.process(frame, image.block_mean(dark, (2, 2)))
+    result = transform.process(frame, transform.block_mean(dark, (2, 2)))
     assert result.shape == (284, 363)
     np.testing.assert_allclose(result, reference(frame, dark, (2, 2)), atol=1e-6, rtol=0)
 
@@ -54,29 +54,29 @@ def test_full_size_frame_equals_the_reference():
 @given(cases(), st.booleans(), st.booleans())
 def test_every_step_can_be_left_out(case, transpose, log):
     frame, dark, blocks = case
-    result = image.process(frame, image.block_mean(dark, blocks), blocks, transpose, log)
+    result = transform.process(frame, transform.block_mean(dark, blocks), blocks, transpose, log)
     np.testing.assert_allclose(result, reference(frame, dark, blocks, transpose, log), atol=2e-3, rtol=1e-6)
 
 
 def test_without_dark():
     frame = np.full((4, 4), 10, np.uint16)
-    np.testing.assert_allclose(image.process(frame, None), np.log(11), rtol=1e-6)
+    np.testing.assert_allclose(transform.process(frame, None), np.log(11), rtol=1e-6)
 
 
 def test_below_the_dark_is_zero():
     frame = np.zeros((4, 4), np.uint16)
-    assert (image.process(frame, np.full((2, 2), 32.0)) == 0).all()
+    assert (transform.process(frame, np.full((2, 2), 32.0)) == 0).all()
 
 
 def test_sums_do_not_overflow():
     frame = np.full((64, 64), 65535, np.uint16)
-    assert (image.block_mean(frame, (64, 64)) == 65535).all()
+    assert (transform.block_mean(frame, (64, 64)) == 65535).all()
 
 
 def test_blocks_that_do_not_divide():
     with pytest.raises(ValueError, match="do not divide"):
-        image.block_mean(np.zeros((5, 4), np.uint16), (2, 2))
+        transform.block_mean(np.zeros((5, 4), np.uint16), (2, 2))
 
 
 def test_float16_is_stored_as_asked():
-    assert image.process(np.ones((2, 2), np.uint16), None, dtype="float16").dtype == np.float16
+    assert transform.process(np.ones((2, 2), np.uint16), None, dtype="float16").dtype == np.float16

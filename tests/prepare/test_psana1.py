@@ -13,8 +13,8 @@ import pytest
 from common.errors import DataError
 from common.shots import ID_FIELDS
 from prepare.shots import NO_FRAME, SHOT_DTYPE, USABLE
+from prepare.sources.native import XtcSource
 from prepare.sources.psana1 import Psana1Source
-from prepare.sources.xtc import XtcSource
 from tests.prepare.conftest import XTC1
 from tests.prepare.stand_in import ADDRESS, Psana1
 from tests.prepare.test_xtc_reader import RUNS

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from common import schema
+from common.dataset import schema
 from prepare import report
 from prepare.report.contents import hot_pixels, read
 from tests.page import Page, check

@@ -12,15 +12,17 @@ import h5py
 import numpy as np
 import pytest
 
-from common import atomic, manifest, schema
-from common.lock import only_one
+from common import manifest
+from common.dataset import schema
+from common.files import atomic
+from common.files.lock import only_one
 from common.shots import ShotId
-from prepare import build as build_module
-from prepare import parts, ranks
+from prepare.build import parts, ranks
+from prepare.build import run as build_module
+from prepare.build.extract import Task, extract
+from prepare.build.unfinished import Unfinished
 from prepare.config import load_config
-from prepare.extract import Task, extract
-from prepare.sources.xtc import XtcSource
-from prepare.unfinished import Unfinished
+from prepare.sources.native import XtcSource
 from tests.prepare.conftest import XTC1, Stop, digest, whole
 from tests.prepare.test_commands import refused
 
@@ -129,7 +131,7 @@ def test_a_file_to_be_that_is_damaged_still_has_its_images(
         prepare("build", ready)
     images = folder / "images.h5"
     if damage == "flag":
-        code = "import os, sys; from common import schema; schema.reopen(sys.argv[1]); os._exit(0)"
+        code = "import os, sys; from common.dataset import schema; schema.reopen(sys.argv[1]); os._exit(0)"
         subprocess.run([sys.executable, "-c", code, str(images)], check=True)
     elif damage == "cut":
         os.truncate(images, images.stat().st_size - 100)

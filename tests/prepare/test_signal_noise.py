@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import schema
-from prepare import signal_noise
-from prepare.signal_noise import SignalNoiseConfig, image, load_config, write
+from common.dataset import schema
+from prepare.simulate import signal_noise
+from prepare.simulate.signal_noise import SignalNoiseConfig, image, load_config, write
 
 CONFIGS = sorted(Path("configs/prepare").glob("signal_noise_*.yaml"))
 
@@ -161,7 +161,7 @@ def test_an_interrupted_write_leaves_what_was_there(config, monkeypatch):
             raise KeyboardInterrupt
         return image(*args)
 
-    monkeypatch.setattr("prepare.signal_noise.image", stop_at_the_fifth)
+    monkeypatch.setattr("prepare.simulate.signal_noise.image", stop_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         write(config(seed=3), force=True)
     assert config().output_path.read_bytes() == before

@@ -16,7 +16,7 @@ from prepare.shots import DAMAGED, NO_FRAME, USABLE
 from prepare.simulate import camera, machine, phasespace, shots
 from prepare.simulate.config import BeamOnScreen, OpalCamera, SimulateConfig
 from prepare.simulate.run import plan, simulate
-from prepare.sources.xtc import XtcSource
+from prepare.sources.native import XtcSource
 
 SHAPE = (96, 80)
 PHY = 0x2E000300

@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from common import manifest, schema
+from common import manifest
+from common.dataset import schema
 from tests.prepare.test_commands import refused
 
 RUNS = {"dark": [68], "classes": {"nolasing": [69], "lasing": [70]}, "unlabelled": [71]}

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
+from prepare.formats.xtc1.format import FIDUCIALS
+from prepare.formats.xtc1.reader import XtcFile
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, DUPLICATE, NO_FRAME, USABLE
-from prepare.sources.xtc import XtcSource
-from prepare.xtc.format import FIDUCIALS
-from prepare.xtc.reader import XtcFile
+from prepare.sources.native import XtcSource
 from tests.prepare.conftest import XTC1
 
 CAMERA = "XrayTransportDiagnostic.0:Opal1000.0"

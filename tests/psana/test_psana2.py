@@ -17,12 +17,12 @@ from psana.psexp.ds_base import DataSourceBase
 
 from common.errors import DataError
 from common.shots import ID_FIELDS, RECORD_DTYPE
+from prepare.formats import xtc2
 from prepare.shots import DAMAGED, NO_FRAME, USABLE
 from prepare.simulate import xtc2 as writer
 from prepare.sources import psana2_calls
+from prepare.sources.native import XtcSource
 from prepare.sources.psana2 import Psana2Source
-from prepare.sources.xtc import XtcSource
-from prepare.xtc import xtc2
 from tests.psana.test_ranks import ENVIRONMENT, MPIRUN
 
 ADDRESS = "XrayTransportDiagnostic.0:Opal1000.0"

@@ -103,7 +103,7 @@ def test_a_killed_rank_ends_the_job_and_other_ranks_go_on(config, tmp_path, fold
 
 def test_a_build_that_was_complete_is_done_for_all_ranks(config, tmp_path, folder):
     killed = (
-        "import os, sys; from prepare.unfinished import Unfinished; from prepare.__main__ import main\n"
+        "import os, sys; from prepare.build.unfinished import Unfinished; from prepare.__main__ import main\n"
         "Unfinished.remove = lambda self: os._exit(9)\n"
         "main(['build', sys.argv[1]])"
     )

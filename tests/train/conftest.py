@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from common import schema
+from common.dataset import schema
 from common.manifest import LABELLED
 from train.__main__ import main
 

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from common import schema
+from common.dataset import schema
 from tests.train.conftest import write_data
-from train.checkpoint import load
+from train.run.checkpoint import load
 
 
 def table(output: str) -> list:

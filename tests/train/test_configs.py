@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prepare.config import load_config as load_prepare
-from prepare.signal_noise import load_config as load_signal_noise
+from prepare.simulate.signal_noise import load_config as load_signal_noise
 from tests.train.conftest import SHAPE, write_data
 from train.config import load_config
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import schema
+from common.dataset import schema
 from common.shots import ID_DTYPE
 from tests.train.test_commands import refused
-from train import measure
 from train.controls import baselines, beam_free, blocks, record
 from train.controls.choice import Choice, Pool
 from train.controls.experiments import EXPERIMENTS, Bench, folds
 from train.controls.verdict import finding, verdict
-from train.data import Position, open_data
+from train.data.dataset import Position, open_data
+from train.metrics import measure
 
 SHAPE = (24, 32)
 RUNS = {69: (0, 960), 70: (1, 480), 71: (1, 480)}  # run: label, seconds at a shot a second

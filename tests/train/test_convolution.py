@@ -9,8 +9,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.convolution import Convolution, kernel_gradient, padding_of
-from train.shapes import phases_for
+from train.model.convolution import Convolution, kernel_gradient, padding_of
+from train.model.shapes import phases_for
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import schema
+from common.dataset import schema
 from common.errors import DataError
 from tests.train.conftest import SHAPE
-from train import data as reader
-from train.data import Position, minibatch_rows, open_data
-from train.images import empty
-from train.step import tensor
+from train.data import dataset as reader
+from train.data.dataset import Position, minibatch_rows, open_data
+from train.data.images import empty
+from train.fit.step import tensor
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(0, 3))

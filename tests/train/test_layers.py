@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from train import network, saved, step
-from train.checkpoint import load
 from train.config import ACTIVATIONS, Layer, TrainConfig
-from train.optimizers import build as build_optimizer
-from train.preprocess import build as build_preprocess
+from train.fit import step
+from train.model import network, saved
+from train.model.optimizers import build as build_optimizer
+from train.model.preprocess import build as build_preprocess
+from train.run.checkpoint import load
 
 EVERYTHING = [
     {"convolution": {"window": [3, 3], "channels": 6, "strides": [2, 1], "stddev": 0.3, "bias": 0.1}},

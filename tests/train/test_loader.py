@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 import pytest
 
-from common import schema
+from common.dataset import schema
 from common.errors import DataError
 from tests.train.conftest import SHAPE, write_data
-from train import data as reader
-from train.data import Position, minibatch_rows, open_data
-from train.loader import ReadAhead
+from train.data import dataset as reader
+from train.data.dataset import Position, minibatch_rows, open_data
+from train.data.readahead import ReadAhead
 
 KINDS = [
     {},

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train import measure
+from train.metrics import measure
 
 
 def test_the_seeds_z_score():

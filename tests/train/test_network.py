@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import load
-from train import network, runtime
 from train.config import Layer, TrainConfig
-from train.shapes import layer_shapes
+from train.fit import runtime
+from train.model import network
+from train.model.shapes import layer_shapes
 
 SEED = "configs/train/first_scale_up.yaml"
 

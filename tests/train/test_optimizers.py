@@ -11,8 +11,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train import optimizers
 from train.config import LearningRate, Optimizer
+from train.model import optimizers
 
 START = np.array([1.0, -2.0])
 STEPS = [(0.1, [1.0, 2.0]), (0.1, [0.5, -1.0]), (0.01, [3.0, 1.0]), (0.02, [-1.0, 0.5])]

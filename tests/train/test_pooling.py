@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.pooling import AveragePool
+from train.model.pooling import AveragePool
 
 PAIRS = st.tuples(st.integers(1, 7), st.integers(1, 7))
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from common import schema
+from common.dataset import schema
 from common.shots import ID_FIELDS
 from tests.train.conftest import write_data
 from tests.train.test_commands import refused
-from train import saved
-from train.data import open_data
-from train.predict import softmax, stream
-from train.step import Predictor
+from train.data.dataset import open_data
+from train.fit.step import Predictor
+from train.model import saved
+from train.predict.job import softmax, stream
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from common import schema
+from common.dataset import schema
 from tests.train.conftest import SHAPE, write_data
-from train import preprocess
+from train.model import preprocess
 
 WORDS = [
     "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardise", "image_contrast",

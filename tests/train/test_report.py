@@ -10,14 +10,15 @@ import keras
 import numpy as np
 import pytest
 
-from common import schema
+from common.dataset import schema
 from tests.page import Page, check
 from tests.train.conftest import SHAPE, write_data
-from train import folder, report
+from train import report
 from train.config import load_config
 from train.controls import record
+from train.model.saliency import contributions
 from train.report import evidence, page
-from train.saliency import contributions
+from train.run import folder
 
 SECTIONS = {
     "result", "curves", "confusion", "roc", "energy", "runs", "means", "gallery", "kernels", "saliency",
@@ -205,8 +206,8 @@ def test_the_decision_comes_from_where_the_signal_is(data, write_config, train, 
     settings = {"optimizer": {"kind": "adam"}, "learning_rate": {"start": 0.02}}
     train("fit", write_config(steps=60, table_every=30, preprocess=["standardise"], **settings))
     run = evidence.read_run(tmp_path / "runs" / "small")
-    from train.data import open_data
-    from train.saved import load_model
+    from train.data.dataset import open_data
+    from train.model.saved import load_model
 
     with open_data(run.config.data, run.config.input, ["train", "test"]) as opened:
         shots = evidence.look(load_model(run.folder), opened)

@@ -16,7 +16,8 @@ import pytest
 
 from tests.train.conftest import write_data
 from tests.train.test_commands import refused, table
-from train import checkpoint, loop
+from train.fit import loop
+from train.run import checkpoint
 
 LAYERS_WITH_STATE = [
     {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train import roc
+from train.metrics import roc
 
 few = st.lists(st.sampled_from([0.0, 0.1, 0.4, 0.5, 0.9]), min_size=2, max_size=12)
 

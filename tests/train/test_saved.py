@@ -16,7 +16,7 @@ import pytest
 
 from common.errors import DataError
 from tests.train.test_commands import refused
-from train import saved
+from train.model import saved
 
 LAYERS = [
     {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},
@@ -172,7 +172,7 @@ def test_a_summary_that_is_none(run, train, text):
 def test_no_pickle_is_read(tmp_path):
     """A checkpoint with a pickled object: reading it must not run it."""
     code = (
-        "import numpy as np, sys; from pathlib import Path; from train import checkpoint\n"
+        "import numpy as np, sys; from pathlib import Path; from train.run import checkpoint\n"
         "class Attack:\n"
         "    def __reduce__(self): return (print, ('attacked',))\n"
         "folder = Path(sys.argv[1]) / 'checkpoints'; folder.mkdir()\n"

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from train.config import Watch
-from train.watch import Watcher, one_sided, swings
+from train.fit.watch import Watcher, one_sided, swings
 
 
 def row(step=2, train=(0, 0.5), test=(0, 0.5), cross_entropy=0.69, first=0.1) -> dict:

@@ -11,8 +11,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from common.dataset.view import View
 from common.shots import EBEAM_UNITS
-from common.view import View
 from train.controls.choice import Pool
 
 _STRENGTHS = [1e-3, 1e-2, 1e-1, 1.0]  # C: inverse of the L2 penalty

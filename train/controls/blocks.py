@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from common.shots import nanoseconds
-from train import measure
+from train.metrics import measure
 
 LENGTH, GUARD = 30.0, 5.0  # s: those of the prepare config, and counted from the epoch as there
 CONFIDENCE = 0.95

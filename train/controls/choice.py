@@ -7,7 +7,7 @@ from typing import Iterator, Optional, Sequence, Union
 
 import numpy as np
 
-from train.data import Data, Position, minibatch_rows
+from train.data.dataset import Data, Position, minibatch_rows
 
 
 class Pool:

@@ -8,11 +8,12 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import numpy as np
 from scipy import stats
 
-from train import loop, measure
 from train.config import TrainConfig
 from train.controls import baselines, beam_free, blocks
 from train.controls.choice import Choice, Pool
-from train.data import Data
+from train.data.dataset import Data
+from train.fit import loop
+from train.metrics import measure
 
 Row = Dict[str, Any]
 

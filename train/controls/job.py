@@ -6,15 +6,15 @@ import logging
 from pathlib import Path
 from typing import Dict, List
 
-from common import lock
 from common.errors import OutputExists
+from common.files import lock
 from common.progress import bar, say
 from train.config import TrainConfig
 from train.controls import record
 from train.controls.experiments import EXPERIMENTS, Bench, trainings
 from train.controls.record import Record, Row
 from train.controls.verdict import verdict
-from train.data import Data
+from train.data.dataset import Data
 
 LOCK = "controls.lock"
 

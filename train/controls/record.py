@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
-from common import atomic, table
+from common import text_table
+from common.dataset.safety import MAX_JSON, read_json
 from common.errors import DataError
-from common.untrusted import MAX_JSON, read_json
+from common.files import atomic
 from train.config import TrainConfig
 from train.controls.verdict import finding
 
@@ -76,12 +77,12 @@ def write(run_dir: Path, record: Record) -> None:
     content = {"key": record.key, "experiments": in_order, **more}
     atomic.write_text(run_dir / RESULT, json.dumps(content, indent=1) + "\n")
     if record.verdict:
-        atomic.write_text(run_dir / TABLE, table.csv_text([_flat(row) for row in record.rows]))
+        atomic.write_text(run_dir / TABLE, text_table.csv_text([_flat(row) for row in record.rows]))
 
 
 def lines(rows: List[Row]) -> List[str]:
     """The table as text."""
-    return table.lines([cells(row) for row in rows])
+    return text_table.lines([cells(row) for row in rows])
 
 
 def line(row: Row) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, List, Optional, Sequence
 
-from common import atomic
 from common.errors import DataError
+from common.files import atomic
 from common.report.drawing import drawing
 from common.report.page import render
-from train import folder as files
-from train.data import Data, open_data
+from train.data.dataset import Data, open_data
 from train.report import compare, page
 from train.report.evidence import Run, Shots, look, read_run
+from train.run import folder as files
 
 
 def write(folder: Path, out: Optional[Path] = None) -> Path:
@@ -46,7 +46,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _look(run: Run, data: Data) -> Shots:
-    from train.saved import load_model
+    from train.model.saved import load_model
 
     if data.digest != run.summary["data_digest"]:
         raise DataError(f"{data.path}: is not the file that this run was trained on (digests differ)")

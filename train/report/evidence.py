@@ -8,14 +8,14 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
+from common.dataset.view import View
 from common.errors import DataError
 from common.shots import ShotId, shot_id
-from common.view import View
-from train import folder as files
 from train.config import TrainConfig, load_config
-from train.data import Data, Split
-from train.predict import softmax
-from train.table import Table
+from train.data.dataset import Data, Split
+from train.predict.job import softmax
+from train.run import folder as files
+from train.run.history import Table
 
 MEAN_SHOTS = 1000  # of each class, for the mean images
 SALIENCY_SHOTS = 64  # of each class
@@ -95,8 +95,8 @@ def read_run(folder: Path) -> Run:
 
 def look(model: Any, data: Data) -> Shots:
     """Apply the model (Keras) to the test split of `data`. Memory: a few dozen images."""
-    from train import saliency
-    from train.step import Predictor
+    from train.fit.step import Predictor
+    from train.model import saliency
 
     split = data.splits["test"]
     probabilities = softmax(Predictor(model).predict(split))

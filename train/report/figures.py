@@ -7,10 +7,10 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from common.dataset.view import View
 from common.report.drawing import COLOURS, GREY, SIGNED_COLOURS, clip, new
-from common.view import View
-from train import measure, roc
-from train.measure import Share
+from train.metrics import measure, roc
+from train.metrics.measure import Share
 
 SPLIT_COLOURS = {"train": COLOURS[0], "validation": COLOURS[2], "test": COLOURS[1]}
 

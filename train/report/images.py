@@ -9,7 +9,7 @@ import numpy as np
 from common.report.camera import camera_image, thumbnail
 from common.report.drawing import clip, png, svg
 from common.report.page import Block, Picture, Pictures, Section, Table, Text
-from train import measure, roc
+from train.metrics import measure, roc
 from train.report import figures
 from train.report.evidence import EXAMPLES, Run, Shots
 

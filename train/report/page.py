@@ -10,12 +10,12 @@ from common.config import dump
 from common.errors import DataError
 from common.report.drawing import svg
 from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
-from train import folder as files
 from train.controls import record
+from train.fit.watch import HELPS, swings
+from train.model.shapes import describe
 from train.report import curves, figures, images
 from train.report.evidence import Run, Shots
-from train.shapes import describe
-from train.watch import HELPS, swings
+from train.run import folder as files
 
 
 def subtitle(run: Run) -> str:

@@ -1,0 +1,1 @@
+"""What is done to an image: functions of arrays."""

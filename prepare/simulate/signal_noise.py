@@ -1,0 +1,173 @@
+"""Signal against noise: the seed's simulated data, at any image size, in the same HDF5 format.
+
+Noise is N(0, noise_std) in every pixel; a signal image has a vertical line of 10 or more pixels
+besides, whose pixels are N(signal_mean, signal_std) higher. Images are made a few at a time, each
+from a random stream of its own, so that memory does not grow with their number and the threads
+that make them do not change them.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import json
+import platform
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Deque, Dict, Iterator, List, NamedTuple, Tuple
+
+import h5py
+import numpy as np
+from pydantic import Field, model_validator
+
+from common import __version__, manifest
+from common.config import Model, load
+from common.cores import available_cores
+from common.dataset import schema
+from common.files import atomic
+from common.manifest import LABELLED, Row
+from common.progress import bar
+from common.shots import ID_FIELDS, ShotId
+
+CLASSES = ("noise", "signal")
+RUN = 0  # no run has this number: these are no shots of a machine
+
+
+class SignalNoiseConfig(Model):
+    """A set of signal and noise images: `data/NAME.h5` out."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    shape: Tuple[int, int]  # rows, columns
+    train: int = Field(gt=0)
+    test: int = Field(gt=0)
+    validation: int = Field(0, ge=0)
+    seed: int = Field(1, ge=0)
+    noise_std: float = Field(0.1, ge=0)
+    signal_mean: float = 5.0
+    signal_std: float = Field(0.1, ge=0)
+    line: int = Field(10, gt=0)  # pixels, the shortest line
+    output_dir: str = "data"
+
+    @property
+    def output_path(self) -> Path:
+        return Path(self.output_dir) / f"{self.name}.h5"
+
+    @property
+    def sizes(self) -> Dict[str, int]:
+        """{split: number of images} of the splits that are asked for."""
+        return {split: getattr(self, split) for split in LABELLED if getattr(self, split)}
+
+    @model_validator(mode="after")
+    def _possible(self) -> "SignalNoiseConfig":
+        if min(self.shape) < 1 or self.line > self.shape[0]:
+            raise ValueError(f"line: {self.line} pixels do not fit in an image of {self.shape[0]} rows")
+        for split, n in self.sizes.items():
+            if n % len(CLASSES):
+                raise ValueError(f"{split}: {n} images cannot be half noise, half signal")
+        return self
+
+
+class Written(NamedTuple):
+    """What came out."""
+
+    counts: Dict[str, int]
+    content_digest: str
+    bytes: int
+    seconds: float
+
+
+def load_config(path: str) -> SignalNoiseConfig:
+    """The signal-noise config at `path`; raises ConfigError."""
+    return load(path, SignalNoiseConfig)
+
+
+def image(rng: np.random.Generator, signal: bool, config: SignalNoiseConfig) -> np.ndarray:
+    """One image, `config.shape` float32: noise, and if `signal` a vertical line."""
+    pixels = rng.standard_normal(config.shape, dtype=np.float32)
+    pixels *= np.float32(config.noise_std)
+    if signal:
+        rows, columns = config.shape
+        length = int(rng.integers(config.line, rows + 1))
+        top, column = int(rng.integers(0, rows - length + 1)), int(rng.integers(0, columns))
+        pixels[top : top + length, column] += rng.normal(config.signal_mean, config.signal_std, length)
+    return pixels
+
+
+def write(config: SignalNoiseConfig, force: bool = False) -> Written:
+    """Write `config.output_path`, complete or not at all; raises OutputExists. Memory: a few images."""
+    atomic.refuse_existing(config.output_path, force)
+    start = time.perf_counter()
+    sizes, shape = config.sizes, config.shape
+    with atomic.replacing(config.output_path) as partial, schema.create(partial, sizes, shape, shape) as file:
+        for name in ("mean", "std"):
+            file["dark"][name][...] = 0  # no camera; written, so that the file holds what it claims
+        rows = []
+        for number, (split, n) in enumerate(sizes.items()):
+            rows += _write_split(file, split, n, number, config)
+        digest = schema.finish(file, _attributes(config, manifest.digest(rows)))
+    size = config.output_path.stat().st_size
+    return Written(config.sizes, digest, size, time.perf_counter() - start)
+
+
+def _write_split(file: h5py.File, split: str, n: int, number: int, config: SignalNoiseConfig) -> list:
+    """Fill one split; the train split's statistics are summed on the way, in float64 and in order."""
+    group = file[split]
+    labels = np.arange(n) % len(CLASSES)
+    group["labels"][...] = labels
+    group["run"][...] = RUN
+    group["seconds"][...] = number
+    group["fiducial"][...] = np.arange(n)
+    total, squares = np.zeros(config.shape), np.zeros(config.shape)
+    sums = np.empty(n, "u4")
+    made = _images(number, labels.tolist(), config)
+    for i, (pixels, sums[i]) in enumerate(bar(made, f"writing {split}", "image", n)):
+        group["images"].id.write_direct_chunk((i, 0, 0), pixels)
+        if split == "train":
+            total += pixels
+            squares += pixels * pixels
+    group["crc32"][...] = sums
+    if split == "train":
+        mean = total / n
+        file["statistics/mean"][...] = mean
+        file["statistics/std"][...] = np.sqrt(np.maximum(squares / n - mean**2, 0))
+    keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
+    return [Row(split, CLASSES[label], ShotId(*key)) for label, key in zip(labels, keys)]
+
+
+def _images(number: int, labels: List[int], config: SignalNoiseConfig) -> Iterator[Tuple[np.ndarray, int]]:
+    """The images of a split in order, each with its checksum, from as many threads as there are cores.
+
+    numpy makes random numbers outside the interpreter's lock, and zlib sums there.
+    """
+
+    def make(i: int) -> Tuple[np.ndarray, int]:
+        sequence = np.random.SeedSequence([config.seed, number, i])
+        pixels = image(np.random.Generator(np.random.SFC64(sequence)), bool(labels[i]), config)
+        return pixels, schema.image_checksum(pixels)
+
+    threads = available_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: Deque[Future] = collections.deque()
+        for i in range(len(labels)):
+            ahead.append(pool.submit(make, i))
+            if len(ahead) > 2 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _attributes(config: SignalNoiseConfig, manifest_digest: str) -> Dict[str, str]:
+    return {
+        "name": config.name,
+        "experiment": "signal_noise",
+        "classes": json.dumps(CLASSES),
+        "config": config.canonical(),
+        "manifest_sha256": manifest_digest,
+        "sources": "[]",
+        "skipped": "{}",
+        "software": json.dumps(
+            {"python": platform.python_version(), "numpy": np.__version__, "xtcav-lasing": __version__}
+        ),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }

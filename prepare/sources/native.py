@@ -1,0 +1,106 @@
+"""The native LCLS-I source: XTC files in a folder, read by this project alone."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Dict, Iterator, Sequence, Tuple
+
+import numpy as np
+
+from common.errors import DataError
+from common.progress import warn
+from prepare.formats.xtc1.format import FileName, parse_file_name, pixel_dtype
+from prepare.formats.xtc1.index import RunIndex, index_run
+from prepare.formats.xtc1.reader import XtcFile
+from prepare.shots import REASONS, USABLE
+from prepare.sources import Taken
+
+
+class XtcSource:
+    """Runs in the folder `directory`; frames of the camera `address`. Indexes a run when first asked.
+
+    Memory: an index of about 250 bytes a shot for each run used, and one open file for each
+    chunk that frames were read from.
+    """
+
+    def __init__(self, directory: str, address: str) -> None:
+        self._directory = Path(directory)
+        self._address = address
+        self._indexes: Dict[int, RunIndex] = {}
+        self._open: Dict[Path, XtcFile] = {}
+        self._files = files_by_run(self._directory)
+
+    def runs(self) -> Tuple[int, ...]:
+        """The runs that have files in the folder."""
+        return tuple(sorted(self._files))
+
+    def shots(self, run: int) -> np.ndarray:
+        """The shots of `run` in order of time, (n,) SHOT_DTYPE."""
+        return self._index(run).shots
+
+    def frame(self, run: int, index: int) -> np.ndarray:
+        """The raw frame of one shot, (rows, columns) uint8 or uint16, read-only."""
+        index_of_run = self._index(run)
+        status = int(index_of_run.shots["status"][index])
+        if status != USABLE:
+            raise DataError(f"run {run}: shot {index} has no frame to read: {REASONS[status]}")
+        where = index_of_run.locations[index]
+        rows, columns, dtype = int(where["rows"]), int(where["columns"]), pixel_dtype(int(where["depth"]))
+        file = self._file(index_of_run.files[where["file"]])
+        data = file.read(int(where["offset"]), rows * columns * dtype.itemsize)
+        return np.frombuffer(data, dtype).reshape(rows, columns)
+
+    def frames(self, run: int, indices: Sequence[int]) -> Iterator[Taken]:
+        """What there is for each of `indices`."""
+        status = self.shots(run)["status"]
+        for index in indices:
+            usable = status[index] == USABLE
+            yield Taken(
+                index, self.frame(run, index) if usable else None, REASONS.get(int(status[index]), "")
+            )
+
+    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+        """Name and size of the files of `run`."""
+        return tuple((path.name, path.stat().st_size) for path in self._index(run).files)
+
+    def close(self) -> None:
+        """Close the files that frames were read from."""
+        with contextlib.ExitStack() as stack:
+            for file in self._open.values():
+                stack.callback(file.close)
+            self._open = {}
+
+    def _index(self, run: int) -> RunIndex:
+        if run not in self._indexes:
+            if run not in self._files:
+                there = ", ".join(map(str, self.runs())) or "none"
+                raise DataError(f"{self._directory}: no XTC files of run {run}; runs there: {there}")
+            self._indexes[run] = index_run(run, self._files[run], self._address)
+            for line in self._indexes[run].warnings:
+                warn(line)
+        return self._indexes[run]
+
+    def _file(self, path: Path) -> XtcFile:
+        if path not in self._open:
+            self._open[path] = XtcFile(path)
+        return self._open[path]
+
+
+def files_by_run(directory: Path) -> Dict[int, Dict[FileName, Path]]:
+    """{run: {parsed name: path}} of the XTC files in `directory`; raises DataError if unusable."""
+    if not directory.is_dir():
+        raise DataError(
+            f"{directory}: no such folder of XTC files (source.dir); "
+            "simulated runs are made with `python -m prepare simulate CONFIG`"
+        )
+    found: Dict[int, Dict[FileName, Path]] = {}
+    for path in sorted(directory.iterdir()):  # NAME.xtc comes before NAME.xtc.inprogress and wins
+        name = parse_file_name(path.name)
+        if name is not None and path.is_file():
+            found.setdefault(name.run, {}).setdefault(name, path)
+    for run, files in found.items():
+        prefixes = sorted({name.prefix for name in files})
+        if len(prefixes) > 1:
+            raise DataError(f"{directory}: run {run} of more than one experiment: {', '.join(prefixes)}")
+    return found

@@ -1,0 +1,106 @@
+"""The images of one split of one data file, read by row into float32."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Sequence, Union
+
+import h5py
+import numpy as np
+
+from common.dataset import schema
+from common.errors import DataError
+from common.shots import ID_FIELDS, ShotId
+
+# TensorFlow takes an array whose first byte is at a multiple of this without a copy (train/fit/step.py).
+ALIGNMENT = 64
+
+
+def empty(*shape: int) -> np.ndarray:
+    """A new array of float32, at an address that TensorFlow takes without a copy."""
+    size = 4 * int(np.prod(shape))
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+class ImageFile:
+    """The images of one split of one file.
+
+    Uncompressed ones are read with `preadv` at the place of their chunk straight into the batch: no
+    lock, no copy, half the time that h5py takes. Others (compressed, or in other chunks than one
+    image) are read and decoded by h5py under its lock; there is none for `read_direct_chunk`
+    before h5py 3.16. Either may be done in a thread. With `check`, the crc32 of an image is
+    compared when it is first read.
+    """
+
+    def __init__(self, group: h5py.Group, check: bool) -> None:
+        self._dataset: h5py.Dataset = group["images"]
+        self.shape, self._dtype = self._dataset.shape, self._dataset.dtype
+        self.where = f"{group.file.filename}: {group.name.strip('/')}/images"
+        self.seconds = 0.0  # of reading, decoding and checking so far
+        self._file = open(group.file.filename, "rb", buffering=0)  # noqa: SIM115
+        self._offsets = schema.image_offsets(self._dataset)
+        if self._offsets is not None and len(self) and self._end() > os.fstat(self._file.fileno()).st_size:
+            self._offsets = None  # HDF5 will say what is wrong
+        self._ids = [group[name][...] for name in ID_FIELDS]
+        self._crc32 = group["crc32"][...] if check else None
+        self._checked = np.full(len(self), not check)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, rows: Sequence[int], out: Union[np.ndarray, Sequence[np.ndarray]]) -> None:
+        """Read the images of `rows` into `out`, as many C-contiguous arrays of (h, w) float32.
+
+        Raises DataError, naming file and image, for a file that was removed or cut short
+        meanwhile, for what cannot be decoded, and for an image that is not as it was written.
+        """
+        start, rows = time.perf_counter(), np.asarray(rows)
+        order = range(len(rows)) if self._offsets is None else np.argsort(self._offsets[rows], kind="stable")
+        narrow = np.empty(self.shape[1:], self._dtype) if self._dtype != np.float32 else None
+        try:
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise DataError(f"{self.where}: the file was removed or replaced while it was being read")
+            for i in order:
+                target = out[i] if narrow is None else narrow
+                self._read_stored(int(rows[i]), target)
+                if not self._checked[rows[i]]:
+                    self._check(int(rows[i]), target)
+                if narrow is not None:
+                    np.copyto(out[i], narrow)
+        except OSError as error:
+            raise DataError(
+                f"{self.where} cannot be read ({str(error).splitlines()[0]}); run `prepare verify` on it"
+            ) from None
+        self.seconds += time.perf_counter() - start
+
+    def _read_stored(self, row: int, target: np.ndarray) -> None:
+        """One image as it is stored, into (h, w) of the stored type."""
+        if self._offsets is None:
+            self._dataset.read_direct(target, np.s_[row])
+            return
+        offset, rest = int(self._offsets[row]), memoryview(target).cast("B")
+        while rest:  # a read may be short, and not only at the end
+            n = os.preadv(self._file.fileno(), [rest], offset)
+            if not n:
+                raise DataError(
+                    f"{self.where}: cut short, ends before image {row} does; copy or build it again"
+                )
+            rest, offset = rest[n:], offset + n
+
+    def _check(self, row: int, stored: np.ndarray) -> None:
+        if schema.image_checksum(stored) != self._crc32[row]:
+            shot = ShotId(*(int(column[row]) for column in self._ids))
+            raise DataError(
+                f"{self.where}: image {row} ({shot}) is not what was written, its crc32 differs; run "
+                "`prepare verify` on it, copy or build it again"
+            )
+        self._checked[row] = True
+
+    def _end(self) -> int:
+        return int(self._offsets.max()) + int(np.prod(self.shape[1:])) * self._dtype.itemsize

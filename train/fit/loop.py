@@ -1,0 +1,252 @@
+"""The training loop: minibatches in, table, metrics, checkpoints and a model out."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
+
+import keras
+import numpy as np
+
+from common import interrupt
+from common.config import dump
+from common.errors import DataError
+from common.files import atomic
+from common.progress import bar, say, warn
+from train.config import TrainConfig
+from train.data.dataset import Data, Position, minibatch_rows
+from train.fit.runtime import Runtime
+from train.fit.step import Stepper, StepResult
+from train.fit.timing import Clock, short
+from train.fit.watch import Watcher, not_finite
+from train.metrics import measure
+from train.model import network, optimizers
+from train.report.board import Board
+from train.run import checkpoint, folder
+from train.run.checkpoint import Checkpoint
+from train.run.history import HEADER, Table, line
+
+# Saving takes at most this share of the time, however large the network.
+SAVING_SHARE = 0.02
+
+
+class Result(NamedTuple):
+    """A finished run: the model (in a Stepper), the table, why it stopped, where its time went."""
+
+    stepper: Stepper
+    table: Table
+    stopped: str
+    step: int
+    step_seconds: float
+    clock: Clock
+
+
+def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False) -> Result:
+    """Train as `config` says in `config.run_dir`, which the caller holds; an earlier run there is replaced.
+
+    resume: go on from its last checkpoint instead. SIGTERM and Ctrl-C save one before they go on as
+    Interrupted. Raises DataError.
+    """
+    run_dir = config.run_dir
+    state = folder.resumable(config, data) if resume else None
+    if state is None:
+        if resume:
+            say(f"{run_dir}: no checkpoint yet; starting at the beginning")
+        folder.clear(run_dir)
+    elif state.step < config.steps:
+        folder.reopen(run_dir)
+    stepper = _stepper(config, data)
+    if state is not None:
+        stepper.restore(state.model, state.optimizer, state.gradient)
+        say(f"{run_dir}: going on after step {state.step}")
+    atomic.write_text(run_dir / folder.CONFIG, dump(config))
+    return _Run(config, data, stepper, state).go()
+
+
+def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Stepper:
+    """The network after all of the config's steps on `data`: no table, no files; `tick` after each step."""
+    stepper, train, position = _stepper(config, data), data.splits["train"], Position(0, 0)
+    with train.minibatches(config.minibatch, config.seed, position) as batches:
+        for step in range(1, config.steps + 1):
+            rows, position = minibatch_rows(len(train), config.minibatch, config.seed, position)
+            rate = config.learning_rate.at(step)
+            result = stepper.step(next(batches), train.labels[rows], rate)
+            if not _is_finite(result):
+                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
+            tick()
+    return stepper
+
+
+def build_model(config: TrainConfig, data: Data) -> keras.Model:
+    """The config's model for these data, its preprocessing adapted to the train split."""
+    return network.of_config(config, len(data.classes), lambda: data.splits["train"].batches(32))
+
+
+def _stepper(config: TrainConfig, data: Data) -> Stepper:
+    optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
+    return Stepper(build_model(config, data), optimizer, config.microbatch, config.optimizer.clip_norm)
+
+
+def _is_finite(result: StepResult) -> bool:
+    return bool(np.isfinite(result.loss) and np.isfinite(result.gradient_norm))
+
+
+class _Run:
+    """One run of the loop; keeps where it is."""
+
+    def __init__(
+        self, config: TrainConfig, data: Data, stepper: Stepper, state: Optional[Checkpoint]
+    ) -> None:
+        self.config, self.data, self.stepper = config, data, stepper
+        self.step = state.step if state else 0
+        self.position = state.position if state else Position(0, 0)
+        self.table = Table(state.table if state else b"")
+        self.watcher = Watcher(config.watch, data.classes, data.splits)
+        self.board = Board(config.run_dir, self.table) if config.tensorboard else None
+        self.clock = Clock()
+        self.seconds_before = state.seconds if state else 0.0
+        self.done = state.timed if state else 0
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
+
+    def go(self) -> Result:
+        say(HEADER)
+        for row in self.table:
+            self.watcher.look(row)
+            say(line(row))
+        atomic.write_bytes(self.config.run_dir / folder.METRICS, self.table.text)
+        stopped = self._stop_reason()
+        progress = bar(None, "training", "step", total=self.config.steps)
+        progress.update(self.step)
+        config, train = self.config, self.data.splits["train"]
+        try:
+            batches = train.minibatches(config.minibatch, config.seed, self.position)
+            with interrupt.restored(), batches:
+                while not stopped:
+                    self._one_step(batches)
+                    if not progress.disable:
+                        progress.set_postfix_str(short(self.clock.times(self.data.reading)), refresh=False)
+                    progress.update(1)
+                    stopped = self._stop_reason()
+                    if stopped or time.monotonic() - self.saved_at >= self._save_every():
+                        self._save()
+        except interrupt.Interrupted:
+            self._save()
+            raise
+        finally:
+            progress.close()
+        with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
+            self.stepper.model.save(partial)
+        if self.board:
+            self.board.finish(self.stepper.model, self.data, self.step)
+        mean = self._in_steps() / self.done if self.done else 0.0
+        return Result(self.stepper, self.table, stopped, self.step, mean, self.clock)
+
+    def _one_step(self, batches: Iterator[np.ndarray]) -> None:
+        train, step = self.data.splits["train"], self.step + 1
+        rows, after = minibatch_rows(len(train), self.config.minibatch, self.config.seed, self.position)
+        with self.clock.part("waiting"):
+            images = next(batches)
+        labels = train.labels[rows]
+        tabled = (step - 1) % self.config.table_every == 0
+        row: Dict[str, float] = {"step": step, "m1s": int((labels == 1).sum())}
+        if tabled:  # accuracies at the weights that loss and gradient of this row are of
+            with self.clock.part("evaluation"):
+                row.update(self._accuracies())
+        rate = self.config.learning_rate.at(step)
+        with interrupt.held():  # weights, position and table change together or not at all
+            with self.clock.part("step"):
+                result = self.stepper.step(images, labels, rate)
+            self.done += 1
+            if not _is_finite(result):
+                self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})
+                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
+            self.step, self.position = step, after
+            if tabled:
+                row.update(result._asdict(), learning_rate=rate)
+                self._add(row)
+
+    def _in_steps(self) -> float:
+        """Seconds in steps, those before a resumption included."""
+        return self.seconds_before + self.clock.seconds["step"]
+
+    def _add(self, row: Dict[str, float]) -> None:
+        """Add a row to the table and say it, with what the watch finds."""
+        findings = self.watcher.look(row)
+        self._write(row)
+        say(line(row))
+        for finding in findings:
+            warn(finding)
+
+    def _write(self, row: Dict[str, float]) -> None:
+        added = self.table.append(row)
+        with (self.config.run_dir / folder.METRICS).open("ab") as file:
+            file.write(added)
+        if self.board:
+            self.board.add(row)
+
+    def _accuracies(self) -> Dict[str, float]:
+        values: Dict[str, float] = {}
+        for name, split in self.data.splits.items():
+            predicted = self.stepper.predict(split).argmax(axis=1)
+            values[f"{name}_accuracy"] = measure.score(split.labels, predicted).accuracy
+            called = np.bincount(predicted, minlength=len(self.data.classes))
+            values[f"{name}_ones"] = int(called[1])
+            values[f"{name}_largest"] = int(called.argmax())  # the class that most shots are called
+            values[f"{name}_largest_share"] = float(called.max() / len(predicted))
+        return values
+
+    def _stop_reason(self) -> str:
+        """Why training ends here, or ''."""
+        if self.step >= self.config.steps:
+            return f"all {self.config.steps} steps done"
+        if self.watcher.should_stop:
+            return f"the network is one-sided at step {self.step} (watch.stop)"
+        rule = self.config.stop_when
+        if rule is not None and self.table.last and self.table.last["step"] == self.step:
+            accuracy = self.table.last.get(f"{rule.split}_accuracy", 0.0)
+            if accuracy >= rule.accuracy:
+                labels = self.data.splits[rule.split].labels
+                score = measure.Score(
+                    len(labels), round(accuracy * len(labels)), np.bincount(labels).max() / len(labels)
+                )
+                return f"{rule.split} {score}: stop_when {rule.accuracy:g} reached"
+        return ""
+
+    def _save_every(self) -> float:
+        """Seconds from one checkpoint to the next."""
+        return max(self.config.checkpoint_seconds, self.save_seconds / SAVING_SHARE)
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        state = Checkpoint(
+            self.step,
+            self.position,
+            self.table.text,
+            *self.stepper.state(),
+            self.config.model_dump(mode="json"),
+            self.data.digest,
+            self.done,
+            self._in_steps(),
+        )
+        with interrupt.held(), self.clock.part("saving"):
+            checkpoint.save(self.config.run_dir, state)
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - start
+
+
+def write_summary(config: TrainConfig, data: Data, result: Result, closing: Dict[str, Any]) -> None:
+    """The final numbers as JSON: what was trained on what, how it ended, and the `closing` numbers."""
+    summary = {
+        "name": config.name,
+        "data": data.path,
+        "data_digest": data.digest,
+        "classes": data.classes,
+        "step": result.step,
+        "watch": sorted({word for row in result.table for word in str(row["watch"]).split()}),
+        "stopped": result.stopped,
+        "step_seconds": result.step_seconds,
+        "time": result.clock.times(data.reading),
+        **closing,
+    }
+    atomic.write_text(config.run_dir / folder.SUMMARY, json.dumps(summary, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""The network: layers, preprocessing, optimizer, and the saved model."""

@@ -1,0 +1,207 @@
+"""A finished network applied to every shot of a data file, labelled or not, a few at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from common import text_table
+from common.errors import DataError
+from common.files import atomic
+from common.progress import bar
+from common.report.drawing import drawing
+from train.config import TrainConfig
+from train.data.dataset import Data, Split
+from train.metrics import measure
+from train.predict import predictions, probability_plot
+from train.predict.predictions import Part
+from train.run import folder
+
+if TYPE_CHECKING:  # TensorFlow is loaded after what can be refused without it
+    from train.fit.step import Predictor
+
+
+class Predicted(NamedTuple):
+    """What came out: one row for each run and split, one for each labelled split, images per second."""
+
+    n: int
+    runs: List[Dict[str, Any]]
+    splits: List[Dict[str, Any]]
+    images_per_second: float
+    plot: Path
+    summary: Path
+
+
+def default_out(run_dir: Path, data_path: Path) -> Path:
+    """Where predictions go if nothing else is said: beside the run."""
+    return run_dir / f"predictions_{data_path.stem}.csv"
+
+
+def beside(out: Path) -> Tuple[Path, Path]:
+    """The plot and the summary that go with `out`."""
+    return out.with_suffix(".png"), out.with_suffix(".json")
+
+
+def check(
+    run_dir: Path, config: TrainConfig, data: Data, splits: Sequence[str], out: Path, force: bool
+) -> Data:
+    """`data` with the asked-for `splits` only (none: all), under the names of the run's classes.
+
+    Raises DataError where they are not what the network of `run_dir` was trained for, OutputExists
+    and UserError where the predictions cannot go to `out`.
+    """
+    predictions.check_name(out)
+    for output in (out, *beside(out)):
+        atomic.refuse_existing(output, force)
+    classes = folder.classes(run_dir)
+    chosen = {name: split for name, split in data.splits.items() if not splits or name in splits}
+    if not chosen:
+        raise DataError(f"{data.path}: has no shots")
+    for name, split in chosen.items():
+        if split.image != config.input:
+            raise DataError(
+                f"{data.path}: images are {split.image[0]} x {split.image[1]}, {run_dir} was trained on "
+                f"{config.input[0]} x {config.input[1]}; prepare them with the same image: settings"
+            )
+        if split.labels is not None:
+            folder.check_classes(run_dir, data.classes, f"{data.path}: {name}")
+    return data._replace(splits=chosen, classes=classes)
+
+
+def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predicted:
+    """Write the predictions of `data` to `out`, and a plot and a summary (JSON) beside it.
+
+    Images are read and predicted a few at a time; ids and probabilities stay in memory (40 bytes
+    a shot). Raises DataError for an image or an answer that is not a number.
+    """
+    with drawing():  # before the work: it says if a package is missing
+        return _predict(predictor, run_dir, data, out)
+
+
+def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predicted:
+    plot, summary = beside(out)
+    origin = {
+        "run": str(run_dir),
+        "model_sha256": hashlib.sha256((run_dir / "model.keras").read_bytes()).hexdigest(),
+        "data": data.path,
+        "data_digest": data.digest,
+    }
+    total = sum(len(split) for split in data.splits.values())
+    parts: List[Part] = []
+    start = time.perf_counter()
+    with predictions.writing(out, data.classes, total, origin) as writer:
+        progress = bar(None, "predicting", "shot", total=total)
+        for part in itertools.chain.from_iterable(stream(predictor, split) for split in data.splits.values()):
+            writer.write(part)
+            parts.append(part._replace(probability=part.probability.astype(np.float32)))
+            progress.update(len(part.ids))
+        progress.close()
+    rate = total / (time.perf_counter() - start)
+    runs, of_splits = of_runs(parts, data.classes), of_labelled(parts)
+    atomic.write_text(
+        summary,
+        json.dumps({**origin, "classes": data.classes, "runs": runs, "splits": of_splits}, indent=1) + "\n",
+    )
+    probability_plot.draw(plot, parts, data.classes, f"{run_dir.name} on {data.names}")
+    return Predicted(total, runs, of_splits, rate, plot, summary)
+
+
+def stream(predictor: Predictor, split: Split) -> Iterator[Part]:
+    """The predictions of `split` in order, a few shots at a time. Raises DataError for what is no number."""
+    done = 0
+    for logits in predictor.stream(split):
+        rows = np.s_[done : done + len(logits)]
+        bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(bad):
+            raise DataError(_not_a_number(split, done + int(bad[0])))
+        labels = None if split.labels is None else split.labels[rows]
+        yield Part(split.name, split.ids[rows], labels, softmax(logits))
+        done += len(logits)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """exp(x) / sum exp(x) over the last axis, in float64."""
+    wide = logits.astype(np.float64)
+    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> List[Dict[str, Any]]:
+    """For each run and split: n, its label if known, and for each class but the first the mean
+    probability and the share that is called so, with its 95 % Wilson interval."""
+    rows = []
+    for run, split in sorted({(run, part.split) for part in parts for run in np.unique(part.ids["run"])}):
+        chosen = [(part, part.ids["run"] == run) for part in parts if part.split == split]
+        probability = np.concatenate([part.probability[mask] for part, mask in chosen])
+        known = [part.labels[mask] for part, mask in chosen if part.labels is not None]
+        labels = np.unique(np.concatenate(known)) if known else []
+        row = {
+            "run": int(run),
+            "split": split,
+            "n": len(probability),
+            "label": "+".join(classes[label] for label in labels) or None,
+        }
+        called = probability.argmax(axis=1)
+        for label, name in list(enumerate(classes))[1:]:
+            k = int((called == label).sum())
+            row[f"mean_probability_{name}"] = float(probability[:, label].mean(dtype=np.float64))
+            row[f"called_{name}"] = k
+            row[f"interval_{name}"] = measure.wilson(k, len(probability))
+        rows.append(row)
+    return rows
+
+
+def of_labelled(parts: Sequence[Part]) -> List[Dict[str, Any]]:
+    """For each split whose labels are known: accuracy with n, interval and the share of the larger class."""
+    rows = []
+    for split in dict.fromkeys(part.split for part in parts if part.labels is not None):
+        chosen = [part for part in parts if part.split == split]
+        labels = np.concatenate([part.labels for part in chosen])
+        score = measure.score(labels, np.concatenate([part.predicted for part in chosen]))
+        rows.append(
+            {
+                "split": split,
+                "n": score.n,
+                "correct": score.correct,
+                "accuracy": score.accuracy,
+                "interval": score.interval,
+                "chance": score.chance,
+            }
+        )
+    return rows
+
+
+def lines(done: Predicted, classes: Sequence[str]) -> List[str]:
+    """What is said on the screen."""
+    of_splits = [
+        f"{row['split']}: {measure.Score(row['n'], row['correct'], row['chance'])}" for row in done.splits
+    ]
+    return [
+        *text_table.lines([_cells(row, classes) for row in done.runs]),
+        *of_splits,
+        f"{done.n} shots, {done.images_per_second:.0f} a second",
+    ]
+
+
+def _cells(row: Dict[str, Any], classes: Sequence[str]) -> Dict[str, str]:
+    """A row of `of_runs` as cells of a table."""
+    cells = {"run": row["run"], "split": row["split"], "n": row["n"], "is": row["label"] or "?"}
+    for name in classes[1:]:
+        low, high = row[f"interval_{name}"]
+        cells[f"mean p({name})"] = f"{row[f'mean_probability_{name}']:.3f}"
+        cells[f"called {name}"] = f"{row[f'called_{name}'] / row['n']:.3f} [{low:.3f}, {high:.3f}]"
+    return cells
+
+
+def _not_a_number(split: Split, row: int) -> str:
+    shot = " ".join(f"{name} {split.ids[name][row]}" for name in split.ids.dtype.names)
+    where = f"{split.name}, image {row} ({shot})"
+    if np.isfinite(split.images([row])).all():
+        return f"{where}: the model's answer is not a number; train it again with a lower learning_rate.start"
+    return f"{where}: the image has values that are not numbers; run `python -m prepare verify` on the file"

@@ -1,0 +1,115 @@
+"""The folder of a run, runs/NAME/: who may write there, and what an earlier run left."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Iterator, List, Optional, Sequence
+
+from common.dataset.safety import MAX_JSON, read_json
+from common.errors import DataError, OutputExists
+from common.files import atomic, lock
+from common.progress import warn
+from train.config import TrainConfig
+from train.data.dataset import Data
+from train.run import checkpoint
+from train.run.checkpoint import Checkpoint
+
+CONFIG, METRICS, MODEL, SUMMARY = "config.yaml", "metrics.csv", "model.keras", "summary.json"
+REPORT, BOARD = "report.html", "tensorboard"
+LOCK = "lock"
+
+# Of a run: what may differ between a run and its resumption.
+_MAY_CHANGE = {
+    "steps",
+    "stop_when",
+    "runs_dir",
+    "threads",
+    "cache",
+    "check_images",
+    "checkpoint_seconds",
+    "report",
+    "tensorboard",
+}
+
+
+@contextlib.contextmanager
+def claimed(run_dir: Path, resume: bool, force: bool) -> Iterator[None]:
+    """Work in `run_dir`, alone. Raises OutputBusy, and OutputExists if a run stands there unasked."""
+    try:
+        with lock.only_one(run_dir / LOCK, run_dir):
+            if not resume and not force:
+                _refuse(run_dir)
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            run_dir.rmdir()  # only if it is empty: nothing was begun
+
+
+def clear(run_dir: Path) -> None:
+    """Remove an earlier run's files, so that none of them is taken for this run's."""
+    reopen(run_dir)
+    checkpoint.clear(run_dir)
+    for name in (METRICS, CONFIG):
+        (run_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / BOARD, ignore_errors=True)
+    for path in sorted(run_dir.glob("predictions_*.csv")):
+        warn(f"{path}: made by the model that is being replaced; it is left there")
+
+
+def reopen(run_dir: Path) -> None:
+    """Make a finished run an unfinished one: its model and its closing numbers will be others."""
+    for name in (REPORT, SUMMARY, MODEL):
+        (run_dir / name).unlink(missing_ok=True)
+
+
+def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
+    """The checkpoint to go on from, None if there is none; raises DataError if it is of another run."""
+    state = checkpoint.load(config.run_dir)
+    if state is None:
+        return None
+    now = config.model_dump(mode="json")
+    changed = [key for key in now if key not in _MAY_CHANGE and now[key] != state.config.get(key)]
+    if changed:
+        raise DataError(
+            f"{config.run_dir}: was trained with another `{changed[0]}:` than the config gives now; "
+            "change it back, or choose another `name:`"
+        )
+    if state.data_digest != data.digest:
+        raise DataError(f"{data.path}: is not the file that {config.run_dir} was trained on (digests differ)")
+    return state
+
+
+def classes(run_dir: Path) -> List[str]:
+    """The names of the classes that the run was trained on; raises DataError if it did not finish."""
+    path = run_dir / SUMMARY
+    if not path.exists():
+        raise DataError(f"{path}: no such file; finish the run with `python -m train fit CONFIG --resume`")
+    with path.open("rb") as file:
+        summary = read_json(file.read(MAX_JSON + 1), str(path))
+    names = summary.get("classes") if isinstance(summary, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: has no list of classes; train again with --force")
+    return names
+
+
+def check_classes(run_dir: Path, names: Sequence[str], where: str) -> None:
+    """Raise DataError if `where` has other classes, or in another order, than the run was trained on."""
+    trained = classes(run_dir)
+    if list(names) != trained:
+        raise DataError(
+            f"{where} has the classes {', '.join(names)}; {run_dir} was trained on {', '.join(trained)}"
+        )
+
+
+def _refuse(run_dir: Path) -> None:
+    there = [
+        path for path in run_dir.iterdir()
+        if path.name != LOCK and not path.name.startswith((atomic.PARTIAL_PREFIX, "controls."))
+    ]  # fmt: skip
+    if not there:
+        return
+    if (run_dir / CONFIG).exists() and not (run_dir / SUMMARY).exists():
+        raise OutputExists(f"{run_dir}: an unfinished run; --resume goes on with it, --force starts it again")
+    raise OutputExists(f"{run_dir}: exists already; --resume goes on with it, --force replaces it")

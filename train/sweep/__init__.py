@@ -1,0 +1,1 @@
+"""Grids of settings, each with several seeds."""

@@ -1,0 +1,136 @@
+"""Sweeps: a grid of settings, each with several seeds, every run a process of its own.
+
+A run that fails does not touch the others; a sweep that is started again skips what is finished
+and goes on with what was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, NamedTuple, Sequence
+
+from common import config as configs
+from common import text_table as tables
+from common.cores import available_cores
+from common.errors import ConfigError
+from common.files import atomic
+from common.progress import bar, say, warn
+from train.config import Threads, TrainConfig
+from train.data.dataset import open_data
+from train.run import folder
+from train.sweep import sweep_table
+from train.sweep.grid import parse_setting, plan
+
+
+class _Running(NamedTuple):
+    """A run under way."""
+
+    config: TrainConfig
+    process: subprocess.Popen
+
+
+def sweep(
+    base: TrainConfig, texts: Sequence[str], seeds: int, one_at_a_time: bool = False, jobs: int = 1
+) -> int:
+    """The whole of `python -m train sweep`; returns how many runs failed. Raises UserError.
+
+    Of `jobs` runs side by side each gets its share of the cores, unless the config says `threads`.
+    """
+    cases = plan(base, [parse_setting(text, base) for text in texts], seeds, one_at_a_time)
+    for case in cases:
+        _digest(case.runs[0])  # data that are not there: rather one error than one for each run
+    failed = run([config for case in cases for config in case.runs], jobs)
+    rows = sweep_table.table(cases, is_finished)
+    for line in sweep_table.lines(rows):
+        say(line)
+    path = cases[0].runs[0].run_dir.parent / "sweep.csv"
+    atomic.write_text(path, tables.csv_text(rows))
+    say(f"{path}: this table; each run's files and log beside it")
+    return failed
+
+
+def run(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
+    """Run what is not finished, `jobs` at a time; returns how many failed.
+
+    Interrupted, it lets the runs under way save their checkpoints before it goes on as Interrupted.
+    """
+    waiting = list({c.name: c for c in configs_of_runs if not is_finished(c)}.values())
+    running: List[_Running] = []
+    failed = 0
+    progress = bar(None, "sweep", "run", total=len(configs_of_runs))
+    progress.update(len(configs_of_runs) - len(waiting))
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(waiting.pop(0), jobs))
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                failed += _ended(one)
+                progress.update(1)
+            time.sleep(0.05)
+    finally:
+        progress.close()
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.wait()
+    return failed
+
+
+def is_finished(config: TrainConfig) -> bool:
+    """Whether the run of this very config on its data file as it is now has come to its end."""
+    try:
+        summary = json.loads((config.run_dir / folder.SUMMARY).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return _same(config) and summary.get("data_digest") == _digest(config)
+
+
+def _start(config: TrainConfig, jobs: int) -> _Running:
+    if config.threads.intra is None and jobs > 1:
+        threads = Threads(intra=max(1, available_cores() // jobs), inter=config.threads.inter)
+        config = config.model_copy(update={"threads": threads})
+    path = _beside(config, ".yaml")
+    atomic.write_text(path, configs.dump(config))
+    unfinished = _same(config) and not (config.run_dir / folder.SUMMARY).exists()
+    command = [sys.executable, "-m", "train", "fit", str(path), "--resume" if unfinished else "--force"]
+    with open(_beside(config, ".log"), "w", encoding="utf-8") as log:
+        # A session of its own, so that Ctrl-C reaches it once, from us.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return _Running(config, process)
+
+
+def _ended(one: _Running) -> int:
+    """1 and a warning if the run failed, else 0."""
+    if one.process.returncode == 0:
+        return 0
+    path = _beside(one.config, ".log")
+    last = (path.read_text(encoding="utf-8").strip().splitlines() or ["no message"])[-1]
+    warn(f"{one.config.name} failed ({last}); its log: {path}")
+    return 1
+
+
+def _beside(config: TrainConfig, ending: str) -> Path:
+    # not with_suffix: the names of runs have dots
+    return config.run_dir.parent / f"{config.name}{ending}"
+
+
+def _digest(config: TrainConfig) -> str:
+    """The digest of the config's data, of which no image is read; raises DataError."""
+    with open_data(config.data, config.input, config.needed_splits, "stream") as data:
+        return data.digest
+
+
+def _same(config: TrainConfig) -> bool:
+    """Whether the run in the folder is one of this very config, whatever its threads."""
+    try:
+        there = configs.load(config.run_dir / folder.CONFIG, TrainConfig)
+    except ConfigError:
+        return False
+    return there == config.model_copy(update={"threads": there.threads})

@@ -1,0 +1,132 @@
+"""The table that a sweep ends with: what came of every point, over its seeds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from typing import Any, Callable, Dict, List, Sequence, Tuple
+
+from common import text_table as tables
+from common.manifest import SPLITS
+from train.config import TrainConfig
+from train.fit.watch import one_sided, swings
+from train.metrics.measure import wilson
+from train.run import folder
+from train.sweep.grid import Case
+
+Row = Dict[str, Any]
+
+NOTES = (
+    "accuracies: mean +- standard deviation over the seeds (least to greatest); steps: median (same)",
+    "one-sided: runs in which the watch found (nearly) all shots called one class; at the end: runs that",
+    "closed so; swings: changes from all one class to all another, mean of the runs; vanished: runs in which",
+    "no gradient reached the first layer (dead units)",
+)
+
+
+def table(cases: Sequence[Case], is_finished: Callable[[TrainConfig], bool]) -> List[Row]:
+    """One row of numbers a case, of those of its runs that finished. Counts are of runs."""
+    return [_row(case, [config for config in case.runs if is_finished(config)]) for case in cases]
+
+
+def lines(rows: Sequence[Row]) -> List[str]:
+    """The table and what is to be known about its numbers, as aligned lines of text."""
+    splits = [split for split in SPLITS if any(f"{split}_mean" in row for row in rows)]
+    shown = [_shown(row, splits) for row in rows]
+    if not any(row["nan"] for row in rows):
+        for cells in shown:
+            del cells["NaN"]
+    return [*tables.lines(shown), "", *NOTES, *_about(rows, splits)]
+
+
+def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
+    ends = [json.loads((config.run_dir / folder.SUMMARY).read_text()) for config in finished]
+    row: Row = {"settings": case.label, "runs": len(case.runs), "finished": len(ends)}
+    row["nan"] = sum(_is_nan(config) for config in case.runs if config not in finished)
+    if not ends:
+        return row
+    for split in (split for split in SPLITS if split in ends[0]["splits"]):
+        scores = [end["splits"][split] for end in ends]
+        row.update(_spread(split, [score["accuracy"] for score in scores], statistics.mean))
+        row.update({f"{split}_n": scores[0]["n"], f"{split}_chance": scores[0]["chance"]})
+    row.update(_spread("steps", [end["step"] for end in ends], statistics.median))
+    row["one_sided"] = sum(not {"one_sided", "lagging"}.isdisjoint(end["watch"]) for end in ends)
+    row["vanished"] = sum("vanished" in end["watch"] for end in ends)
+    row["one_sided_at_end"] = sum(_closed_one_sided(end, config) for end, config in zip(ends, finished))
+    row["swings"] = statistics.mean(
+        swings(_metrics(config), end["splits"], config.watch.share) for end, config in zip(ends, finished)
+    )
+    row["step_seconds"] = statistics.median(end["step_seconds"] for end in ends)
+    return row
+
+
+def _spread(name: str, values: Sequence[float], middle: Callable[[Sequence[float]], float]) -> Row:
+    return {
+        f"{name}_{middle.__name__}": middle(values),
+        f"{name}_std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        f"{name}_min": min(values),
+        f"{name}_max": max(values),
+    }
+
+
+def _closed_one_sided(end: Dict[str, Any], config: TrainConfig) -> bool:
+    """Whether the closing predictions are (nearly) all of one class."""
+    row: Row = {}
+    for split, score in end["splits"].items():
+        called = [sum(column) for column in zip(*score["confusion"])]
+        row[f"{split}_largest"] = called.index(max(called))
+        row[f"{split}_largest_share"] = max(called) / score["n"]
+    return one_sided(row, end["splits"], config.watch.share) is not None
+
+
+def _metrics(config: TrainConfig) -> List[Dict[str, str]]:
+    with open(config.run_dir / folder.METRICS, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _is_nan(config: TrainConfig) -> bool:
+    try:
+        rows = _metrics(config)
+    except FileNotFoundError:
+        return False
+    return bool(rows) and rows[-1].get("watch") == "nan"
+
+
+def _shown(row: Row, splits: Sequence[str]) -> Dict[str, str]:
+    cells = {"settings": row["settings"], "runs": f"{row['finished']}/{row['runs']}"}
+    for split in splits:
+        cells[split] = f"{row[f'{split}_mean']:.3f}" if f"{split}_mean" in row else ""
+        if row["finished"] > 1 and cells[split]:
+            cells[split] += f" +- {row[f'{split}_std']:.3f}"
+            cells[split] += f" ({row[f'{split}_min']:.3f} to {row[f'{split}_max']:.3f})"
+    done = bool(row["finished"])
+    cells["steps"] = f"{row['steps_median']:g}" if done else ""
+    if done and row["steps_max"] > row["steps_min"]:
+        cells["steps"] += f" ({row['steps_min']} to {row['steps_max']})"
+    cells["one-sided"] = str(row["one_sided"]) if done else ""
+    cells["at the end"] = str(row["one_sided_at_end"]) if done else ""
+    cells["swings"] = f"{row['swings']:.1f}" if done else ""
+    cells["vanished"] = str(row["vanished"]) if done else ""
+    cells["NaN"] = str(row["nan"])
+    return cells
+
+
+def _about(rows: Sequence[Row], splits: Sequence[str]) -> List[str]:
+    """How many shots the accuracies are of, what guessing gives, and how sure one can be."""
+    text = []
+    for split in splits:
+        sizes: List[Tuple[int, float]] = sorted(
+            {(row[f"{split}_n"], row[f"{split}_chance"]) for row in rows if f"{split}_n" in row}
+        )
+        for n, chance in sizes:
+            low, high = wilson(round(chance * n), n)
+            text.append(
+                f"{split}: {n} shots, the same for all seeds; always guessing the larger class is right on "
+                f"{chance:.3f}, and chance alone gives one run {low:.3f} to {high:.3f} (95 %)"
+            )
+    if len(rows) > 1 and "validation" not in splits and "test" in splits:
+        text.append(
+            f"the best of {len(rows)} settings by test accuracy looks better than it is: test it on new shots"
+        )
+    return text
