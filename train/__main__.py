@@ -129,7 +129,7 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time
     python -m train sweep configs/train/scale_up.yaml --set 'preprocess=[],[log]' --set 'network.*.bias=0.1' \
         --one-at-a-time --seeds 5 --jobs 2
     """
-    from train.sweep.run import sweep as run
+    from train.sweep.sweep import sweep as run
 
     with interrupt.advising("the same command goes on where it stopped"):
         failed = run(load_config(config_path), settings, seeds, one_at_a_time, jobs)

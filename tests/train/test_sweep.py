@@ -14,7 +14,7 @@ import pytest
 from common.errors import ConfigError, UserError
 from tests.train.conftest import write_data
 from train.config import load_config
-from train.sweep import run, sweep_table
+from train.sweep import sweep, sweep_table
 from train.sweep.grid import parse_setting, plan
 
 
@@ -175,7 +175,7 @@ def record_starts(monkeypatch, code: str = "") -> list:
         started.append((Path(command[4]).name[: -len(".yaml")], command[5]))
         return real([sys.executable, "-c", code], **settings)
 
-    monkeypatch.setattr(run.subprocess, "Popen", start)
+    monkeypatch.setattr(sweep.subprocess, "Popen", start)
     return started
 
 
@@ -183,7 +183,7 @@ def finish(config, train, *options) -> None:
     """Train one run of a sweep in this process."""
     path = config.run_dir.parent / f"{config.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(run.configs.dump(config))
+    path.write_text(sweep.configs.dump(config))
     assert train("fit", str(path), *options).exit_code == 0
 
 
@@ -193,14 +193,14 @@ def test_what_is_finished_of_other_settings_or_other_data_is_run_again(
     run = plan(base, [], seeds=1)[0].runs[0]
     finish(run, train)
     started = record_starts(monkeypatch)
-    assert run.run([run]) == 0 and started == []
+    assert sweep.run([run]) == 0 and started == []
     changed = run.model_copy(update={"steps": 12})
-    run.run([changed])
+    sweep.run([changed])
     assert started == [(run.name, "--force")]
     other_threads = run.model_copy(update={"threads": run.threads.model_copy(update={"intra": 2})})
-    assert run.is_finished(other_threads)
+    assert sweep.is_finished(other_threads)
     write_data(data, {"train": 40, "test": 30}, seed=5)
-    assert not run.is_finished(run)
+    assert not sweep.is_finished(run)
 
 
 def test_a_data_set_of_several_files(base, data, tmp_path, train):
@@ -208,7 +208,7 @@ def test_a_data_set_of_several_files(base, data, tmp_path, train):
     both = base.model_copy(update={"data": [str(data), str(tmp_path / "more.h5")]})
     run = plan(both, [], seeds=1)[0].runs[0]
     finish(run, train)
-    assert run.is_finished(run) and not run.is_finished(plan(base, [], seeds=1)[0].runs[0])
+    assert sweep.is_finished(run) and not run.is_finished(plan(base, [], seeds=1)[0].runs[0])
 
 
 def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
@@ -216,16 +216,16 @@ def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
     finish(run, train)
     (run.run_dir / "summary.json").unlink()
     started = record_starts(monkeypatch)
-    run.run([run])
+    sweep.run([run])
     assert started == [(run.name, "--resume")]
 
 
 def test_jobs_share_the_cores(base, monkeypatch):
-    monkeypatch.setattr(run, "available_cores", lambda: 8)
+    monkeypatch.setattr(sweep, "available_cores", lambda: 8)
     record_starts(monkeypatch)
     alone = base.model_copy(update={"threads": type(base.threads)()})
     runs = plan(alone, [], seeds=3)[0].runs
-    run.run(runs, jobs=3)
+    sweep.run(runs, jobs=3)
     threads = [load_config(str(run.run_dir.parent / f"{run.name}.yaml")).threads.intra for run in runs]
     assert threads == [2, 2, 2]
 
@@ -234,7 +234,7 @@ def test_as_many_runs_side_by_side_as_asked_for(base, monkeypatch):
     record_starts(monkeypatch, "import time; time.sleep(0.5)")
     runs = plan(base, [], seeds=4)[0].runs
     start = time.monotonic()
-    run.run(runs, jobs=4)
+    sweep.run(runs, jobs=4)
     assert time.monotonic() - start < 1.9  # one after the other they take 2 s
 
 
