@@ -208,7 +208,7 @@ def test_a_data_set_of_several_files(base, data, tmp_path, train):
     both = base.model_copy(update={"data": [str(data), str(tmp_path / "more.h5")]})
     run = plan(both, [], seeds=1)[0].runs[0]
     finish(run, train)
-    assert sweep.is_finished(run) and not run.is_finished(plan(base, [], seeds=1)[0].runs[0])
+    assert sweep.is_finished(run) and not sweep.is_finished(plan(base, [], seeds=1)[0].runs[0])
 
 
 def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
