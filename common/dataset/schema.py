@@ -1,6 +1,6 @@
 """The HDF5 file between `prepare` and `train`: its layout, its version, its checks.
 
-README.md describes the format on one page ("The HDF5 file"). Whoever writes creates a file
+common/README.md describes the format on one page ("The HDF5 file"). Whoever writes creates a file
 with `create`, fills it, and ends with `finish`; whoever reads opens it with `open_data`, which
 refuses anything that is not a complete file of a version it knows.
 
