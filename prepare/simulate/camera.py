@@ -28,6 +28,13 @@ def drift(shape: Tuple[int, int], strength: float, rng: np.random.Generator) -> 
     return (strength * (level + 0.5 * tilt_x * x + 0.5 * tilt_y * y)).astype(np.float32)
 
 
+def not_in_the_dark(shape: Tuple[int, int], camera: OpalCamera, rng: np.random.Generator) -> np.ndarray:
+    """What the background of a run has over that of the dark run, (rows, columns) float32, counts."""
+    columns = camera.level + camera.stripes * rng.standard_normal(shape[1])
+    rows = camera.readout_step * (np.arange(shape[0]) >= shape[0] // 2)
+    return (rows[:, None] + columns).astype(np.float32)
+
+
 def expose(
     rng: np.random.Generator, light: Optional[np.ndarray], background: np.ndarray, camera: OpalCamera
 ) -> np.ndarray:

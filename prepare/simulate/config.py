@@ -6,9 +6,9 @@ Numbers that are measured are those of amo86815 run 70, shot by shot; the scales
 
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Dict, List, Optional, Tuple, Type
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from common.config import Model
 from prepare.formats.xtc1.format import FIDUCIAL_RATE
@@ -39,6 +39,18 @@ class Jitter(Model):
     wake: float = Field(0.10, ge=0)  # share of the wake
 
 
+class MachineMeans(Model):
+    """By how much this machine's means are off those of run 70; the EBeam record shows it, too."""
+
+    charge: float = 0.0  # nC, and the dump's electrons in proportion
+    l3_energy: float = 0.0  # MeV
+    current: float = 0.0  # A, peak current behind BC2: shorter bunches, higher horns
+    ltu_x: float = 0.0  # mm, moves the picture in time
+    ltu_y: float = 0.0  # mm, moves the picture in energy
+    xtcav_amplitude: float = 0.0  # MV, stretches the picture in time
+    xtcav_phase: float = 0.0  # deg, moves the picture in time
+
+
 class BeamOnScreen(Model):
     """From the electron bunches to the screen."""
 
@@ -52,11 +64,19 @@ class BeamOnScreen(Model):
     lasing_window: float = Field(
         0.2, gt=0, le=1
     )  # share of the length that can lase: few slices, visible fingers
+    lasing_place: float = 0.0  # share of the length by which the window is off the bunch's middle
     coherence: float = Field(7.0, gt=0)  # fs, width of a SASE spike
+    spread_slope: float = Field(0.0, gt=-1, lt=1)  # share by which the slice spread is higher at the head
+    horn_asymmetry: float = Field(0.0, ge=-1, le=1)  # share by which the horn at the head is higher
+    ripple: float = Field(0.0, ge=0)  # MeV: a wave along the bunch, its phase another in each shot
+    ripple_period: float = Field(30.0, gt=0)  # fs
     phase_to_time: float = 15.0  # fs of arrival on the screen for each degree of XTCAV phase
     pointing_to_time: float = 150.0  # fs for each mm of LTU X
     pointing_to_energy: float = 100.0  # MeV for each mm of LTU Y
     counts: float = Field(6.0e6, gt=0)  # sum over the frame, counts, at 0.3 nC
+    halo: float = Field(0.0, ge=0, lt=1)  # share of the light that is scattered into long tails
+    edge_line: float = Field(0.0, ge=0)  # counts at 0.3 nC: the screen's edge, lit by the beam, a sharp line
+    edge_place: float = Field(0.9, ge=0, le=1)  # where that line is, as a share of the frame's width
     jitter: Jitter = Jitter()
     bunches: List[Bunch] = [
         Bunch(
@@ -93,6 +113,49 @@ class OpalCamera(Model):
     read_noise: float = Field(2.2, ge=0)  # counts
     electrons_per_count: float = Field(4.0, gt=0)  # shot noise: variance = counts / this
     background_drift: float = 0.0  # counts: a planted difference between runs. 0: they differ in lasing only
+    # What the dark run does not have, because it came later or is of the light:
+    level: float = 0.0  # counts
+    stripes: float = Field(0.0, ge=0)  # counts, std from column to column
+    readout_step: float = 0.0  # counts by which the lower half of the rows is above the upper
+
+
+Range = Tuple[float, float]
+
+
+def _ranges(name: str, model: Type[Model]) -> Type[Model]:
+    """A model with a range for each number of `model`."""
+    numbers = {key for key, field in model.model_fields.items() if field.annotation is float}
+    keys = [key for key in model.model_fields if key in numbers]
+    return create_model(name, __base__=Model, **{key: (Optional[Range], None) for key in keys})
+
+
+VaryMachine = _ranges("VaryMachine", MachineMeans)
+VaryBeam = _ranges("VaryBeam", BeamOnScreen)
+VaryBunches = _ranges("VaryBunches", Bunch)
+VaryCamera = _ranges("VaryCamera", OpalCamera)
+
+
+class Vary(Model):
+    """What is another machine in each run with beam: ranges [low, high], drawn from uniformly, run by run.
+
+    machine, beam, camera: of the values themselves. bunches: of a factor on the value of each bunch.
+    """
+
+    machine: VaryMachine = VaryMachine()
+    beam: VaryBeam = VaryBeam()
+    bunches: VaryBunches = VaryBunches()
+    camera: VaryCamera = VaryCamera()
+    mirrored: float = Field(0.0, ge=0, le=1)  # share of the runs that are mirrored in time
+
+    def ranges(self) -> Dict[Tuple[str, str], Range]:
+        """{(section, key): range} of what varies."""
+        sections = {name: getattr(self, name) for name in ("machine", "beam", "bunches", "camera")}
+        return {
+            (name, key): value
+            for name, section in sections.items()
+            for key, value in section.model_dump().items()
+            if value is not None
+        }
 
 
 class SimulateConfig(Model):
@@ -111,8 +174,10 @@ class SimulateConfig(Model):
     daq_streams: int = Field(2, ge=1, le=80)
     chunk_shots: int = Field(500, ge=1)  # camera frames in a file
     clock_skew: int = 1  # s by which the camera recorder's clock is behind the DAQ's
+    machine: MachineMeans = MachineMeans()
     beam: BeamOnScreen = BeamOnScreen()
     camera: OpalCamera = OpalCamera()
+    vary: Vary = Vary()
 
     @property
     def fiducial_step(self) -> int:
@@ -132,4 +197,22 @@ class SimulateConfig(Model):
         negative = [name for name, n in self.shots.items() if n < 1]
         if negative:
             raise ValueError(f"shots.{negative[0]}: {self.shots[negative[0]]} is not positive")
+        for (section, key), ends in self.vary.ranges().items():
+            self._check_range(section, key, ends)
         return self
+
+    def _check_range(self, section: str, key: str, ends: Range) -> None:
+        """Raise ValueError unless both ends are values that the key itself could have."""
+        if ends[0] > ends[1]:
+            raise ValueError(f"vary.{section}.{key}: {list(ends)}: the lower end comes first")
+        of_bunches = section == "bunches"
+        for old in self.beam.bunches if of_bunches else [getattr(self, section)]:
+            for end in ends:
+                value = end * getattr(old, key) if of_bunches else end
+                try:
+                    type(old).model_validate({**old.model_dump(), key: value})
+                except ValidationError as error:
+                    reason = error.errors()[0]["msg"]
+                    raise ValueError(
+                        f"vary.{section}.{key}: {end:g}: {reason[0].lower()}{reason[1:]}"
+                    ) from None

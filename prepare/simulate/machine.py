@@ -9,11 +9,12 @@ two autocorrelations; correlations between quantities come from a shared part.
 from __future__ import annotations
 
 import math
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from common.shots import EBEAM_UNITS
+from prepare.simulate.config import MachineMeans
 
 MEDIUM = 5.0  # s, time constant of the faster process
 # name: mean, std, autocorrelation after 1 s and 10 s, time constant (s) of the slower process.
@@ -31,6 +32,16 @@ QUANTITIES: Dict[str, Tuple[float, float, float, float, float]] = {
     "ebeamXTCAVAmpl": (30.0, 0.045, 0.50, 0.20, 60.0),
     "ebeamXTCAVPhase": (144.54, 0.547, 0.93, 0.71, 60.0),
     "ebeamDumpCharge": (1.0625e9, 2.53e7, 0.35, 0.07, 60.0),
+}
+# Which of them a key of `simulate.machine` moves.
+_MOVED = {
+    "charge": "ebeamCharge",
+    "l3_energy": "ebeamL3Energy",
+    "current": "ebeamPkCurrBC2",
+    "ltu_x": "ebeamLTUPosX",
+    "ltu_y": "ebeamLTUPosY",
+    "xtcav_amplitude": "ebeamXTCAVAmpl",
+    "xtcav_phase": "ebeamXTCAVPhase",
 }
 _GAS = (0.35, 0.22, 300.0)  # drifts over a whole run: fifths .065 .049 .037 .031 .038 mJ
 # Correlation with the gas detector.
@@ -63,10 +74,17 @@ class Shots(NamedTuple):
     gas: np.ndarray
 
 
-def run_shots(rng: np.random.Generator, n: int, rate: float, lasing: bool, beam_on: bool = True) -> Shots:
+def run_shots(
+    rng: np.random.Generator,
+    n: int,
+    rate: float,
+    lasing: bool,
+    beam_on: bool = True,
+    off: Optional[MachineMeans] = None,
+) -> Shots:
     """Draw a run of `n` shots at `rate` Hz. The draws do not depend on `lasing`: it only decides
     whether the pulse energy is given to the pulse or is 0. Without `beam_on` (a dark run) no shot
-    has beam."""
+    has beam. off: by how much the means are off those in QUANTITIES."""
     time = np.arange(n) / rate
     gas_process = _process(rng, n, rate, *_GAS)
     truth: Dict[str, np.ndarray] = {}
@@ -75,6 +93,10 @@ def run_shots(rng: np.random.Generator, n: int, rate: float, lasing: bool, beam_
         own = [(rho - shared**2 * rho_gas) / (1 - shared**2) for rho, rho_gas in zip((rho_1, rho_10), _GAS)]
         process = shared * gas_process + math.sqrt(1 - shared**2) * _process(rng, n, rate, *own, slow)
         truth[name] = mean + std * process
+    if off is not None:
+        for key, name in _MOVED.items():
+            truth[name] += getattr(off, key)
+        truth["ebeamDumpCharge"] *= 1 + off.charge / QUANTITIES["ebeamCharge"][0]
     beam = _beam(rng, n, rate) & beam_on
     pulse = np.where(beam & lasing, _gamma_quantile(gas_process), 0.0)
     ebeam, mask = _ebeam_records(rng, truth, beam)

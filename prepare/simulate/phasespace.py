@@ -7,6 +7,7 @@ and, by the resolution of the streak, a Gaussian in time.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -25,41 +26,64 @@ class Slices(NamedTuple):
     spread: np.ndarray
 
 
-def bunch(length: float, horns: float, chirp: float, curvature: float, wake: float, spread: float) -> Slices:
+def bunch(
+    length: float,
+    horns: float,
+    chirp: float,
+    curvature: float,
+    wake: float,
+    spread: float,
+    horn_asymmetry: float = 0.0,
+    spread_slope: float = 0.0,
+) -> Slices:
     """A bunch without lasing, centred on time 0 and energy 0.
 
     length: fs, full width; horns: their height above the core's current, at head and tail;
     chirp: MeV across the length, linear; curvature: MeV at the ends, quadratic; wake: MeV, cubic;
-    spread: MeV, of each slice. The current is a flat top with soft edges and two horns, as bunch
-    compressors leave it; the mean energy is a polynomial of the place in the bunch, x in -1..1.
+    spread: MeV, of each slice. horn_asymmetry, spread_slope: by which share the horn and the spread
+    at the head are higher, and those at the tail lower. The current is a flat top with soft edges
+    and two horns, as bunch compressors leave it; the mean energy is a polynomial of the place in the
+    bunch, x in -1..1.
     """
     x = np.linspace(-1.35, 1.35, SLICES)
     core = 1 / (1 + np.abs(x) ** 10)
     horn = np.exp(-(((np.abs(x) - 0.88) / 0.09) ** 2) / 2)
-    charge = core * (1 + horns * horn)
+    charge = core * (1 + horns * (1 + horn_asymmetry * np.sign(x)) * horn)
     charge = charge / charge.sum()
     inside = np.clip(x, -1.2, 1.2)  # few electrons beyond; a polynomial would fling them far away
     energy = chirp * inside / 2 + curvature * inside**2 + wake * inside**3
     energy = energy - (charge * energy).sum()
-    return Slices(charge, x * length / 2, energy, np.full(SLICES, spread))
+    return Slices(charge, x * length / 2, energy, spread * (1 + spread_slope * np.clip(x, -1, 1)))
 
 
 def lasing_profile(
-    rng: np.random.Generator, time: np.ndarray, length: float, window: float, coherence: float
+    rng: np.random.Generator,
+    time: np.ndarray,
+    length: float,
+    window: float,
+    coherence: float,
+    place: float = 0.0,
 ) -> np.ndarray:
     """Relative energy loss of each slice, (n,) >= 0: SASE spikes inside a window of the bunch.
 
     A SASE pulse is the square of a complex Gaussian field filtered to a coherence time
-    (Saldin, Schneidmiller, Yurkov 1998); the window is where gain is: the core, not the horns.
+    (Saldin, Schneidmiller, Yurkov 1998); the window is where gain is: the core, not the horns, in the
+    middle or off it by `place` lengths.
     """
     step = time[1] - time[0]
     reach = max(int(4 * coherence / step), 1)
     kernel = np.exp(-((np.arange(-reach, reach + 1) * step / coherence) ** 2) / 2)
     field = rng.standard_normal((2, len(time) + 2 * reach))
     filtered = np.array([np.convolve(part, kernel, "valid") for part in field])
-    centre = rng.normal(0, 0.06) * length
+    centre = (rng.normal(0, 0.06) + place) * length
     gain = np.exp(-(((time - centre) / (window * length / 2)) ** 4))
     return (filtered**2).sum(axis=0) * gain
+
+
+def ripple(slices: Slices, amplitude: float, period: float, phase: float) -> Slices:
+    """The bunch with a wave of `amplitude` MeV and `period` fs along it: mean energies that are no cubic."""
+    wave = amplitude * np.sin(2 * np.pi * slices.time / period + phase)
+    return slices._replace(energy=slices.energy + wave - (slices.charge * wave).sum())
 
 
 def lase(slices: Slices, profile: np.ndarray, loss: float, widening: float) -> Slices:
@@ -84,6 +108,19 @@ def screen(
     rows = _gaussians(energy, slices.energy, sigma) * slices.charge.astype(np.float32)
     columns = _gaussians(time, slices.time, np.full(len(slices.time), time_resolution))
     return rows @ columns.T
+
+
+@functools.lru_cache(maxsize=2)
+def edge_line(shape: tuple, place: float) -> np.ndarray:
+    """The edge of a round screen, lit by the beam: a bent line, (rows, columns) float32, 0 to 1.
+
+    place: where it is, as a share of the width. It fades towards its ends, as far as half the height.
+    """
+    rows, columns = shape
+    y = np.linspace(-1, 1, rows)[:, None]
+    line = place * (columns - 1) - 0.05 * columns * y**2
+    distance = np.arange(columns) - line
+    return (np.exp(-((distance / 1.5) ** 2)) * np.exp(-((y / 0.5) ** 4))).astype(np.float32)
 
 
 def _gaussians(grid: np.ndarray, centres: np.ndarray, sigmas: np.ndarray) -> np.ndarray:

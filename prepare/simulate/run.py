@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from common.files import atomic
 from common.progress import say
 from prepare.config import PrepareConfig
-from prepare.simulate import xtc, xtc2
+from prepare.simulate import variety, xtc, xtc2
 from prepare.simulate.sequence import RunPlan
 
 
@@ -54,6 +54,8 @@ def simulate(
             stale.unlink()
         size = sum(path.stat().st_size for path in files)
         say(f"run {each.run}: {each.what}, {each.shots} shots, {len(files)} files, {size / 1e6:.0f} MB")
+        if each.what != "dark" and config.simulate.vary.ranges():
+            say(f"run {each.run}: its machine: {variety.told(config.simulate, each.run)}")
         written += files
     return written
 

@@ -9,11 +9,11 @@ import numpy as np
 from common.progress import bar
 from prepare.config import PrepareConfig
 from prepare.formats.xtc1.format import FIDUCIAL_MASK, FIDUCIAL_RATE, FIDUCIALS
-from prepare.simulate import camera, machine, shots
+from prepare.simulate import camera, machine, shots, variety
 from prepare.simulate.config import SimulateConfig
 
-# What each random stream is for; the seed sequence is (seed, purpose, run, shot).
-_CAMERA, _MACHINE, _LOSSES, _FRAME, _DRIFT = range(5)
+# What each random stream is for; the seed sequence is (seed, purpose, run, shot). 6 is variety's.
+_CAMERA, _MACHINE, _LOSSES, _FRAME, _DRIFT, _STRIPES = range(6)
 TRANSITION_PAUSE = 15  # fiducials between transitions
 _SECOND = 1_000_000_000
 # All runs begin in the middle of a second and of the fiducials' cycle, like real ones.
@@ -46,15 +46,20 @@ class Exposure(NamedTuple):
 
 def exposures(config: PrepareConfig, plan: RunPlan, clock: "Clock") -> Iterator[Exposure]:
     """The shots of a run in order of time, from where `clock` stands. Memory: one frame."""
-    settings = config.simulate
+    dark = plan.what == "dark"
+    settings = config.simulate if dark else variety.of_run(config.simulate, plan.run)
     state = machine.run_shots(
-        _rng(settings, _MACHINE, plan.run), plan.shots, settings.rate, plan.lasing, plan.what != "dark"
+        _rng(settings, _MACHINE, plan.run), plan.shots, settings.rate, plan.lasing, not dark, settings.machine
     )
     losses = _rng(settings, _LOSSES, plan.run).random((plan.shots, 2))
     background = camera.pedestal(_rng(settings, _CAMERA), config.camera.shape, settings.camera)
     background += camera.drift(
         config.camera.shape, settings.camera.background_drift, _rng(settings, _DRIFT, plan.run)
     )
+    if not dark:
+        background += camera.not_in_the_dark(
+            config.camera.shape, settings.camera, _rng(settings, _STRIPES, plan.run)
+        )
     clock.advance(TRANSITION_PAUSE)
     for i in bar(range(plan.shots), f"run {plan.run} {plan.what}", "shot"):
         picture = None

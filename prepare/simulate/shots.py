@@ -11,6 +11,7 @@ from prepare.simulate.config import BeamOnScreen, SimulateConfig
 from prepare.simulate.machine import Shots
 
 _NOMINAL_CHARGE = 0.3  # nC
+_HALO = 6.0  # how much wider the long tails are than what they belong to
 # What the means of the machine's quantities are; the picture moves with the differences.
 _MEAN = {
     name: machine.QUANTITIES[name][0]
@@ -59,22 +60,41 @@ def light(
             curvature=settings.curvature * (1 + size.curvature * jitter[3]),
             wake=settings.wake * (1 + size.wake * jitter[4]),
             spread=beam.slice_spread,
+            horn_asymmetry=beam.horn_asymmetry,
+            spread_slope=beam.spread_slope,
         )
+        if beam.ripple:
+            phase = rng.uniform(0, 2 * np.pi)
+            slices = phasespace.ripple(slices, beam.ripple, beam.ripple_period, phase)
         profile = phasespace.lasing_profile(
-            rng, slices.time, settings.length, beam.lasing_window, beam.coherence
+            rng, slices.time, settings.length, beam.lasing_window, beam.coherence, beam.lasing_place
         )
         slices = phasespace.lase(slices, profile, energy_loss(shots, i, beam, settings), beam.lasing_spread)
         slices = slices._replace(
             time=streak * (slices.time + settings.delay + size.delay * jitter[5]) + shift,
             energy=slices.energy + settings.energy + lift,
         )
-        picture += np.float32(settings.charge) * phasespace.screen(
-            slices, time, energy, beam.time_resolution, beam.energy_resolution
-        )
-    picture *= np.float32(beam.counts * float(shots.truth["ebeamCharge"][i]) / _NOMINAL_CHARGE)
+        picture += np.float32(settings.charge) * _on_screen(slices, time, energy, beam)
+    charge = float(shots.truth["ebeamCharge"][i]) / _NOMINAL_CHARGE
+    picture *= np.float32(beam.counts * charge)
     # `counts` is for the real camera's frame; a smaller one collects proportionally fewer.
     picture *= np.float32(shape[0] * shape[1] / (726 * 568))
+    if beam.edge_line:
+        picture += np.float32(beam.edge_line * charge) * phasespace.edge_line(shape, beam.edge_place)
     return picture
+
+
+def _on_screen(
+    slices: phasespace.Slices, time: np.ndarray, energy: np.ndarray, beam: BeamOnScreen
+) -> np.ndarray:
+    """The density of `phasespace.screen`, a share of it in tails several times as wide."""
+    resolution = beam.time_resolution, beam.energy_resolution
+    sharp = phasespace.screen(slices, time, energy, *resolution)
+    if not beam.halo:
+        return sharp
+    wide = slices._replace(spread=_HALO * np.hypot(slices.spread, beam.energy_resolution))
+    tails = phasespace.screen(wide, time, energy, _HALO * beam.time_resolution, 0.0)
+    return np.float32(1 - beam.halo) * sharp + np.float32(beam.halo) * tails
 
 
 def energy_loss(shots: Shots, i: int, beam: BeamOnScreen, settings) -> float:
