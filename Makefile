@@ -34,7 +34,7 @@ test: $(VENV)/dev.done  ## Set up; run all tests
 simulate: need-config $(VENV)/prepare.done  ## Write simulated runs for CONFIG=configs/prepare/...
 	$(RUN) -m prepare simulate $(CONFIG)
 
-signal-noise: need-config $(VENV)/prepare.done  ## Write the seed's signal-against-noise images for CONFIG
+signal-noise: need-config $(VENV)/prepare.done  ## Write the 2016 study's signal-against-noise images for CONFIG
 	$(RUN) -m prepare signal-noise $(CONFIG)
 
 prepare: need-config $(VENV)/prepare.done  ## Select shots, if there is no manifest yet, and build data/NAME.h5 [JOBS=4]

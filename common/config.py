@@ -27,6 +27,23 @@ MAX_BASES = 8
 MAX_NUMBER = 100  # characters; YAML's base-60 integers take quadratic time
 MAX_INTEGER = 2**63 - 1
 
+# Keys and words that had another name before the first release: where they stood, without the
+# places in lists, and what they are called now.
+RENAMED = {
+    "network.convolution.window": "kernel_size",
+    "network.convolution.channels": "filters",
+    "network.max_pool.window": "pool_size",
+    "network.average_pool.window": "pool_size",
+    "network.batch_normalisation": "batch_normalization",
+    "network.local_response_normalisation": "local_response_normalization",
+    "preprocess.standardise": "standardize",
+    "regularise": "regularize",
+    "runs.unlabelled": "unlabeled",
+    "select.beam.min_level": "min_mean_intensity",
+    "simulate.shots.unlabelled": "unlabeled",
+    "simulate.unlabelled_lasing": "unlabeled_lasing",
+}
+
 Loc = Tuple[Union[str, int], ...]
 M = TypeVar("M", bound="Model")
 
@@ -56,6 +73,12 @@ def from_data(data: dict, model: Type[M], source: str, origins: Optional[Dict[Lo
 
     Messages say `source`, or for keys that have one their place in `origins`.
     """
+    renamed = [
+        f"{_place(loc, origins or {}, source)}: {_dotted(loc)}: is now called {new}"
+        for loc, new in _renamed_in(data)
+    ]
+    if renamed:
+        raise ConfigError("\n".join(renamed))
     try:
         # Through JSON, because strict models take a list for a tuple only from JSON.
         return model.model_validate_json(json.dumps(data))
@@ -185,7 +208,7 @@ def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str
     loc = _without_tags(tuple(problem["loc"]), data)
     if not loc:  # a check across keys: its message begins with the key it is about
         loc = _leading_key(problem["msg"].split(", ", 1)[-1])
-    where = next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), path)
+    where = _place(loc, origins, path)
     kind, context = problem["type"], problem.get("ctx", {})
     shown = repr(problem["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
@@ -203,6 +226,23 @@ def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str
         return f"{where}: {message if named else f'{_dotted(loc)}: {message}'}"
     message = problem["msg"]
     return f"{where}: {_dotted(loc)}: {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _renamed_in(data: Any, loc: Loc = ()) -> typing.Iterator[Tuple[Loc, str]]:
+    """Every key and word in `data` that has another name now, with that name."""
+    pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in pairs:
+        here = (*loc, key)
+        for word in (here, (*here, value)):
+            old = ".".join(part for part in word if isinstance(part, str))
+            if isinstance(word[-1], str) and old in RENAMED:
+                yield word, RENAMED[old]
+        yield from _renamed_in(value, here)
+
+
+def _place(loc: Loc, origins: Dict[Loc, str], path: str) -> str:
+    """The file and line of `loc`, or of the nearest key around it that has one."""
+    return next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), path)
 
 
 def _leading_key(message: str) -> Loc:

@@ -21,8 +21,8 @@ from common.shots import ID_FIELDS, ShotId
 MAX_LINE = 1000  # characters
 MAX_LABEL = 100
 COLUMNS = ("split", "label", *ID_FIELDS)
-LABELLED = ("train", "validation", "test")
-SPLITS = (*LABELLED, "predict")
+LABELED = ("train", "validation", "test")
+SPLITS = (*LABELED, "predict")
 
 
 class Row(NamedTuple):
@@ -114,13 +114,13 @@ def _row(cells: List[str], where: str) -> Row:
     split, label, *numbers = cells
     if split not in SPLITS:
         raise ManifestError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
-    if not label and split in LABELLED:
+    if not label and split in LABELED:
         raise ManifestError(f"{where}: the label is empty")
     if not label.isprintable() or len(label) > MAX_LABEL:
         raise ManifestError(
             f"{where}: label {label[:40]!r} is not plain text of up to {MAX_LABEL} characters"
         )
-    if label and split not in LABELLED:
+    if label and split not in LABELED:
         raise ManifestError(f"{where}: label {label[:40]!r}, but shots of split {split} have none")
     for name, cell in zip(ID_FIELDS, numbers):
         if not (cell.isascii() and cell.isdigit() and int(cell[:11]) < 2**32 and len(cell) <= 10):

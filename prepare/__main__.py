@@ -74,19 +74,19 @@ def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None
     default=20,
     show_default=True,
     type=click.IntRange(1),
-    help="Frames read of each run for its mean level.",
+    help="Frames read of each run for its mean intensity.",
 )
 def list_runs(config_path: str, frames: int) -> None:
-    """Show what is in the runs: shots, frames, damaged, missing, time range, mean level.
+    """Show what is in the runs: shots, frames, damaged, missing, time range, mean intensity.
 
     \b
     python -m prepare list configs/prepare/demo.yaml
     """
-    from prepare.list_runs import summarise, table
+    from prepare.list_runs import summarize, table
 
     config = load_config(config_path)
     with _source(config) as source:
-        for line in table(summarise(source, config, frames)):
+        for line in table(summarize(source, config, frames)):
             say(line)
 
 
@@ -104,7 +104,7 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
     python -m prepare select configs/prepare/demo.yaml
     """
     from prepare.build.run import average_dark
-    from prepare.select import level_of
+    from prepare.select import mean_intensity_of
     from prepare.select import select as draw
 
     config = load_config(config_path)
@@ -114,11 +114,11 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
         return
     drawn = manifest.read(path) if path.exists() and not force else []
     with _source(config) as source:
-        level = None
-        if config.select.beam.min_level is not None:
-            level = level_of(source, config, average_dark(source, config).mean)
+        intensity = None
+        if config.select.beam.min_mean_intensity is not None:
+            intensity = mean_intensity_of(source, config, average_dark(source, config).mean)
         try:
-            selection = draw(source, config, drawn, level)
+            selection = draw(source, config, drawn, intensity)
         except ManifestError as error:
             raise ManifestError(f"{config_path}: {error}") from None
     _say_left_out(selection.left_out)
@@ -178,7 +178,7 @@ def _say_built(config: PrepareConfig, built: Built) -> None:
 @config_argument
 @force_option
 def signal_noise(config_path: str, force: bool) -> None:
-    """Write the seed's signal-against-noise images, at any size, to data/NAME.h5.
+    """Write the 2016 study's signal-against-noise images, at any size, to data/NAME.h5.
 
     \b
     python -m prepare signal-noise configs/prepare/signal_noise_40.yaml
@@ -256,7 +256,7 @@ def verify(path: str, sample: int) -> None:
 def report(path: str, out: Optional[str], force: bool) -> None:
     """Write a page of pictures of what is in a data file: FILE.report.html, beside it.
 
-    Dark and hot pixels, levels over time, histograms, shots before and after each step (with the
+    Dark and hot pixels, mean intensity over time, histograms, shots before and after each step (with the
     camera's files at hand), what was left out, splits, records. One file, which needs no network.
 
     \b

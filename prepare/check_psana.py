@@ -10,7 +10,7 @@ import numpy as np
 from common.progress import bar
 from common.shots import ID_FIELDS, RECORD_DTYPE
 from prepare.config import PrepareConfig
-from prepare.select import number
+from prepare.select import uniform_hash
 from prepare.shots import BAD_FIDUCIAL, DUPLICATE, USABLE
 from prepare.sources import Source
 from prepare.sources.native import XtcSource
@@ -65,7 +65,7 @@ def _check_run(run: int, psana: Source, native: Source, shots: int, verdict: Ver
         _differ(differences, f"{name} differs at", [both[i] for i in unequal])
     # Shots that only the camera's stream has are not in psana 1's index; no beam data marks them.
     chosen = [key for key, good, shot in zip(both, usable, a) if good == (True, True) and _has_record(shot)]
-    chosen = sorted(sorted(chosen, key=lambda key: number(0, (run, *key)))[:shots])
+    chosen = sorted(sorted(chosen, key=lambda key: uniform_hash(0, (run, *key)))[:shots])
     _differ(differences, "pixels differ at", _unequal_frames(run, psana, native, chosen, mine, theirs))
     verdict.compared.append(
         f"run {run}: {len(both)} shots by both, {usable.count((True, True))} with a frame, "

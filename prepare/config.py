@@ -8,7 +8,7 @@ from typing import Dict, List, Literal, Optional, Tuple
 from pydantic import Field, model_validator
 
 from common.config import Model, load
-from common.manifest import LABELLED
+from common.manifest import LABELED
 from prepare.formats.xtc1.format import XTCAV_ADDRESS
 from prepare.simulate.config import SimulateConfig
 
@@ -49,25 +49,25 @@ class RunsConfig(Model):
 
     dark: List[int] = Field(min_length=1)
     classes: Dict[str, List[int]] = {}
-    unlabelled: List[int] = []  # for a trained model to be applied to: split `predict`
+    unlabeled: List[int] = []  # for a trained model to be applied to: split `predict`
 
     @property
     def measured(self) -> List[int]:
         """All runs but the dark ones, those of the classes first."""
-        return [*(run for of_class in self.classes.values() for run in of_class), *self.unlabelled]
+        return [*(run for of_class in self.classes.values() for run in of_class), *self.unlabeled]
 
     @model_validator(mode="after")
     def _each_run_once(self) -> "RunsConfig":
         runs = [*self.dark, *self.measured]
         twice = sorted({run for run in runs if runs.count(run) > 1})
         if twice:
-            raise ValueError(f"run {twice[0]} is named twice: a run is dark, of one class, or unlabelled")
+            raise ValueError(f"run {twice[0]} is named twice: a run is dark, of one class, or unlabeled")
         empty = [name for name, of_class in self.classes.items() if not of_class]
         if empty:
             raise ValueError(f"class '{empty[0]}' has no run")
-        if len(self.classes) < 2 and (self.classes or not self.unlabelled):
-            raise ValueError(f"classes: {len(self.classes)} given; 2 or more, or only `unlabelled` runs")
-        taken = sorted({"dark", "unlabelled"} & set(self.classes))
+        if len(self.classes) < 2 and (self.classes or not self.unlabeled):
+            raise ValueError(f"classes: {len(self.classes)} given; 2 or more, or only `unlabeled` runs")
+        taken = sorted({"dark", "unlabeled"} & set(self.classes))
         if taken:
             raise ValueError(f"class '{taken[0]}': the word has a meaning here; choose another name")
         return self
@@ -77,7 +77,7 @@ class DarkConfig(Model):
     """How the dark run is averaged. Both limits are in standard deviations."""
 
     max_frames: int = Field(400, ge=2)
-    reject_frames: float = Field(5.0, gt=0)  # a frame whose mean level is an outlier among the frames
+    reject_frames: float = Field(5.0, gt=0)  # a frame whose mean intensity is an outlier among the frames
     reject_pixels: float = Field(6.0, gt=0)  # a pixel value that is an outlier among that pixel's
 
 
@@ -85,11 +85,11 @@ class BeamConfig(Model):
     """What counts as a shot with beam. A limit that is null is not applied."""
 
     min_charge: Optional[float] = 0.2  # nC, from the EBeam record
-    min_level: Optional[float] = None  # counts: mean of the dark-subtracted frame
+    min_mean_intensity: Optional[float] = None  # counts: mean of the dark-subtracted frame
 
 
 class BlocksConfig(Model):
-    """Splitting by blocks of time, because neighbouring shots are near-copies."""
+    """Splitting by blocks of time, because neighboring shots are near-copies."""
 
     length: float = Field(30.0, gt=0)  # s
     guard: float = Field(5.0, ge=0)  # s left out at the start of each block
@@ -111,7 +111,7 @@ class SelectConfig(Model):
     train: int = Field(0, ge=0)
     test: int = Field(0, ge=0)
     validation: int = Field(0, ge=0)
-    predict: Optional[int] = Field(None, ge=1)  # of the unlabelled runs; null: all with beam
+    predict: Optional[int] = Field(None, ge=1)  # of the unlabeled runs; null: all with beam
     by: Literal["event", "block"] = "event"
     seed: int = 1
     blocks: BlocksConfig = BlocksConfig()
@@ -119,8 +119,8 @@ class SelectConfig(Model):
 
     @property
     def sizes(self) -> Dict[str, int]:
-        """{split: number of shots} of the labelled splits that are asked for, in their fixed order."""
-        return {split: getattr(self, split) for split in LABELLED if getattr(self, split)}
+        """{split: number of shots} of the labeled splits that are asked for, in their fixed order."""
+        return {split: getattr(self, split) for split in LABELED if getattr(self, split)}
 
     @model_validator(mode="after")
     def _blocks_for_each_split(self) -> "SelectConfig":
@@ -199,7 +199,7 @@ def load_config(path: str) -> PrepareConfig:
 
 
 def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
-    """Raise ValueError unless shots are asked of what there is: of the classes, of unlabelled runs."""
+    """Raise ValueError unless shots are asked of what there is: of the classes, of unlabeled runs."""
     for split in ("train", "test"):
         if runs.classes and not getattr(select, split):
             raise ValueError(f"select.{split}: say how many shots, over all classes")
@@ -207,8 +207,8 @@ def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
         raise ValueError(
             f"select.{next(iter(select.sizes))}: runs.classes is empty, there is nothing to draw"
         )
-    if select.predict and not runs.unlabelled:
-        raise ValueError(f"select.predict: {select.predict} shots, but runs.unlabelled is empty")
+    if select.predict and not runs.unlabeled:
+        raise ValueError(f"select.predict: {select.predict} shots, but runs.unlabeled is empty")
 
 
 def _nearest_divisors(n: int, k: int) -> str:

@@ -1,9 +1,9 @@
 """Which shots go into which split: balanced, disjoint, drawn by a keyed hash of the shot's key.
 
-Each shot gets a number in [0, 1) from its key and the seed, whatever its place in the run. In
-each class the test split takes the shots with the lowest numbers, the validation split goes up
+Each shot gets a uniform hash in [0, 1), from its key and the seed, whatever its place in the run. In
+each class the test split takes the shots with the lowest hashes, the validation split goes up
 from 1/2, and the train split comes down from 1: asking for more of one leaves the others as
-they are. Of unlabelled runs, split `predict` takes all or those with the lowest numbers.
+they are. Of unlabeled runs, split `predict` takes all or those with the lowest hashes.
 
 A manifest that is there already is the memory of what was drawn: its rows stay, and what is
 missing is added, so that a run that has grown changes nothing.
@@ -18,7 +18,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequenc
 import numpy as np
 
 from common.errors import ManifestError
-from common.manifest import LABELLED, SPLITS, Row
+from common.manifest import LABELED, SPLITS, Row
 from common.shots import ID_FIELDS, ShotId, shot_id
 from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
@@ -27,21 +27,23 @@ from prepare.sources import Source, take_all
 # Draw order of the splits: who is served first, and where in [0, 1) it starts and which way it goes.
 _ORDER = ("test", "validation", "train")
 _RANK: Dict[str, Callable[[float], float]] = {
-    "test": lambda number: number,
-    "validation": lambda number: (number - 0.5) % 1.0,
-    "train": lambda number: 1.0 - number,
-    "predict": lambda number: number,
+    "test": lambda value: value,
+    "validation": lambda value: (value - 0.5) % 1.0,
+    "train": lambda value: 1.0 - value,
+    "predict": lambda value: value,
 }
 
-Level = Callable[[int, int], float]  # (run, index of the shot) -> mean of the dark-subtracted frame, counts
+Intensity = Callable[
+    [int, int], float
+]  # (run, index of the shot) -> mean of the dark-subtracted frame, counts
 
 
 class Candidate(NamedTuple):
-    """An eligible shot: its key, its place in its run, its number, and its block's split, if any."""
+    """An eligible shot: its key, its place in its run, its uniform hash, and its block's split, if any."""
 
     shot: ShotId
     index: int
-    number: float
+    hash: float
     split: Optional[str]
 
 
@@ -53,17 +55,17 @@ class Selection(NamedTuple):
 
 
 def select(
-    source: Source, config: PrepareConfig, drawn: Sequence[Row] = (), level: Optional[Level] = None
+    source: Source, config: PrepareConfig, drawn: Sequence[Row] = (), intensity: Optional[Intensity] = None
 ) -> Selection:
     """Draw the shots that `config.select` asks for, keeping the rows `drawn` before.
 
-    `level` is needed if `select.beam.min_level` is set; it is asked only for shots that come up
+    `intensity` is needed if `select.beam.min_mean_intensity` is set; it is asked only for shots that come up
     in the draw. Raises ManifestError when a class has too few eligible shots, and when a row
     drawn before is not eligible any more.
     """
     settings = config.select
-    if settings.beam.min_level is None:
-        level = None
+    if settings.beam.min_mean_intensity is None:
+        intensity = None
     left_out: Dict[int, Dict[str, int]] = {}
     rows: List[Row] = []
     for label, runs in config.runs.classes.items():
@@ -73,12 +75,12 @@ def select(
             candidates += of_run
         kept = {row.shot: row.split for row in drawn if row.label == label}
         _check_kept(kept, {c.shot for c in candidates}, label)
-        draw = _Draw(label, runs, candidates, kept, left_out, settings, level)
+        draw = _Draw(label, runs, candidates, kept, left_out, settings, intensity)
         for split in _ORDER:
             if split in settings.sizes:
                 draw.fill(split, settings.sizes[split] // len(config.runs.classes))
         rows += draw.rows
-    rows += _unlabelled(source, config, drawn, level, left_out)
+    rows += _unlabeled(source, config, drawn, intensity, left_out)
     unknown = sorted({row.label for row in drawn if row.label} - set(config.runs.classes))
     if unknown:
         raise ManifestError(
@@ -88,9 +90,9 @@ def select(
 
 
 def eligible_in(source: Source, config: PrepareConfig, run: int) -> Tuple[List[Candidate], Dict[str, int]]:
-    """`eligible` for a run of the config; what is not labelled is not split by blocks of time."""
+    """`eligible` for a run of the config; what is not labeled is not split by blocks of time."""
     settings = config.select
-    if run in config.runs.unlabelled:
+    if run in config.runs.unlabeled:
         settings = settings.model_copy(update={"by": "event"})
     return eligible(source.shots(run), settings)
 
@@ -120,35 +122,35 @@ def eligible(shots: np.ndarray, settings: SelectConfig) -> Tuple[List[Candidate]
     chosen = np.flatnonzero(good)
     keys = [shot_id(row) for row in shots[list(ID_FIELDS)][chosen]]
     candidates = [
-        Candidate(key, int(i), number(settings.seed, key), splits[i]) for key, i in zip(keys, chosen)
+        Candidate(key, int(i), uniform_hash(settings.seed, key), splits[i]) for key, i in zip(keys, chosen)
     ]
     return candidates, left_out
 
 
-def number(seed: int, shot: Iterable[int]) -> float:
-    """The shot's number in [0, 1): BLAKE2b of its key, keyed by the seed, as a 53-bit fraction."""
+def uniform_hash(seed: int, shot: Iterable[int]) -> float:
+    """The shot's uniform hash in [0, 1): BLAKE2b of its key, keyed by the seed, as a 53-bit fraction."""
     values = tuple(shot)
     key = str(seed).encode()
     digest = hashlib.blake2b(struct.pack(f"<{len(values)}q", *values), key=key, digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 11) / 2.0**53
 
 
-def _unlabelled(
+def _unlabeled(
     source: Source,
     config: PrepareConfig,
     drawn: Sequence[Row],
-    level: Optional[Level],
+    intensity: Optional[Intensity],
     left_out: Dict[int, Dict[str, int]],
 ) -> List[Row]:
     """The rows of split predict: what was drawn before and what `select.predict` asks for besides."""
     candidates: List[Candidate] = []
-    for run in config.runs.unlabelled:
+    for run in config.runs.unlabeled:
         of_run, left_out[run] = eligible_in(source, config, run)
         candidates += of_run
     kept = {row.shot: row.split for row in drawn if not row.label}
     _check_kept(kept, {c.shot for c in candidates}, "")
-    draw = _Draw("", config.runs.unlabelled, candidates, kept, left_out, config.select, level)
-    if config.runs.unlabelled:
+    draw = _Draw("", config.runs.unlabeled, candidates, kept, left_out, config.select, intensity)
+    if config.runs.unlabeled:
         draw.fill("predict", config.select.predict)
     return draw.rows
 
@@ -164,14 +166,14 @@ class _Draw:
         kept: Dict[ShotId, str],
         left_out: Dict[int, Dict[str, int]],
         settings: SelectConfig,
-        level: Optional[Level],
+        intensity: Optional[Intensity],
     ) -> None:
-        self.label, self.runs, self.left_out, self.settings, self.level = (
+        self.label, self.runs, self.left_out, self.settings, self.intensity = (
             label,
             runs,
             left_out,
             settings,
-            level,
+            intensity,
         )
         self.kept = kept
         self.free = [c for c in candidates if c.shot not in kept]
@@ -187,7 +189,7 @@ class _Draw:
                 f"{size}; ask for at least as many, or draw anew with --force"
             )
         pool = [c for c in self.free if c.split in (None, split)]
-        pool.sort(key=lambda c: _RANK[split](c.number))
+        pool.sort(key=lambda c: _RANK[split](c.hash))
         taken: Set[ShotId] = set()
         for candidate in pool:
             if have + len(taken) == size:
@@ -201,11 +203,15 @@ class _Draw:
 
     def _has_beam(self, candidate: Candidate) -> bool:
         """Whether the frame is bright enough; what is not is counted (only among those looked at)."""
-        floor = self.settings.beam.min_level
-        if floor is None or self.level is None or self.level(candidate.shot.run, candidate.index) >= floor:
+        floor = self.settings.beam.min_mean_intensity
+        if (
+            floor is None
+            or self.intensity is None
+            or self.intensity(candidate.shot.run, candidate.index) >= floor
+        ):
             return True
         counts = self.left_out[candidate.shot.run]
-        reason = f"no beam (level under {floor:g} counts)"
+        reason = f"no beam (mean intensity under {floor:g} counts)"
         counts[reason] = counts.get(reason, 0) + 1
         self.free = [c for c in self.free if c.shot != candidate.shot]
         return False
@@ -249,13 +255,13 @@ def _block_splits(
     length = round(blocks.length * 1e9)
     block = nanoseconds // length
     guard = nanoseconds % length < round(blocks.guard * 1e9)
-    hand = [split for split in LABELLED for _ in range(blocks.cycle.get(split, 0))]
+    hand = [split for split in LABELED for _ in range(blocks.cycle.get(split, 0))]
     dealt: Dict[Tuple[int, int], List[str]] = {}
     splits: List[Optional[str]] = []
     for run, at in zip(shots["run"].tolist(), block.tolist()):
         cycle, place = divmod(at, len(hand))
         if (run, cycle) not in dealt:
-            order = sorted(range(len(hand)), key=lambda i: number(seed, (run, cycle, i)))
+            order = sorted(range(len(hand)), key=lambda i: uniform_hash(seed, (run, cycle, i)))
             dealt[run, cycle] = [hand[i] for i in order]
         splits.append(dealt[run, cycle][place])
     return splits, guard
@@ -268,13 +274,13 @@ def _in_order(rows: Sequence[Row], seed: int) -> List[Row]:
     """
 
     def place(row: Row) -> tuple:
-        by_time = row.split not in LABELLED
-        return row.shot if by_time else (_RANK[row.split](number(seed, row.shot)),)
+        by_time = row.split not in LABELED
+        return row.shot if by_time else (_RANK[row.split](uniform_hash(seed, row.shot)),)
 
     return sorted(rows, key=lambda row: (SPLITS.index(row.split), place(row)))
 
 
-def level_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Level:
-    """The function that `select` asks for a frame's mean level above the dark, in counts."""
+def mean_intensity_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Intensity:
+    """The function that `select` asks for a frame's mean above the dark, in counts."""
     pedestal = float(dark_mean.mean())
     return lambda run, index: float(next(take_all(source, config, run, [index])).mean()) - pedestal

@@ -20,7 +20,7 @@ SHOT_DTYPE = np.dtype([*ID_DTYPE.descr, ("status", "u1"), *RECORD_DTYPE.descr])
 
 
 def mark_repeats(shots: np.ndarray) -> None:
-    """Of shots with the same key only the first stays usable (sorted by time, so neighbours)."""
+    """Of shots with the same key only the first stays usable (sorted by time, so neighbors)."""
     same = np.ones(max(len(shots) - 1, 0), bool)
     for name in ("seconds", "nanoseconds", "fiducial"):
         same &= shots[name][1:] == shots[name][:-1]

@@ -14,13 +14,13 @@ from common import manifest
 from common.dataset import checksums, schema
 from common.dataset.checksums import ROW_CRC32, SHA256, content_digest, object_digests, row_checksums
 from common.errors import DataError, UserError
-from common.manifest import LABELLED, SPLITS, Row
+from common.manifest import LABELED, SPLITS, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
 from prepare.build.extract import processor
 from prepare.build.run import locate
 from prepare.config import PrepareConfig
-from prepare.select import number
+from prepare.select import uniform_hash
 from prepare.sources import open_source, take_all
 
 SHOWN = 10  # rows of a split that are named; the rest is counted
@@ -71,7 +71,7 @@ def rows_of(file: h5py.File) -> List[Row]:
     for split in schema.present(file):
         group = file[split]
         keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
-        labels = [classes[i] for i in group["labels"][...]] if split in LABELLED else itertools.repeat("")
+        labels = [classes[i] for i in group["labels"][...]] if split in LABELED else itertools.repeat("")
         rows += [Row(split, label, ShotId(*key)) for label, key in zip(labels, keys)]
     return rows
 
@@ -90,7 +90,7 @@ def manifest_rows(file: h5py.File) -> List[Row]:
 
 def _check_labels(file: h5py.File, path: Union[str, Path], report: Report) -> bool:
     classes = schema.classes(file)
-    for split in (name for name in schema.present(file) if name in LABELLED):
+    for split in (name for name in schema.present(file) if name in LABELED):
         labels = file[split]["labels"][...]
         wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
         if len(wrong):
@@ -178,7 +178,7 @@ def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sampl
         report.notes.append(f"{config.source.dir} is not here: no image compared with the camera's files")
         return
     rows = rows_of(file)
-    chosen = sorted(rows, key=lambda row: number(0, row.shot))[:sample]
+    chosen = sorted(rows, key=lambda row: uniform_hash(0, row.shot))[:sample]
     try:
         source = open_source(config)
     except DataError as error:  # no psana on this machine: the file can be good all the same

@@ -32,7 +32,7 @@ def pages(tmp_path_factory) -> Dict[str, Path]:
         "name": "small", "data": str(folder / "data.h5"), "runs_dir": str(folder / "runs"),
         "threads": {"intra": 1, "inter": 1}, "input": list(SHAPE), "minibatch": 16, "steps": 11,
         "network": [
-            {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}}, "relu",
+            {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}}, "relu",
             {"output": {"stddev": 1e-4}},
         ],
     }  # fmt: skip

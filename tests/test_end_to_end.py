@@ -24,9 +24,9 @@ data: data/tiny.h5
 threads: {intra: 1, inter: 1}
 input: [48, 60]
 network:
-  - convolution: {window: [5, 5], channels: 4, strides: [2, 2], stddev: 0.1}
+  - convolution: {kernel_size: [5, 5], filters: 4, strides: [2, 2], stddev: 0.1}
   - relu
-  - average_pool: {window: [4, 4], strides: [3, 3]}
+  - average_pool: {pool_size: [4, 4], strides: [3, 3]}
   - output: {stddev: 0.01}
 optimizer: {kind: adam}
 learning_rate: {start: 0.005}

@@ -181,14 +181,14 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
 )
 @force_option
 def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...], force: bool) -> None:
-    """Give every shot of FILE.h5, labelled or not, its probability by the network of RUN.
+    """Give every shot of FILE.h5, labeled or not, its probability by the network of RUN.
 
     \b
     python -m train predict runs/demo data/next.h5
     python -m train predict runs/demo data/demo.h5 --split test --out test.h5
     """
     run_dir, config = Path(run), _config_of(Path(run))
-    with open_data(data_path, None, splits, "stream", unlabelled=True) as data:
+    with open_data(data_path, None, splits, "stream", unlabeled=True) as data:
         from train.predict import job
 
         path = Path(out) if out else job.default_out(run_dir, data.paths[0])

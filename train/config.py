@@ -1,4 +1,4 @@
-"""The config of a training run: data, network layer by layer, optimisation."""
+"""The config of a training run: data, network layer by layer, optimization."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from common.config import Model, load
 
 # Rows, columns of the stored image. Lists are taken for it: below a validator that sees the
 # file's values first, strict models do not know any more that they came from a file.
-Window = Annotated[Tuple[int, int], Strict(False)]
+Pair = Annotated[Tuple[int, int], Strict(False)]
 Padding = Literal["same", "valid"]
 DataPath = Annotated[str, Field(min_length=1)]
 # What each does, and how it is defined for a single image: train/model/preprocess.py.
 Preprocess = Literal[
-    "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardise", "image_contrast"
+    "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardize", "image_contrast"
 ]
 
 
@@ -32,19 +32,19 @@ class Weights(Model):
 
 
 class Convolution(Weights):
-    """A convolution; kernel (*window, channels in, channels)."""
+    """A convolution; kernel (*kernel_size, channels in, filters)."""
 
-    window: Window
-    channels: int = Field(gt=0)
-    strides: Window = (1, 1)
+    kernel_size: Pair
+    filters: int = Field(gt=0)
+    strides: Pair = (1, 1)
     padding: Padding = "same"
 
 
 class Pool(Model):
-    """A pooling window."""
+    """The mean or the maximum of each window of `pool_size` pixels."""
 
-    window: Window
-    strides: Window
+    pool_size: Pair
+    strides: Pair
     padding: Padding = "same"
 
 
@@ -58,7 +58,7 @@ class Output(Weights):
     """The last fully connected layer: as many outputs (logits) as the data have classes."""
 
 
-class BatchNormalisation(Model):
+class BatchNormalization(Model):
     """Per channel over the minibatch; at prediction by the moving averages (Ioffe, Szegedy 2015).
 
     The averages follow the weights some 3 / (1 - momentum) steps behind: with 0.99 a network of 181
@@ -69,7 +69,7 @@ class BatchNormalisation(Model):
     epsilon: float = Field(1e-3, gt=0)
 
 
-class LocalResponseNormalisation(Model):
+class LocalResponseNormalization(Model):
     """x / (bias + alpha * sum of x^2 over 2 radius + 1 channels)^beta (Krizhevsky et al. 2012)."""
 
     radius: int = Field(5, ge=0)
@@ -99,8 +99,8 @@ class Layer(Model):
     average_pool: Optional[Pool] = None
     hidden: Optional[Hidden] = None
     output: Optional[Output] = None
-    batch_normalisation: Optional[BatchNormalisation] = None
-    local_response_normalisation: Optional[LocalResponseNormalisation] = None
+    batch_normalization: Optional[BatchNormalization] = None
+    local_response_normalization: Optional[LocalResponseNormalization] = None
     dropout: Optional[Dropout] = None
     relu: Optional[Empty] = None
     leaky_relu: Optional[Empty] = None
@@ -139,14 +139,14 @@ class Layer(Model):
             raise ValueError(
                 f"a layer is one of {', '.join(type(self).model_fields)}; given: {given or 'none'}"
             )
-        for name in ("window", "strides"):
+        for name in ("kernel_size", "pool_size", "strides"):
             if min(getattr(self.settings, name, (1, 1))) < 1:
                 raise ValueError(f"{name}: {list(getattr(self.settings, name))} is not positive")
         return self
 
 
 class Optimizer(Model):
-    """momentum: m = momentum * m + g; w = w - rate * m, as the seed's TensorFlow did it.
+    """momentum: m = momentum * m + g; w = w - rate * m, as the 2016 study's TensorFlow did it.
 
     With nesterov, w = w - rate * (g + momentum * m). adam: Kingma, Ba 2015; adamw: with the
     weight decay apart from the gradient, Loshchilov, Hutter 2019.
@@ -187,7 +187,7 @@ class LearningRate(Model):
         return max(self.start * self.decay ** (done // 1 if self.staircase else done), self.minimum)
 
 
-class Regularise(Model):
+class Regularize(Model):
     """L1 and L2 for a list of layers, by their names in `describe`, besides what layers say themselves."""
 
     layers: List[str] = Field(min_length=1)
@@ -196,7 +196,7 @@ class Regularise(Model):
 
 
 class Watch(Model):
-    """When training looks sick. A split counts as one-sided where a class gets `share` of it or more."""
+    """When training looks sick. A split has collapsed to one class that gets `share` of it or more."""
 
     share: float = Field(0.97, gt=0.5, le=1)
     evaluations: int = Field(3, ge=1)  # how many rows of the table running
@@ -226,10 +226,10 @@ class TrainConfig(Model):
     runs_dir: str = "runs"
     seed: int = Field(1, ge=0, lt=2**31)
     threads: Threads = Threads()
-    input: Window = (284, 363)  # rows and columns of the stored images
+    input: Pair = (284, 363)  # rows and columns of the stored images
     preprocess: List[Preprocess] = []  # in this order
     network: List[Layer] = Field(min_length=1)
-    regularise: Optional[Regularise] = None
+    regularize: Optional[Regularize] = None
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate = LearningRate()
     minibatch: Union[int, Literal["full"]] = "full"
@@ -265,9 +265,9 @@ class TrainConfig(Model):
         kinds = [layer.kind for layer in self.network]
         if kinds.count("output") != 1 or kinds[-1] != "output":
             raise ValueError("network: the last layer, and no other, must be `output`")
-        if self.microbatch is not None and "batch_normalisation" in kinds:
+        if self.microbatch is not None and "batch_normalization" in kinds:
             raise ValueError(
-                "microbatch: not with batch_normalisation, whose averages are over the whole minibatch"
+                "microbatch: not with batch_normalization, whose averages are over the whole minibatch"
             )
         flat = kinds.index("hidden") if "hidden" in kinds else len(kinds) - 1
         for n, kind in enumerate(kinds):

@@ -43,7 +43,7 @@ from common.dataset.checksums import (
 )
 from common.dataset.safety import HDF5_ERRORS, check_hdf5, read_json
 from common.errors import DataError
-from common.manifest import LABELLED, SPLITS
+from common.manifest import LABELED, SPLITS
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, ID_FIELDS, ShotId
 
 FORMAT = "xtcav-lasing"
@@ -115,7 +115,7 @@ def create(
             file.create_dataset(f"statistics/{name}", image_shape, "<f4")
     _show_as_nexus(file, "NXroot", default=next(split for split in SPLITS if split in splits))
     for split, n in splits.items():
-        _create_split(file.create_group(split), n, image_shape, dtype, compression, split in LABELLED)
+        _create_split(file.create_group(split), n, image_shape, dtype, compression, split in LABELED)
     return file
 
 
@@ -207,7 +207,7 @@ def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[i
     if not isinstance(group.get("images"), h5py.Dataset) or group["images"].ndim != 3:
         return [f"{split}/images is missing, or not (N, h, w)"]
     n = group["images"].shape[0]
-    labels = ("labels",) if split in LABELLED else ()
+    labels = ("labels",) if split in LABELED else ()
     expected = {name: (n,) for name in (*labels, *ID_FIELDS, "crc32", ROW_CRC32)}
     expected.update({f"{record}/{name}": (n,) for record, units in RECORDS.items() for name in units})
     problems = []
@@ -225,7 +225,7 @@ def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[i
 
 
 def _create_split(
-    group: h5py.Group, n: int, image_shape: Tuple[int, int], dtype: str, compression: str, labelled: bool
+    group: h5py.Group, n: int, image_shape: Tuple[int, int], dtype: str, compression: str, labeled: bool
 ) -> None:
     stored = np.dtype(dtype).newbyteorder("<")
     if compression == "none":
@@ -235,7 +235,7 @@ def _create_split(
         group.create_dataset("images", (n, *image_shape), stored, chunks=(1, *image_shape), **filters)
     _show_as_nexus(group, "NXdata", signal="images")
     set_text(group["images"], interpretation="image")
-    if labelled:
+    if labeled:
         group.create_dataset("labels", (n,), "i1")
     for name in ID_FIELDS:
         group.create_dataset(name, (n,), ID_DTYPE[name])
@@ -336,7 +336,7 @@ def attributes(node: Union[h5py.Group, h5py.Dataset]) -> Dict[str, Any]:
 def classes(file: h5py.File) -> List[str]:
     """The names of the classes; `labels` index this list. Raises DataError for what is no such list."""
     names = read_json(file.attrs.get("classes"), f"{file.filename}: attribute classes")
-    least = 1 if any(split in file for split in LABELLED) else 0
+    least = 1 if any(split in file for split in LABELED) else 0
     if not isinstance(names, list) or not least <= len(set(map(str, names))) == len(names) <= MAX_CLASSES:
         raise DataError(f"{file.filename}: attribute classes is no list of 1 to {MAX_CLASSES} names")
     if not all(isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100 for name in names):

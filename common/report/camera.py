@@ -21,7 +21,7 @@ def camera_image(
     marked: Optional[np.ndarray] = None,
     width: float = 4.1,
 ) -> Any:
-    """One image as the camera saw it, with a colour bar.
+    """One image as the camera saw it, with a color bar.
 
     outline: an image whose half height is drawn; marked: (h, w) bool, pixels to draw a circle around;
     width: inches.
@@ -31,11 +31,11 @@ def camera_image(
     shown = show(axes, view, image, limits, signed)
     if outline is not None:
         picture = view.picture(outline)
-        level = (picture.min() + picture.max()) / 2
+        half = (picture.min() + picture.max()) / 2
         left, right, bottom, top = view.extent(outline)
         x = (np.arange(columns) + 0.5) * (right - left) / columns
         y = (np.arange(rows) + 0.5) * (bottom - top) / rows
-        axes.contour(x, y, picture, [level], colors="black", linewidths=0.7)
+        axes.contour(x, y, picture, [half], colors="black", linewidths=0.7)
     if marked is not None:
         y, x = np.nonzero(view.picture(marked))
         size = 5 if len(x) < 1000 else 1

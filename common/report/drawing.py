@@ -12,11 +12,11 @@ import numpy as np
 from common.dataset.view import View
 from common.report.page import not_installed
 
-# Okabe and Ito (2008): told apart with any kind of colour vision. Black comes last.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-GREY = "#57606a"
-IMAGE_COLOURS = "viridis"
-SIGNED_COLOURS = "RdBu_r"
+# Okabe and Ito (2008): told apart with any kind of color vision. Black comes last.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+GRAY = "#57606a"
+IMAGE_COLORS = "viridis"
+SIGNED_COLORS = "RdBu_r"
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -24,7 +24,7 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.grid": False,
     "grid.color": "#e3e7eb",
     "legend.frameon": False,
@@ -45,7 +45,7 @@ def drawing() -> Iterator[None]:
         import matplotlib
     except ImportError as error:
         raise not_installed(error) from None
-    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLOURS)}):
+    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}):
         yield
 
 
@@ -78,12 +78,12 @@ def png(figure: Any, dpi: int = 130) -> str:
 
     out, small = io.BytesIO(), io.BytesIO()
     figure.savefig(out, format="png", dpi=dpi, **_cropped(figure))
-    # 255 colours are as many as viridis shows: a third of the bytes. Chosen to cover all colours, so that
+    # 255 colors are as many as viridis shows: a third of the bytes. Chosen to cover all colors, so that
     # the few pixels at the ends of a scale keep theirs.
-    colours = (
+    colors = (
         Image.open(out).convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     )
-    colours.save(small, "PNG", optimize=True)
+    colors.save(small, "PNG", optimize=True)
     return _uri("image/png", small.getvalue())
 
 
@@ -94,7 +94,7 @@ def show(
     limits: Optional[Tuple[float, float]] = None,
     signed: bool = False,
 ) -> Any:
-    """Draw a stored image, (h, w), the way the camera saw it, axes named; returns what a colour bar needs.
+    """Draw a stored image, (h, w), the way the camera saw it, axes named; returns what a color bar needs.
 
     signed: around 0, red above and blue below.
     """
@@ -104,7 +104,7 @@ def show(
     low, high = limits or (None, None)
     shown = axes.imshow(
         view.picture(image),
-        cmap=SIGNED_COLOURS if signed else IMAGE_COLOURS,
+        cmap=SIGNED_COLORS if signed else IMAGE_COLORS,
         vmin=low,
         vmax=high,
         extent=view.extent(image),

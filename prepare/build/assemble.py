@@ -17,7 +17,7 @@ from common import __version__, manifest
 from common.dataset import schema
 from common.dataset.schema import Loss
 from common.files import atomic
-from common.manifest import LABELLED, Row
+from common.manifest import LABELED, Row
 from common.progress import bar
 from common.shots import ID_FIELDS
 from prepare.build import parts
@@ -153,7 +153,7 @@ def _write_rows(
 ) -> None:
     """Everything of the rows but their images."""
     classes = list(config.runs.classes)
-    if group.name.strip("/") in LABELLED:
+    if group.name.strip("/") in LABELED:
         group["labels"][...] = [classes.index(label) for label, _ in kept]
     for n, name in enumerate(ID_FIELDS):
         group[name][...] = [place.shot[n] for _, place in kept]

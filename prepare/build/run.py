@@ -25,7 +25,7 @@ from prepare.build.extract import Place, Task, check_losses, extract
 from prepare.build.unfinished import Unfinished, plan_of
 from prepare.config import PrepareConfig
 from prepare.image.dark import Dark, average
-from prepare.select import eligible_in, number
+from prepare.select import eligible_in, uniform_hash
 from prepare.shots import USABLE
 from prepare.sources import Source, take_all
 
@@ -132,7 +132,7 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
     for run in config.runs.dark:
         shots = source.shots(run)
         for i in np.flatnonzero(shots["status"] == USABLE).tolist():
-            chosen.append((number(config.select.seed, shots[list(ID_FIELDS)][i].item()), run, i))
+            chosen.append((uniform_hash(config.select.seed, shots[list(ID_FIELDS)][i].item()), run, i))
     if len(chosen) < 2:
         runs = ", ".join(map(str, config.runs.dark))
         raise DataError(
@@ -198,9 +198,9 @@ def _extract_missing(
 
 
 def _check_label(config: PrepareConfig, row: Row) -> None:
-    runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabelled
+    runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabeled
     if row.shot.run not in runs:
-        what = f"labelled '{row.label}', and runs.classes" if row.label else "unlabelled, and runs.unlabelled"
+        what = f"labeled '{row.label}', and runs.classes" if row.label else "unlabeled, and runs.unlabeled"
         raise ManifestError(
             f"{config.manifest_path}: {row.shot} is {what} in the "
             "config does not say so of that run; `python -m prepare select --force` draws anew"

@@ -9,9 +9,9 @@ import numpy as np
 
 from common.errors import DataError
 
-# A frame's mean level scatters by noise / sqrt(pixels), about 0.005 counts; slow changes of a
+# A frame's mean intensity scatters by noise / sqrt(pixels), about 0.005 counts; slow changes of a
 # good camera are well under this, and are no reason to reject a frame.
-LEVEL_FLOOR = 0.1  # counts
+INTENSITY_FLOOR = 0.1  # counts
 # A pixel's values are whole counts: a spread below one rounding step would reject at random.
 PIXEL_FLOOR = 0.5  # counts
 
@@ -30,22 +30,22 @@ def average(frames: Callable[[], Iterable[np.ndarray]], reject_frames: float, re
     """Mean and standard deviation of the dark frames, per pixel.
 
     `frames()` iterates over the (H, W) frames, unsigned integers up to 16 bits; it is called
-    twice, and once more if it has frames to reject. A frame is rejected when its mean level lies
+    twice, and once more if it has frames to reject. A frame is rejected when its mean intensity lies
     over `reject_frames` robust standard deviations (1.4826 x the median absolute deviation) from
-    the median level: beam in a dark run. Then a pixel value is rejected when it lies over
+    the median of all: beam in a dark run. Then a pixel value is rejected when it lies over
     `reject_pixels` standard deviations from that pixel's mean: cosmic rays. Sums are exact, so that
     the result does not depend on the order of the frames. Raises DataError with fewer than 2
     frames left.
     """
     sums = _Sums()
-    levels = np.array([sums.add(frame) for frame in frames()])
-    good = _good_levels(levels, reject_frames)
+    means = np.array([sums.add(frame) for frame in frames()])
+    good = _good(means, reject_frames)
     kept = int(good.sum())
     if kept < 2:
         raise DataError(
-            f"the dark has {len(levels)} frames, {len(levels) - kept} of them outliers; needs 2 or more"
+            f"the dark has {len(means)} frames, {len(means) - kept} of them outliers; needs 2 or more"
         )
-    if kept < len(levels):
+    if kept < len(means):
         sums = _Sums()
         for frame in itertools.compress(frames(), good):
             sums.add(frame)
@@ -67,14 +67,14 @@ def average(frames: Callable[[], Iterable[np.ndarray]], reject_frames: float, re
             count[out] -= 1
     rejected = kept * mean.size - int(count.sum())
     mean, std = _moments(total, squares, np.maximum(count, 1))
-    return Dark(mean, std, kept, len(levels) - kept, rejected)
+    return Dark(mean, std, kept, len(means) - kept, rejected)
 
 
-def _good_levels(levels: np.ndarray, limit: float) -> np.ndarray:
-    if not len(levels):
+def _good(means: np.ndarray, limit: float) -> np.ndarray:
+    if not len(means):
         return np.zeros(0, bool)
-    distance = np.abs(levels - np.median(levels))
-    return distance <= limit * max(1.4826 * float(np.median(distance)), LEVEL_FLOOR)
+    distance = np.abs(means - np.median(means))
+    return distance <= limit * max(1.4826 * float(np.median(distance)), INTENSITY_FLOOR)
 
 
 class _Sums:
@@ -85,17 +85,17 @@ class _Sums:
         self._wide: Optional[np.ndarray] = None
 
     def add(self, frame: np.ndarray) -> float:
-        """Add a frame, (H, W) unsigned, counts; returns its mean level."""
+        """Add a frame, (H, W) unsigned, counts; returns its mean intensity."""
         if self._wide is None:
             self.total, self.squares = np.zeros(frame.shape, np.int64), np.zeros(frame.shape, np.int64)
             self._wide = np.empty(frame.shape, np.uint32)
         wide = self._wide
         wide[...] = frame
         self.total += wide
-        level = float(wide.sum(dtype=np.int64)) / wide.size
+        intensity = float(wide.sum(dtype=np.int64)) / wide.size
         wide *= wide
         self.squares += wide
-        return level
+        return intensity
 
 
 def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

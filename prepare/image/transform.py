@@ -41,7 +41,7 @@ def block_sum(frame: np.ndarray, blocks: Tuple[int, int]) -> np.ndarray:
 def _pair_sums(frame: np.ndarray, r: int) -> np.ndarray:
     """Sum over blocks of r x 2 pixels: (H, W) uint16 -> (H/r, W/2) int32.
 
-    Two neighbours are read as one number and taken apart again, 1.6 times faster than by stepping
+    Two neighbors are read as one number and taken apart again, 1.6 times faster than by stepping
     over every other one.
     """
     pairs = frame.view(np.uint32)
@@ -70,7 +70,7 @@ def subtract_dark(image: np.ndarray, dark: np.ndarray, out: Optional[np.ndarray]
 
 
 def log_transform(image: np.ndarray) -> np.ndarray:
-    """log(1 + max(0, I)), the seed's transform: counts -> float32 of the same shape, no unit."""
+    """log(1 + max(0, I)), the 2016 study's transform: counts -> float32 of the same shape, no unit."""
     positive = np.maximum(image, 0, dtype=np.float32)
     return np.log1p(positive, out=positive)
 

@@ -23,9 +23,9 @@ from prepare.image import transform
 from prepare.sources import open_source, take_all
 from prepare.verify import rows_of
 
-IMAGES_OF_A_RUN = 400  # read for levels and histograms, evenly spread over the run
+IMAGES_OF_A_RUN = 400  # read for mean intensities and histograms, evenly spread over the run
 HISTOGRAM_BINS = 80
-UNLABELLED = -1
+UNLABELED = -1
 
 # What is shown of the machine's records: path in a split, what it is and its unit.
 RECORDS = {
@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 class Contents(NamedTuple):
     """A data file. Arrays have one element for each shot, all splits one after the other.
 
-    label: UNLABELLED in split predict. level: mean of the stored image, NaN if it was not read.
+    label: UNLABELED in split predict. intensity: mean of the stored image, NaN if it was not read.
     histograms: {(run, label): counts}, between `edges`. frames: '' or why no camera frames are shown.
     """
 
@@ -69,7 +69,7 @@ class Contents(NamedTuple):
     split: np.ndarray
     label: np.ndarray
     ids: np.ndarray
-    level: np.ndarray
+    intensity: np.ndarray
     records: Dict[str, np.ndarray]
     edges: np.ndarray
     histograms: Dict[Tuple[int, int], np.ndarray]
@@ -91,7 +91,7 @@ class Contents(NamedTuple):
         return (seconds - np.array([first[run] for run in self.ids["run"]])) / 1e9
 
     def class_name(self, label: int) -> str:
-        return "unlabelled" if label == UNLABELLED else self.classes[label]
+        return "unlabeled" if label == UNLABELED else self.classes[label]
 
 
 def read(path: Path) -> Contents:
@@ -107,7 +107,7 @@ def read(path: Path) -> Contents:
         where = [(name, i) for name in splits for i in range(len(file[name]["images"]))]
         rows = _spread_over_runs(ids["run"])
         edges = _edges(file, where, rows)
-        level, histograms = _look(file, where, rows, edges, ids["run"], label)
+        intensity, histograms = _look(file, where, rows, edges, ids["run"], label)
         attributes = schema.attributes(file)
         view = View.of(attributes)
         samples, frames = _samples(file, where, ids, label, view)
@@ -121,7 +121,7 @@ def read(path: Path) -> Contents:
             split=split,
             label=label,
             ids=ids,
-            level=level,
+            intensity=intensity,
             records={name: _record(file, splits, name) for name in RECORDS},
             edges=edges,
             histograms=histograms,
@@ -144,7 +144,7 @@ def _shots(file: h5py.File, splits: Tuple[str, ...]) -> Tuple[np.ndarray, np.nda
     for field in ID_FIELDS:
         ids[field] = np.concatenate([file[name][field][...] for name in splits])
     labels = [
-        file[name]["labels"][...].astype(int) if "labels" in file[name] else np.full(n, UNLABELLED)
+        file[name]["labels"][...].astype(int) if "labels" in file[name] else np.full(n, UNLABELED)
         for name, n in zip(splits, sizes)
     ]
     return ids, np.concatenate(labels), np.repeat(np.arange(len(splits)), sizes)
@@ -185,17 +185,17 @@ def _look(
     file: h5py.File, where: List[Tuple[str, int]], rows: np.ndarray, edges: np.ndarray, run: np.ndarray,
     label: np.ndarray,
 ) -> Tuple[np.ndarray, Dict[Tuple[int, int], np.ndarray]]:  # fmt: skip
-    """The mean levels of the images of `rows`, and histograms of their pixels; end bins take all beyond."""
-    level = np.full(len(where), np.nan)
+    """Mean intensities of the images of `rows`, histograms of their pixels; end bins take all beyond."""
+    intensity = np.full(len(where), np.nan)
     histograms: Dict[Tuple[int, int], np.ndarray] = {}
     for row in bar(rows, "reading", "image"):
         split, i = where[row]
         pixels = file[split]["images"][i].astype(np.float32)
-        level[row] = pixels.mean(dtype=np.float64)
+        intensity[row] = pixels.mean(dtype=np.float64)
         counts, _ = np.histogram(np.clip(pixels, edges[0], edges[-1]), edges)
         key = (int(run[row]), int(label[row]))
         histograms[key] = histograms.get(key, 0) + counts
-    return level, histograms
+    return intensity, histograms
 
 
 # --- shots before and after each step --------------------------------------------------------

@@ -6,34 +6,36 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from common.report.drawing import COLOURS, GREY, clip, new
+from common.report.drawing import COLORS, GRAY, clip, new
 
-SPLIT_MARKS = {"train": COLOURS[0], "validation": COLOURS[2], "test": COLOURS[1], "predict": COLOURS[3]}
+SPLIT_MARKS = {"train": COLORS[0], "validation": COLORS[2], "test": COLORS[1], "predict": COLORS[3]}
 
 
 def histogram(title: str, x_label: str, values: np.ndarray, limit: Optional[float] = None) -> Any:
     """How often each value is, on a logarithmic scale; `limit`: where pixels begin to be called hot."""
     figure, axes = new(3.2, 2.6)
-    axes.hist(values.ravel(), bins=100, color=COLOURS[0])
+    axes.hist(values.ravel(), bins=100, color=COLORS[0])
     if limit is not None:
-        axes.axvline(limit, color=COLOURS[1], ls="--", label="hot beyond")
+        axes.axvline(limit, color=COLORS[1], ls="--", label="hot beyond")
         figure.legend(loc="outside lower center")
     axes.set(title=title, xlabel=x_label, ylabel="pixels", yscale="log")
     return figure
 
 
-def level(title: str, time: np.ndarray, values: np.ndarray, y_label: str, limits: Tuple[float, float]) -> Any:
+def intensity(
+    title: str, time: np.ndarray, values: np.ndarray, y_label: str, limits: Tuple[float, float]
+) -> Any:
     """The mean of each image against time, and their running mean."""
     figure, axes = new(4.3, 2.3)
     order = np.argsort(time)
     time, values = time[order], values[order]
-    axes.plot(time, values, ".", color=COLOURS[0], ms=3, alpha=0.6)
+    axes.plot(time, values, ".", color=COLORS[0], ms=3, alpha=0.6)
     window = max(1, len(values) // 12)
     if window > 1:
         kernel = np.ones(window) / window
         smooth = np.convolve(values, kernel, "valid")
         middle = np.convolve(time, kernel, "valid")
-        axes.plot(middle, smooth, color=COLOURS[1], label=f"mean of {window} shots running")
+        axes.plot(middle, smooth, color=COLORS[1], label=f"mean of {window} shots running")
         axes.legend(loc="best")
     axes.set(
         title=clip(title), xlabel="time since the run's first shot here (s)", ylabel=y_label, ylim=limits
@@ -46,9 +48,9 @@ def pixel_histograms(title: str, unit: str, edges: np.ndarray, counts: Dict[str,
     """The share of pixels in each bin, a line for each name."""
     figure, axes = new(4.3, 3.2)
     for n, (name, of_name) in enumerate(counts.items()):
-        dash = ("-", "--", ":", "-.")[n // len(COLOURS) % 4]
+        dash = ("-", "--", ":", "-.")[n // len(COLORS) % 4]
         axes.stairs(
-            of_name / of_name.sum(), edges, label=clip(name), color=COLOURS[n % len(COLOURS)], ls=dash, lw=1.4
+            of_name / of_name.sum(), edges, label=clip(name), color=COLORS[n % len(COLORS)], ls=dash, lw=1.4
         )
     axes.set(title=title, xlabel=f"pixel ({unit})", ylabel="share of pixels", yscale="log")
     axes.legend()
@@ -58,7 +60,7 @@ def pixel_histograms(title: str, unit: str, edges: np.ndarray, counts: Dict[str,
 def blocks(
     time: np.ndarray, row: np.ndarray, split: np.ndarray, splits: Sequence[str], names: List[str]
 ) -> Any:
-    """A mark for each shot: its run's line and its time; splits a little apart, in colour."""
+    """A mark for each shot: its run's line and its time; splits a little apart, in color."""
     figure, axes = new(4.3, 1.3 + 0.45 * len(names))
     for n, name in enumerate(splits):
         of_split = split == n
@@ -81,11 +83,11 @@ def spreads(title: str, x_label: str, of_run: Dict[str, np.ndarray]) -> Any:
     figure, axes = new(4.3, 1.1 + 0.32 * len(of_run))
     for y, values in enumerate(of_run.values()):
         if not len(values):
-            axes.text(0.5, y, "no record", transform=axes.get_yaxis_transform(), color=GREY, va="center")
+            axes.text(0.5, y, "no record", transform=axes.get_yaxis_transform(), color=GRAY, va="center")
             continue
         low, first, middle, third, high = np.percentile(values, [5, 25, 50, 75, 95])
-        axes.plot([low, high], [y, y], color=COLOURS[0], lw=1)
-        axes.barh(y, third - first, left=first, height=0.5, color=COLOURS[5])
+        axes.plot([low, high], [y, y], color=COLORS[0], lw=1)
+        axes.barh(y, third - first, left=first, height=0.5, color=COLORS[5])
         axes.plot([middle, middle], [y - 0.25, y + 0.25], color="black", lw=1.6)
     axes.set_yticks(range(len(of_run)), [clip(name) for name in of_run])
     axes.set(title=title, xlabel=x_label, ylim=(len(of_run) - 0.5, -0.5))

@@ -15,7 +15,7 @@ from common.report.page import Block, Code, Picture, Pictures, Section, Table, T
 from prepare.report import figures
 from prepare.report.contents import IMAGES_OF_A_RUN, RECORDS, Contents, hot_pixels, skipped
 
-MOST_RUNS = 24  # whose levels are drawn
+MOST_RUNS = 24  # whose mean intensities are drawn
 HOT_LIMIT = 8.0
 
 
@@ -33,7 +33,7 @@ def sections(contents: Contents) -> List[Section]:
         Section("splits", "Splits", _splits(contents)),
         Section("samples", "Shots before and after each step", _samples(contents)),
         Section("dark", "Dark", _dark(contents)),
-        Section("level", "Level of each run over time", _level(contents)),
+        Section("intensity", "Mean intensity of each run over time", _intensity(contents)),
         Section("histograms", "Pixel histograms", _histograms(contents)),
         Section("records", "Machine records by run", _records(contents)),
         Section("config", "Config and origin", _origin(contents)),
@@ -106,12 +106,12 @@ def _splits(contents: Contents) -> List[Block]:
         row[mask] = n
     figure = figures.blocks(contents.time, row, contents.split, contents.splits, list(runs))
     select = read_json(contents.attributes["config"], f"{contents.path}: attribute config").get("select", {})
-    how = "Neighbouring shots are near-copies: where splits take turns shot by shot, the test is too easy."
+    how = "Neighboring shots are near-copies: where splits take turns shot by shot, the test is too easy."
     if isinstance(select, dict) and select.get("by") == "block":
         settings = select["blocks"]
         how = (
             f"Blocks of {settings['length']:g} s belong to one split, with {settings['guard']:g} s left out "
-            "at the start of each, because neighbouring shots are near-copies."
+            "at the start of each, because neighboring shots are near-copies."
         )
     return [Text(how), Pictures([Picture(svg(figure), "Times of the shots of each split, run by run", "")])]
 
@@ -142,7 +142,7 @@ def _samples(contents: Contents) -> List[Block]:
         blocks.append(
             Text(
                 "Images are stored transposed (axis 0 is the camera's columns, time); all are shown as the "
-                "camera saw them. Colours end at the 0.5th and the 99.9th percentile.",
+                "camera saw them. Colors end at the 0.5th and the 99.9th percentile.",
                 "note",
             )
         )
@@ -179,25 +179,27 @@ def _limit(values: np.ndarray) -> float:
     return float(middle + HOT_LIMIT * max(1.4826 * float(np.median(np.abs(values - middle))), 0.1))
 
 
-def _level(contents: Contents) -> List[Block]:
-    seen = np.isfinite(contents.level)
-    low, high = float(contents.level[seen].min()), float(contents.level[seen].max())
+def _intensity(contents: Contents) -> List[Block]:
+    seen = np.isfinite(contents.intensity)
+    low, high = float(contents.intensity[seen].min()), float(contents.intensity[seen].max())
     margin = 0.05 * (high - low) or 1.0
     pictures = []
     runs = list(of_runs(contents).items())
     for name, mask in runs[:MOST_RUNS]:
         read = mask & seen
-        values = contents.level[read]
-        figure = figures.level(
+        values = contents.intensity[read]
+        figure = figures.intensity(
             name, contents.time[read], values, f"mean ({contents.view.unit})", (low - margin, high + margin)
         )
         told = f"mean {values.mean():.4g}, standard deviation {values.std():.2g}"
-        pictures.append(Picture(svg(figure), f"Level of {name}: {told}", f"{len(values)} images: {told}."))
+        pictures.append(
+            Picture(svg(figure), f"Mean intensity of {name}: {told}", f"{len(values)} images: {told}.")
+        )
     more = f" The first {MOST_RUNS} of {len(runs)} are drawn." if len(runs) > MOST_RUNS else ""
     return [
         Text(
-            "The mean of each stored image. Where a run's level alone tells it from another's, a network can "
-            f"learn the run instead of what it should.{more}"
+            "The mean of each stored image. Where a run's mean intensity alone tells it from another's, a "
+            f"network can learn the run instead of what it should.{more}"
         ),
         Pictures(pictures),
         Text(f"Of each run up to {IMAGES_OF_A_RUN} images were read, evenly spread.", "note"),
@@ -215,7 +217,7 @@ def _histograms(contents: Contents) -> List[Block]:
     for title, counts in (("By class", by_class), ("By run", by_run)):
         figure = figures.pixel_histograms(title, contents.view.unit, contents.edges, counts)
         alt = f"Histograms of the pixels of {', '.join(counts)}"
-        pictures.append(Picture(svg(figure), alt, "Of the same images as the levels."))
+        pictures.append(Picture(svg(figure), alt, "Of the same images as the mean intensities."))
     return [Pictures(pictures)]
 
 

@@ -15,7 +15,7 @@ from prepare.formats.xtc1.format import FIDUCIAL_RATE
 
 
 class Bunch(Model):
-    """One of the electron bunches in the picture, at the centre of all jitters."""
+    """One of the electron bunches in the picture, at the center of all jitters."""
 
     charge: float = Field(gt=0)  # share of the shot's charge
     delay: float  # fs from the middle of the frame
@@ -166,9 +166,9 @@ class SimulateConfig(Model):
     start: int = 1_435_000_000  # Unix time of the first run; the others follow, `pause` apart
     pause: int = Field(300, ge=0)  # s
     rate: float = 120.0  # Hz
-    shots: Dict[str, int]  # of each run, by what it is: `dark`, `unlabelled`, or the name of its class
+    shots: Dict[str, int]  # of each run, by what it is: `dark`, `unlabeled`, or the name of its class
     lasing: List[str] = ["lasing"]  # classes whose runs lase
-    unlabelled_lasing: List[int] = []  # of runs.unlabelled, those that lase
+    unlabeled_lasing: List[int] = []  # of runs.unlabeled, those that lase
     missing: float = Field(0.03, ge=0, lt=1)  # share of shots without camera frame
     damaged: float = Field(0.01, ge=0, lt=1)  # share of frames marked as damaged
     daq_streams: int = Field(2, ge=1, le=80)

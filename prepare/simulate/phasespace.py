@@ -36,7 +36,7 @@ def bunch(
     horn_asymmetry: float = 0.0,
     spread_slope: float = 0.0,
 ) -> Slices:
-    """A bunch without lasing, centred on time 0 and energy 0.
+    """A bunch without lasing, centerd on time 0 and energy 0.
 
     length: fs, full width; horns: their height above the core's current, at head and tail;
     chirp: MeV across the length, linear; curvature: MeV at the ends, quadratic; wake: MeV, cubic;
@@ -75,8 +75,8 @@ def lasing_profile(
     kernel = np.exp(-((np.arange(-reach, reach + 1) * step / coherence) ** 2) / 2)
     field = rng.standard_normal((2, len(time) + 2 * reach))
     filtered = np.array([np.convolve(part, kernel, "valid") for part in field])
-    centre = (rng.normal(0, 0.06) + place) * length
-    gain = np.exp(-(((time - centre) / (window * length / 2)) ** 4))
+    center = (rng.normal(0, 0.06) + place) * length
+    gain = np.exp(-(((time - center) / (window * length / 2)) ** 4))
     return (filtered**2).sum(axis=0) * gain
 
 
@@ -102,7 +102,7 @@ def screen(
 ) -> np.ndarray:
     """Density on the screen, (rows, columns) float32, per pixel; sums to 1 if nothing is off the screen.
 
-    time: (columns,) fs and energy: (rows,) MeV, the centres of the pixels, evenly spaced.
+    time: (columns,) fs and energy: (rows,) MeV, the centers of the pixels, evenly spaced.
     """
     sigma = np.hypot(slices.spread, energy_resolution)
     rows = _gaussians(energy, slices.energy, sigma) * slices.charge.astype(np.float32)
@@ -123,8 +123,8 @@ def edge_line(shape: tuple, place: float) -> np.ndarray:
     return (np.exp(-((distance / 1.5) ** 2)) * np.exp(-((y / 0.5) ** 4))).astype(np.float32)
 
 
-def _gaussians(grid: np.ndarray, centres: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
-    """(grid, centres) float32: each centre's normal density times the grid's step."""
-    z = ((grid[:, None] - centres) / sigmas).astype(np.float32)
+def _gaussians(grid: np.ndarray, centers: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+    """(grid, centers) float32: each center's normal density times the grid's step."""
+    z = ((grid[:, None] - centers) / sigmas).astype(np.float32)
     step = abs(grid[1] - grid[0])
     return np.exp(-0.5 * z * z) * (step / (np.sqrt(2 * np.pi) * sigmas)).astype(np.float32)

@@ -68,17 +68,17 @@ def plan(config: PrepareConfig) -> List[RunPlan]:
         raise ConfigError(
             f"simulate.lasing: '{unknown[0]}' is not a class; there are {', '.join(config.runs.classes)}"
         )
-    stray = sorted(set(settings.unlabelled_lasing) - set(config.runs.unlabelled))
+    stray = sorted(set(settings.unlabeled_lasing) - set(config.runs.unlabeled))
     if stray:
-        raise ConfigError(f"simulate.unlabelled_lasing: run {stray[0]} is not one of runs.unlabelled")
-    what = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabelled, "unlabelled")}
+        raise ConfigError(f"simulate.unlabeled_lasing: run {stray[0]} is not one of runs.unlabeled")
+    what = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabeled, "unlabeled")}
     what.update({run: label for label, runs in config.runs.classes.items() for run in runs})
     plans, start = [], settings.start
     for run in sorted(what):
         if what[run] not in settings.shots:
             raise ConfigError(f"simulate.shots: says nothing of '{what[run]}' (run {run})")
         n = settings.shots[what[run]]
-        lasing = what[run] in settings.lasing or run in settings.unlabelled_lasing
+        lasing = what[run] in settings.lasing or run in settings.unlabeled_lasing
         plans.append(RunPlan(run, what[run], n, start, lasing))
         start += int(n / settings.rate) + settings.pause
     return plans

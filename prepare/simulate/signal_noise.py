@@ -1,4 +1,4 @@
-"""Signal against noise: the seed's simulated data, at any image size, in the same HDF5 format.
+"""Signal against noise: the 2016 study's simulated data, at any image size, in the same HDF5 format.
 
 Noise is N(0, noise_std) in every pixel; a signal image has a vertical line of 10 or more pixels
 besides, whose pixels are N(signal_mean, signal_std) higher. Images are made a few at a time, each
@@ -26,7 +26,7 @@ from common.config import Model, load
 from common.cores import available_cores
 from common.dataset import schema
 from common.files import atomic
-from common.manifest import LABELLED, Row
+from common.manifest import LABELED, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
 
@@ -56,7 +56,7 @@ class SignalNoiseConfig(Model):
     @property
     def sizes(self) -> Dict[str, int]:
         """{split: number of images} of the splits that are asked for."""
-        return {split: getattr(self, split) for split in LABELLED if getattr(self, split)}
+        return {split: getattr(self, split) for split in LABELED if getattr(self, split)}
 
     @model_validator(mode="after")
     def _possible(self) -> "SignalNoiseConfig":

@@ -37,7 +37,7 @@ name: load
 data: data/load.h5
 threads: {{intra: 1, inter: 1}}
 input: [20, 24]
-network: [{{average_pool: {{window: [4, 4], strides: [4, 4]}}}}, {{output: {{}}}}]
+network: [{{average_pool: {{pool_size: [4, 4], strides: [4, 4]}}}}, {{output: {{}}}}]
 minibatch: 4
 steps: {steps}
 table_every: 20

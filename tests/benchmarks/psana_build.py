@@ -42,7 +42,7 @@ DARK, CLASSES = 68, {"nolasing": [69], "lasing": [70]}
 
 
 def config_of(folder: Path, kind: str, events: int, images: int) -> PrepareConfig:
-    """Two labelled runs of `events` events each, of which `images` are drawn, six of seven for training."""
+    """Two labeled runs of `events` events each, of which `images` are drawn, six of seven for training."""
     test = images // 7 // 2 * 2
     return PrepareConfig(
         name=f"{kind}{events}",

@@ -66,7 +66,7 @@ def race(contestants: Dict[str, Contestant], repeat: int, warm_up: int = 2) -> D
 
 
 def ratio(results: Dict[str, List[float]], of: str, to: str) -> float:
-    """The median of the ratios of neighbouring runs."""
+    """The median of the ratios of neighboring runs."""
     return statistics.median(a / b for a, b in zip(results[of], results[to]))
 
 

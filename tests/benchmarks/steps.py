@@ -68,7 +68,7 @@ def stock(name: str, n: int) -> Callable[[], Any]:
 
 
 def torch(channels_last: bool, n: int) -> Callable[[], Any]:
-    """The seed's network in PyTorch; its padding is TensorFlow's SAME."""
+    """The 2016 network in PyTorch; its padding is TensorFlow's SAME."""
     import torch
     from torch import nn
 
@@ -129,7 +129,7 @@ def prediction(images: int) -> Callable[[], Any]:
 
 
 def rows(repeat: int) -> Iterator[Row]:
-    """The seed's network against everything; the other networks of the catalogue against stock Keras."""
+    """The 2016 network against everything; the other networks of the catalog against stock Keras."""
     result = race(
         {
             "ours": (ours, (SEED, 80)),
@@ -145,7 +145,7 @@ def rows(repeat: int) -> Iterator[Row]:
     result["bound"] = [seconds * operations / (2 * MATRIX**3) for seconds in result["matrix product"]]
     times = {name: statistics.median(values) for name, values in result.items()}
     best = min((name for name in times if name.startswith("PyTorch")), key=times.get)
-    what = "step of the seed's network, 80 images"
+    what = "step of the 2016 network, 80 images"
     for name, to, aim in (
         ("stock Keras", "stock Keras", 0.45),
         ("PyTorch", best, 0.33),
@@ -154,7 +154,7 @@ def rows(repeat: int) -> Iterator[Row]:
         note = f"{times['ours']:.3f} s against {times[to]:.3f} s"
         yield Row(f"{what}, against {name}", ratio(result, "ours", to), aim, True, result, note)
     yield Row(f"{what}, bfloat16 against float32", ratio(result, "bfloat16", "ours"), None, True, result)
-    for name, n, aim in catalogue():
+    for name, n, aim in catalog():
         both = {"ours": (ours, (name, n)), "stock Keras": (stock, (name, n))}
         result = race(both, repeat)
         if statistics.median(result["ours"]) < SHORT:
@@ -164,10 +164,10 @@ def rows(repeat: int) -> Iterator[Row]:
         yield Row(what, ratio(result, "ours", "stock Keras"), aim, True, result, note)
     result = race({"ours": (prediction, (256,))}, repeat)
     figure = statistics.median(result["ours"])
-    yield Row("prediction of the seed's network on 1 core, images/s", figure, 360, False, result)
+    yield Row("prediction of the 2016 network on 1 core, images/s", figure, 360, False, result)
 
 
-def catalogue() -> List[Tuple[str, int, float]]:
+def catalog() -> List[Tuple[str, int, float]]:
     """(config, minibatch, aim) of each other network of configs/train."""
     seen, networks = [], []
     for path in sorted(CONFIGS.glob("*.yaml")):

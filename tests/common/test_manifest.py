@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common import manifest
 from common.errors import ManifestError
-from common.manifest import LABELLED, Row
+from common.manifest import LABELED, Row
 from common.shots import ShotId
 
 HEADER = "split,label,run,seconds,nanoseconds,fiducial\n"
@@ -16,7 +16,7 @@ GOOD = HEADER + "train,lasing,70,1435000000,525123446,1149\ntest,nolasing,69,143
 
 u32 = st.integers(0, 2**32 - 1)
 shots = st.builds(ShotId, u32, u32, u32, u32)
-rows = st.builds(Row, st.sampled_from(LABELLED), st.text("abcdefg_", min_size=1), shots)
+rows = st.builds(Row, st.sampled_from(LABELED), st.text("abcdefg_", min_size=1), shots)
 rows |= st.builds(Row, st.just("predict"), st.just(""), shots)
 
 

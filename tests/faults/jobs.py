@@ -37,12 +37,12 @@ name: job
 data: {data}
 threads: {{intra: 1, inter: 1}}
 input: [48, 60]
-preprocess: [standardise]
+preprocess: [standardize]
 network:
-  - convolution: {{window: [7, 7], channels: 4, strides: [3, 3], stddev: 0.1}}
-  - batch_normalisation: {{}}
+  - convolution: {{kernel_size: [7, 7], filters: 4, strides: [3, 3], stddev: 0.1}}
+  - batch_normalization: {{}}
   - relu
-  - average_pool: {{window: [4, 4], strides: [3, 3]}}
+  - average_pool: {{pool_size: [4, 4], strides: [3, 3]}}
   - dropout: {{rate: 0.3}}
   - output: {{stddev: 0.01}}
 optimizer: {{kind: adam}}

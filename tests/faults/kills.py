@@ -36,7 +36,7 @@ def killed_at_random(
     for number in kills:
         while True:
             delay = rng.uniform(0, good["seconds"])
-            ended = _signalled(job, again, number, delay)
+            ended = _signaled(job, again, number, delay)
             if ended.code != 0 and not _complete(job, ended):
                 break
             results += _judge(job, pending, good)  # it was faster than the signal
@@ -88,7 +88,7 @@ def _not_killed(ended) -> Optional[str]:
     return None if ended.code == -signal.SIGKILL else f"exit {ended.code}: {ended.err[-300:]}"
 
 
-def _signalled(job: Job, again: bool, number: int, delay: float):
+def _signaled(job: Job, again: bool, number: int, delay: float):
     start = time.monotonic()
     process = job.start(again)
     timer = threading.Timer(delay, process.send_signal, [number])

@@ -164,7 +164,7 @@ def test_manifest_of_other_data(built, write_config, prepare, tmp_path):
 def test_manifest_with_a_label_the_config_does_not_give(built, write_config, prepare, tmp_path):
     path = tmp_path / "manifest" / "small.csv"
     path.write_text(path.read_text().replace("nolasing,69", "lasing,69", 1))
-    refused(prepare("build", write_config(), "--force"), "run 69", "labelled 'lasing'")
+    refused(prepare("build", write_config(), "--force"), "run 69", "labeled 'lasing'")
 
 
 def test_too_few_events(write_config, prepare):

@@ -12,7 +12,7 @@ from prepare.image import transform
 
 
 def reference(frame, dark, blocks, transpose=True, log=True):
-    """The seed's recipe, step by step in float64."""
+    """The 2016 study's recipe, step by step in float64."""
     r, c = blocks
     rows, columns = frame.shape
     subtracted = frame.astype(np.float64) - dark

@@ -17,7 +17,17 @@ from prepare.report.contents import hot_pixels, read
 from tests.page import Page, check
 from tests.prepare.conftest import XTC1
 
-SECTIONS = {"contents", "skipped", "splits", "samples", "dark", "level", "histograms", "records", "config"}
+SECTIONS = {
+    "contents",
+    "skipped",
+    "splits",
+    "samples",
+    "dark",
+    "intensity",
+    "histograms",
+    "records",
+    "config",
+}
 
 
 @pytest.fixture
@@ -70,8 +80,8 @@ def test_signal_against_noise(prepare, tmp_path):
         assert words in page.text
 
 
-def test_unlabelled_shots(write_config, prepare, tmp_path):
-    runs = {"dark": [68], "unlabelled": [70]}
+def test_unlabeled_shots(write_config, prepare, tmp_path):
+    runs = {"dark": [68], "unlabeled": [70]}
     config = write_config(runs=runs, select={"beam": {"min_charge": 0.1}})
     prepare("select", config)
     assert prepare("build", config).exit_code == 0
@@ -79,7 +89,7 @@ def test_unlabelled_shots(write_config, prepare, tmp_path):
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "data" / "small.report.html")
     check(page, SECTIONS)
-    assert "unlabelled) in splits predict" in page.text
+    assert "unlabeled) in splits predict" in page.text
 
 
 def test_names_are_text_and_nothing_else(built, prepare):
@@ -99,7 +109,7 @@ def test_levels_and_histograms_are_those_of_the_images(built):
     with schema.open_data(built) as file:
         images = np.concatenate([file[name]["images"][...] for name in contents.splits])
         runs = np.concatenate([file[name]["run"][...] for name in contents.splits])
-    np.testing.assert_allclose(contents.level, images.mean(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(contents.intensity, images.mean(axis=(1, 2)), rtol=1e-6)
     for (run, _), counts in contents.histograms.items():
         of_run = images[runs == run]
         inside, _ = np.histogram(of_run, contents.edges)

@@ -174,7 +174,7 @@ def test_images_whose_places_are_others_now_are_copied(
     [
         ({"image__transpose": False}, "image.transpose was true, is false"),
         ({"dark__max_frames": 3}, "dark.max_frames was 400, is 3"),
-        ({"runs__unlabelled": [71], "runs__classes": {"nolasing": [69], "lasing": [70]}}, "runs.classes"),
+        ({"runs__unlabeled": [71], "runs__classes": {"nolasing": [69], "lasing": [70]}}, "runs.classes"),
     ],
 )
 def test_a_config_that_changed_is_not_mixed_in(

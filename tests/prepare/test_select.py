@@ -136,11 +136,11 @@ def test_left_out_is_counted_by_reason():
 
 def test_the_image_level_decides_where_it_is_asked_for():
     dim = {(run, i) for run in (69, 70, 71) for i in range(0, 200, 2)}
-    settings = config(beam={"min_charge": None, "min_level": 1.0})
-    selection = select(source(), settings, level=lambda run, i: 0.0 if (run, i) in dim else 5.0)
+    settings = config(beam={"min_charge": None, "min_mean_intensity": 1.0})
+    selection = select(source(), settings, intensity=lambda run, i: 0.0 if (run, i) in dim else 5.0)
     bright = {tuple(source().shots(run)[["run", "seconds", "nanoseconds"]][i].item()) for run, i in dim}
     assert not {row.shot[:3] for row in selection.rows} & bright
-    assert selection.left_out[69]["no beam (level under 1 counts)"] > 10
+    assert selection.left_out[69]["no beam (mean intensity under 1 counts)"] > 10
 
 
 def test_blocks_of_time_belong_to_one_split_with_a_guard_gap():

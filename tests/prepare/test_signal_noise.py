@@ -88,7 +88,7 @@ def test_lines_have_every_length_and_place(config):
     assert high.any(axis=(0, 1)).all() and high.any(axis=(0, 2)).all()
 
 
-def test_the_file_is_half_noise_half_signal_and_labelled_so(config):
+def test_the_file_is_half_noise_half_signal_and_labeled_so(config):
     written = write(config())
     assert written.counts == {"train": 40, "validation": 6, "test": 10}
     for images, labels in read(config().output_path).values():
@@ -205,4 +205,4 @@ def test_the_largest_set_is_the_seeds():
     config = load_config("configs/prepare/signal_noise_1000.yaml")
     assert sum(config.sizes.values()) == 1780
     megabytes = sum(config.sizes.values()) * 4 * 1000 * 1000 / 2**20
-    assert megabytes == pytest.approx(6790.16, abs=0.01)  # as in the seed's log
+    assert megabytes == pytest.approx(6790.16, abs=0.01)  # as in the 2016 study's log

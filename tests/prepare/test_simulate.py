@@ -335,12 +335,12 @@ def test_a_planted_drift_is_the_only_other_difference_between_runs(tmp_path, str
         )
     )
     source = XtcSource(str(tmp_path / "xtc"), "xtcav")
-    levels = []
+    means = []
     for run in (69, 70):
         good = np.flatnonzero(source.shots(run)["status"] == USABLE)
-        levels.append(np.mean([source.frame(run, int(i))[:6].astype(float) for i in good], axis=0).mean())
+        means.append(np.mean([source.frame(run, int(i))[:6].astype(float) for i in good], axis=0).mean())
     source.close()
-    assert (abs(levels[0] - levels[1]) > 0.5) == bool(strength)
+    assert (abs(means[0] - means[1]) > 0.5) == bool(strength)
 
 
 # --- what is refused -------------------------------------------------------------------------
@@ -362,15 +362,15 @@ def test_rates_the_machine_does_not_have_are_refused(rate):
         SimulateConfig(shots={"dark": 1}, rate=rate)
 
 
-def test_unlabelled_runs_are_simulated_and_lase_where_asked(tmp_path):
-    both = config(tmp_path, shots={"dark": 12, "nolasing": 60, "lasing": 60, "unlabelled": 9})
-    both = both.model_copy(update={"runs": both.runs.model_copy(update={"unlabelled": [72, 73]})})
-    simulated = both.simulate.model_copy(update={"unlabelled_lasing": [73]})
+def test_unlabeled_runs_are_simulated_and_lase_where_asked(tmp_path):
+    both = config(tmp_path, shots={"dark": 12, "nolasing": 60, "lasing": 60, "unlabeled": 9})
+    both = both.model_copy(update={"runs": both.runs.model_copy(update={"unlabeled": [72, 73]})})
+    simulated = both.simulate.model_copy(update={"unlabeled_lasing": [73]})
     plans = {each.run: each for each in plan(both.model_copy(update={"simulate": simulated}))}
     assert [(plans[run].what, plans[run].shots, plans[run].lasing) for run in (72, 73)] == [
-        ("unlabelled", 9, False),
-        ("unlabelled", 9, True),
+        ("unlabeled", 9, False),
+        ("unlabeled", 9, True),
     ]
-    stray = both.simulate.model_copy(update={"unlabelled_lasing": [70]})
-    with pytest.raises(ConfigError, match="unlabelled_lasing: run 70 is not one of runs.unlabelled"):
+    stray = both.simulate.model_copy(update={"unlabeled_lasing": [70]})
+    with pytest.raises(ConfigError, match="unlabeled_lasing: run 70 is not one of runs.unlabeled"):
         plan(both.model_copy(update={"simulate": stray}))

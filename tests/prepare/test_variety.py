@@ -33,11 +33,11 @@ def light(beam: Optional[dict] = None, means: Optional[dict] = None, lasing: boo
     return shots.light(np.random.default_rng(3), state, 2, BeamOnScreen(**(beam or {})), SHAPE)
 
 
-def centre_and_width(picture: np.ndarray, axis: int) -> tuple:
+def center_and_width(picture: np.ndarray, axis: int) -> tuple:
     profile = picture.sum(axis=1 - axis, dtype=float)
     at = np.arange(len(profile))
-    centre = (profile * at).sum() / profile.sum()
-    return centre, np.sqrt((profile * (at - centre) ** 2).sum() / profile.sum())
+    center = (profile * at).sum() / profile.sum()
+    return center, np.sqrt((profile * (at - center) ** 2).sum() / profile.sum())
 
 
 # --- the machine that was always there ---------------------------------------------------------
@@ -162,23 +162,23 @@ def test_another_machine_shows_in_the_records(key, name, mean):
 
 def test_another_machine_moves_and_stretches_the_picture():
     pixels_per_fs, pixels_per_mev = SHAPE[1] / 420, SHAPE[0] / 145
-    time, energy = (centre_and_width(light(), axis) for axis in (1, 0))
+    time, energy = (center_and_width(light(), axis) for axis in (1, 0))
     moved = light(means={"ltu_x": 0.1, "ltu_y": 0.05})
-    assert centre_and_width(moved, 1)[0] - time[0] == pytest.approx(15 * pixels_per_fs, abs=0.1)
-    assert centre_and_width(moved, 0)[0] - energy[0] == pytest.approx(-5 * pixels_per_mev, abs=0.1)
+    assert center_and_width(moved, 1)[0] - time[0] == pytest.approx(15 * pixels_per_fs, abs=0.1)
+    assert center_and_width(moved, 0)[0] - energy[0] == pytest.approx(-5 * pixels_per_mev, abs=0.1)
     stretched = light(means={"xtcav_amplitude": 3.0})
-    assert centre_and_width(stretched, 1)[1] / time[1] == pytest.approx(1.1, abs=0.005)
+    assert center_and_width(stretched, 1)[1] / time[1] == pytest.approx(1.1, abs=0.005)
     assert light(means={"charge": 0.1}).sum() / light().sum() == pytest.approx(0.4 / 0.3, rel=0.01)
 
 
 def test_the_lasing_window_is_where_it_is_put():
     def lost_at(place: float) -> float:
         bunch = phasespace.bunch(80, 1.2, 8, 6, 4, 1.0)
-        centres = []
+        centers = []
         for seed in range(40):
             profile = phasespace.lasing_profile(np.random.default_rng(seed), bunch.time, 80, 0.2, 7, place)
-            centres.append((profile * bunch.time).sum() / profile.sum())
-        return float(np.mean(centres))
+            centers.append((profile * bunch.time).sum() / profile.sum())
+        return float(np.mean(centers))
 
     assert lost_at(0.2) - lost_at(0.0) == pytest.approx(0.2 * 80, abs=1.0)
 

@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from common.dataset import schema
-from common.manifest import LABELLED
+from common.manifest import LABELED
 from train.__main__ import main
 
 SHAPE = (20, 24)
@@ -40,7 +40,7 @@ def write_data(
         for split, n in sizes.items():
             group = file[split]
             labels = np.arange(n) % len(classes)
-            if split in LABELLED:
+            if split in LABELED:
                 group["labels"][...] = labels
             group["run"][...] = 69 + labels
             group["seconds"][...] = first + np.arange(n)
@@ -83,9 +83,9 @@ def write_config(tmp_path: Path) -> Callable[..., str]:
             "threads": {"intra": 1, "inter": 1},
             "input": list(SHAPE),
             "network": [
-                {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},
+                {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}},
                 "relu",
-                {"average_pool": {"window": [3, 3], "strides": [2, 2]}},
+                {"average_pool": {"pool_size": [3, 3], "strides": [2, 2]}},
                 {"output": {"stddev": 1e-4}},
             ],
             "learning_rate": {"start": 0.02, "decay": 0.9, "steps": 4},

@@ -31,7 +31,7 @@ def test_the_tables_numbers_images_and_the_graph(data, write_config, train, tmp_
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     for tag, column in (
         ("accuracy/test", "test_accuracy"),
-        ("loss/with regularisation", "loss"),
+        ("loss/with regularization", "loss"),
         ("gradient/norm", "gradient_norm"),
         ("ones/called, train", "train_ones"),
         ("learning rate", "learning_rate"),

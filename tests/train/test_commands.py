@@ -19,7 +19,7 @@ from train.run.checkpoint import load
 
 
 def table(output: str) -> list:
-    """The rows of the seed's table in a command's output, as lists of words."""
+    """The rows of the 2016 study's table in a command's output, as lists of words."""
     lines = output.splitlines()
     start = next(n for n, line in enumerate(lines) if line.split()[:2] == ["step", "m1s"])
     rows = []
@@ -124,7 +124,7 @@ def test_it_learns_and_the_saved_model_needs_nothing_else(data, write_config, tr
     settings = {
         "optimizer": {"kind": "adam"},
         "learning_rate": {"start": 0.02},
-        "preprocess": ["standardise"],
+        "preprocess": ["standardize"],
     }
     result = train("fit", write_config(steps=60, table_every=30, **settings))
     summary = json.loads((tmp_path / "runs/small/summary.json").read_text())
@@ -180,7 +180,7 @@ def test_stop_when_stops_at_the_first_row_that_reaches_it(data, write_config, tr
     settings = {
         "optimizer": {"kind": "adam"},
         "learning_rate": {"start": 0.02},
-        "preprocess": ["standardise"],
+        "preprocess": ["standardize"],
     }
     result = train("fit", write_config(steps=200, stop_when={"split": "train", "accuracy": 0.9}, **settings))
     rows = table(result.output)

@@ -14,7 +14,7 @@ from train.config import load_config
 CONFIGS = Path("configs/train")
 PREPARE = Path("configs/prepare")
 
-# Unknown variables in all, in convnet layers, in hidden layers, as in the seed's logs where it has them.
+# Unknown variables in all, in convnet layers, in hidden layers, as in the 2016 study's logs where given.
 VARIABLES = {
     "demo": ("13,234", "4,112 (31 %)", "9,122 (68 %)"),
     "demo_leak": ("13,234", "4,112 (31 %)", "9,122 (68 %)"),

@@ -25,7 +25,7 @@ SHAPE = (24, 32)
 RUNS = {69: (0, 960), 70: (1, 480), 71: (1, 480)}  # run: label, seconds at a shot a second
 SETTINGS = {
     "input": list(SHAPE),
-    "preprocess": ["standardise"],
+    "preprocess": ["standardize"],
     "network": [{"hidden": {"units": 8, "stddev": 0.02}}, "relu", {"output": {"stddev": 0.1}}],
     "optimizer": {"kind": "adam"},
     "learning_rate": {"start": 0.01},
@@ -37,10 +37,10 @@ SETTINGS = {
 def pictures(rng: np.random.Generator, n: int, lasing: bool, energy: np.ndarray, background: float):
     """(n, 24, 32): a bunch whose place and height jitter, which lasing smears out in energy, and noise."""
     time, level = np.meshgrid(np.arange(SHAPE[0]), np.arange(SHAPE[1]), indexing="ij")
-    centre = np.array([12.0, 15.0]) + rng.normal(0, 0.5, (n, 2))
+    center = np.array([12.0, 15.0]) + rng.normal(0, 0.5, (n, 2))
     width = 1.5 + (20 * energy if lasing else np.zeros(n))
-    away = ((time - centre[:, :1, None]) / 2) ** 2 + (
-        (level - centre[:, 1:, None]) / width[:, None, None]
+    away = ((time - center[:, :1, None]) / 2) ** 2 + (
+        (level - center[:, 1:, None]) / width[:, None, None]
     ) ** 2
     light = rng.normal(3, 0.3, n)[:, None, None] * np.exp(-away / 2) / (width / 1.5)[:, None, None]
     return (light + background + rng.normal(0, 0.1, (n, *SHAPE))).astype(np.float32)
@@ -98,7 +98,7 @@ def test_without_a_leak_the_controls_are_at_chance_and_lasing_is_believed(write_
     result = train("controls", write_config(**SETTINGS))
     assert result.exit_code == 0, result.output
     rows = rows_of(tmp_path)
-    for name in ("permuted", "beam_free", "beam_free_level", "ebeam", "time_common"):
+    for name in ("permuted", "beam_free", "beam_free_intensity", "ebeam", "time_common"):
         assert rows[name]["finding"] in ("at chance", "barely above"), rows[name]
     for name in ("permuted", "beam_free"):
         assert float(rows[name]["low"]) <= 0.5 <= float(rows[name]["high"])
@@ -116,7 +116,7 @@ def test_a_planted_leak_is_found_and_said_in_words(write_config, train, tmp_path
     result = train("controls", write_config(**SETTINGS))
     assert result.exit_code == 0, result.output
     rows = rows_of(tmp_path)
-    assert rows["beam_free"]["finding"] == rows["beam_free_level"]["finding"] == "above chance"
+    assert rows["beam_free"]["finding"] == rows["beam_free_intensity"]["finding"] == "above chance"
     assert float(rows["permuted"]["low"]) <= 0.5 <= float(rows["permuted"]["high"])
     assert "A leak: the runs can be told apart without lasing" in result.output
     assert "beam-free pixels alone reach 1.00 [" in result.output

@@ -17,14 +17,22 @@ from train.model.preprocess import build as build_preprocess
 from train.run.checkpoint import load
 
 EVERYTHING = [
-    {"convolution": {"window": [3, 3], "channels": 6, "strides": [2, 1], "stddev": 0.3, "bias": 0.1}},
-    {"local_response_normalisation": {"radius": 2, "bias": 1.5, "alpha": 0.4, "beta": 0.75}},
+    {"convolution": {"kernel_size": [3, 3], "filters": 6, "strides": [2, 1], "stddev": 0.3, "bias": 0.1}},
+    {"local_response_normalization": {"radius": 2, "bias": 1.5, "alpha": 0.4, "beta": 0.75}},
     "relu",
-    {"max_pool": {"window": [3, 3], "strides": [2, 2], "padding": "valid"}},
-    {"convolution": {"window": [2, 2], "channels": 4, "padding": "valid", "bias": None, "init": "normal"}},
-    "batch_normalisation",
+    {"max_pool": {"pool_size": [3, 3], "strides": [2, 2], "padding": "valid"}},
+    {
+        "convolution": {
+            "kernel_size": [2, 2],
+            "filters": 4,
+            "padding": "valid",
+            "bias": None,
+            "init": "normal",
+        }
+    },
+    "batch_normalization",
     "leaky_relu",
-    {"average_pool": {"window": [2, 2], "strides": [1, 1]}},
+    {"average_pool": {"pool_size": [2, 2], "strides": [1, 1]}},
     {"dropout": {"rate": 0.5}},
     {"hidden": {"units": 5, "stddev": 0.3, "l1": 0.01}},
     "tanh",
@@ -42,8 +50,8 @@ def images(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, *IMAGE, 1)).astype(np.float32)
 
 
-def test_local_response_normalisation_by_its_formula():
-    layer = network.LocalResponseNormalisation(radius=2, bias=1.5, alpha=0.4, beta=0.75)
+def test_local_response_normalization_by_its_formula():
+    layer = network.LocalResponseNormalization(radius=2, bias=1.5, alpha=0.4, beta=0.75)
     x = np.random.default_rng(1).standard_normal((2, 3, 4, 7)).astype(np.float32)
     expected = np.empty_like(x)
     for c in range(7):
@@ -61,9 +69,9 @@ def test_dropout_is_of_training_alone_and_keeps_the_mean():
     assert (dropped == 0).mean() == pytest.approx(0.4, abs=0.02)
 
 
-def test_batch_normalisation_predicts_by_its_moving_averages():
-    model = built([{"batch_normalisation": {"momentum": 0.5, "epsilon": 0.01}}, {"output": {"stddev": 0.1}}])
-    layer = model.get_layer("convnet").get_layer("batch_normalisation_1")
+def test_batch_normalization_predicts_by_its_moving_averages():
+    model = built([{"batch_normalization": {"momentum": 0.5, "epsilon": 0.01}}, {"output": {"stddev": 0.1}}])
+    layer = model.get_layer("convnet").get_layer("batch_normalization_1")
     x = 3 * images(50) + 2
     trained = np.asarray(layer(x, training=True))
     expected = (x - x.mean()) / np.sqrt(x.var() + 0.01)
@@ -73,10 +81,10 @@ def test_batch_normalisation_predicts_by_its_moving_averages():
     np.testing.assert_allclose(predicted, (x - mean) / np.sqrt(variance + 0.01), rtol=1e-4, atol=1e-5)
 
 
-def test_batch_normalisation_has_caught_up_after_60_minibatches():
+def test_batch_normalization_has_caught_up_after_60_minibatches():
     """By default: runs are of 100 steps and more, and after them a network must not predict at chance."""
-    model = built(["batch_normalisation", {"output": {"stddev": 0.1}}])
-    layer = model.get_layer("convnet").get_layer("batch_normalisation_1")
+    model = built(["batch_normalization", {"output": {"stddev": 0.1}}])
+    layer = model.get_layer("convnet").get_layer("batch_normalization_1")
     x = 3 * images(50) + 2
     for _ in range(60):
         trained = np.asarray(layer(x, training=True))
@@ -106,7 +114,7 @@ def test_a_model_of_every_layer_is_saved_and_loaded(data, write_config, train, t
     kerass = keras.saving.load_model(run / "model.keras", compile=False)
     x = np.random.default_rng(0).random((4, 20, 24, 1), dtype=np.float32)
     assert np.array_equal(ours(x), kerass(x))
-    moved = ours.get_layer("convnet").get_layer("batch_normalisation_1").moving_mean.numpy()
+    moved = ours.get_layer("convnet").get_layer("batch_normalization_1").moving_mean.numpy()
     assert np.abs(moved).max() > 0
 
 
@@ -122,14 +130,14 @@ def test_weights_are_the_seeds_and_each_layer_has_its_own():
 # --- the loss --------------------------------------------------------------------------------
 
 
-def test_regularisation_is_apart_from_the_cross_entropy(data, write_config, train, tmp_path):
-    """As in the seed: loss = cross entropy + sum of L1 and L2, of layers by themselves and of a list."""
+def test_regularization_is_apart_from_the_cross_entropy(data, write_config, train, tmp_path):
+    """As in 2016: loss = cross entropy + sum of L1 and L2, of layers by themselves and of a list."""
     layers = [
-        {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1, "l2": 0.05}},
+        {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1, "l2": 0.05}},
         "relu", {"hidden": {"units": 4, "stddev": 0.1, "bias": 0.5}}, {"output": {"stddev": 0.1, "l1": 0.02}},
     ]  # fmt: skip
     listed = {"layers": ["convolution_1", "hidden_1"], "l1": 0.005, "l2": 0.001}
-    config = write_config(network=layers, regularise=listed, steps=1)
+    config = write_config(network=layers, regularize=listed, steps=1)
     assert train("fit", config).exit_code == 0
     row = next(csv.DictReader((tmp_path / "runs/small/metrics.csv").read_text().splitlines()))
     parsed = [Layer.model_validate(layer) for layer in layers]
@@ -141,17 +149,17 @@ def test_regularisation_is_apart_from_the_cross_entropy(data, write_config, trai
     assert float(row["loss"]) - float(row["cross_entropy"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_without_regularisation_the_loss_is_the_cross_entropy(data, write_config, train, tmp_path):
+def test_without_regularization_the_loss_is_the_cross_entropy(data, write_config, train, tmp_path):
     train("fit", write_config(steps=1))
     row = next(csv.DictReader((tmp_path / "runs/small/metrics.csv").read_text().splitlines()))
     assert row["loss"] == row["cross_entropy"]
 
 
-def test_a_list_of_layers_to_regularise_names_layers_that_are_there(data, write_config, train):
-    result = train("fit", write_config(regularise={"layers": ["convolution_2"], "l1": 0.1}))
+def test_a_list_of_layers_to_regularize_names_layers_that_are_there(data, write_config, train):
+    result = train("fit", write_config(regularize={"layers": ["convolution_2"], "l1": 0.1}))
     assert result.exit_code == 2
     assert (
-        "regularise.layers: 'convolution_2' is no layer with weights; there are convolution_1"
+        "regularize.layers: 'convolution_2' is no layer with weights; there are convolution_1"
         in result.output
     )
 
@@ -161,7 +169,7 @@ def test_a_list_of_layers_to_regularise_names_layers_that_are_there(data, write_
 
 def stepper(microbatch=None, layers=None, **settings) -> step.Stepper:
     layers = layers or [
-        {"convolution": {"window": [3, 3], "channels": 4, "stddev": 0.3}}, "relu",
+        {"convolution": {"kernel_size": [3, 3], "filters": 4, "stddev": 0.3}}, "relu",
         {"hidden": {"units": 5, "stddev": 0.2, "l1": 0.01}}, "relu", {"output": {"stddev": 0.5, "l2": 0.1}},
     ]  # fmt: skip
     before = build_preprocess(["whiten_minibatch"], IMAGE, lambda: iter([images(20)]))
@@ -194,11 +202,11 @@ def test_the_gradient_of_the_first_kernel_is_shown_by_itself():
     assert result.first_gradient_norm == pytest.approx(np.linalg.norm(gradient[: 3 * 3 * 4]), rel=1e-5)
 
 
-def test_batch_normalisation_in_microbatches_is_refused(write_config, train):
+def test_batch_normalization_in_microbatches_is_refused(write_config, train):
     result = train(
-        "describe", write_config(microbatch=4, network=["batch_normalisation", "relu", {"output": {}}])
+        "describe", write_config(microbatch=4, network=["batch_normalization", "relu", {"output": {}}])
     )
-    assert result.exit_code == 2 and "microbatch: not with batch_normalisation" in result.output
+    assert result.exit_code == 2 and "microbatch: not with batch_normalization" in result.output
 
 
 def test_a_long_gradient_is_shortened_to_clip_norm_and_shown_as_it_was():
@@ -219,10 +227,10 @@ def test_a_long_gradient_is_shortened_to_clip_norm_and_shown_as_it_was():
         assert np.array_equal(a, b)
 
 
-def test_resuming_is_exact_with_dropout_and_batch_normalisation_too(data, write_config, train, tmp_path):
+def test_resuming_is_exact_with_dropout_and_batch_normalization_too(data, write_config, train, tmp_path):
     layers = [
-        {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},
-        "batch_normalisation", "relu", {"dropout": {"rate": 0.3}}, {"output": {"stddev": 0.1}},
+        {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}},
+        "batch_normalization", "relu", {"dropout": {"rate": 0.3}}, {"output": {"stddev": 0.1}},
     ]  # fmt: skip
     settings = {"network": layers, "preprocess": ["whiten_minibatch"]}
     train("fit", write_config(**settings))

@@ -1,4 +1,4 @@
-"""Networks: shapes and numbers without TensorFlow, the same with it, and the seed's."""
+"""Networks: shapes and numbers without TensorFlow, the same with it, and the 2016 study's."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ windows = st.tuples(st.integers(1, 5), st.integers(1, 5))
 paddings = st.sampled_from(["same", "valid"])
 convolutions = st.builds(
     lambda **settings: {"convolution": settings},
-    window=windows, strides=windows, padding=paddings, channels=st.integers(1, 3),
+    kernel_size=windows, strides=windows, padding=paddings, filters=st.integers(1, 3),
     bias=st.sampled_from([None, 0.0, 0.1]),
 )  # fmt: skip
 pools = st.builds(
-    lambda kind, w, s, p: {kind: {"window": w, "strides": s, "padding": p}},
+    lambda kind, w, s, p: {kind: {"pool_size": w, "strides": s, "padding": p}},
     st.sampled_from(["average_pool", "max_pool"]), windows, windows, paddings,
 )  # fmt: skip
 
@@ -100,11 +100,11 @@ def test_weights_start_as_the_config_says():
         ("[relu, {outputt: {}}]", "network[1].outputt: unknown key; did you mean 'output'?"),
         ("[relu]", "the last layer, and no other, must be `output`"),
         (
-            "[{hidden: {units: 3}}, {max_pool: {window: [2, 2], strides: [2, 2]}}, output]",
+            "[{hidden: {units: 3}}, {max_pool: {pool_size: [2, 2], strides: [2, 2]}}, output]",
             "after a fully connected",
         ),
-        ("[{convolution: {windw: [2, 2], channels: 1}}, output]", "did you mean 'window'?"),
-        ("[{convolution: {window: [0, 2], channels: 1}}, output]", "window: [0, 2] is not positive"),
+        ("[{convolution: {kernel_sise: [2, 2], filters: 1}}, output]", "did you mean 'kernel_size'?"),
+        ("[{convolution: {kernel_size: [0, 2], filters: 1}}, output]", "kernel_size: [0, 2] is not positive"),
         ("[{relu: {}, output: {}}]", "a layer is one of"),
     ],
 )
@@ -117,7 +117,7 @@ def test_impossible_networks_are_refused(tmp_path, network_text, message):
 
 
 def test_a_network_that_leaves_nothing_is_refused(write_config, train):
-    layers = [{"max_pool": {"window": [30, 30], "strides": [1, 1], "padding": "valid"}}, "output"]
+    layers = [{"max_pool": {"pool_size": [30, 30], "strides": [1, 1], "padding": "valid"}}, "output"]
     result = train("describe", write_config(network=layers))
     assert result.exit_code == 2
     assert "leaves nothing of 20 x 24" in result.output
@@ -125,11 +125,11 @@ def test_a_network_that_leaves_nothing_is_refused(write_config, train):
 
 def test_bfloat16_is_for_computing_alone(write_config, data, train, tmp_path):
     layers = [
-        {"convolution": {"window": [16, 16], "channels": 3, "strides": [2, 2]}},
-        "batch_normalisation",
+        {"convolution": {"kernel_size": [16, 16], "filters": 3, "strides": [2, 2]}},
+        "batch_normalization",
         "relu",
-        "local_response_normalisation",
-        {"max_pool": {"window": [2, 2], "strides": [2, 2]}},
+        "local_response_normalization",
+        {"max_pool": {"pool_size": [2, 2], "strides": [2, 2]}},
         {"hidden": {"units": 4}},
         {"dropout": {"rate": 0.5}},
         "output",
@@ -139,7 +139,7 @@ def test_bfloat16_is_for_computing_alone(write_config, data, train, tmp_path):
     convnet = model.get_layer("convnet").layers
     assert {layer.name: layer.compute_dtype for layer in convnet if layer.compute_dtype != "bfloat16"} == {
         "pixels": "float32",
-        "local_response_normalisation_1": "float32",
+        "local_response_normalization_1": "float32",
         "output": "float32",
     }
     assert {weight.dtype for weight in model.weights} == {"float32"}

@@ -113,7 +113,7 @@ def test_hdf5_holds_the_same_as_csv(data, run, train, tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [{"predict": 23}, {"train": 4, "test": 4, "predict": 23}])
-def test_unlabelled_shots(run, train, tmp_path, sizes):
+def test_unlabeled_shots(run, train, tmp_path, sizes):
     path = write_data(tmp_path / "next.h5", sizes, seed=3)
     result = train("predict", run, str(path), "--split", "predict")
     assert result.exit_code == 0, result.output
@@ -129,7 +129,7 @@ def test_unlabelled_shots(run, train, tmp_path, sizes):
         assert (file["label"][...][-23:] == -1).all() and len(file["label"]) == sum(sizes.values())
 
 
-def test_fit_and_evaluate_leave_unlabelled_shots_alone(write_config, train, tmp_path):
+def test_fit_and_evaluate_leave_unlabeled_shots_alone(write_config, train, tmp_path):
     write_data(tmp_path / "data.h5", {"train": 40, "test": 30, "predict": 5})
     for result in (train("fit", write_config(steps=1)), train("evaluate", str(tmp_path / "runs/small"))):
         assert result.exit_code == 0, result.output
@@ -140,8 +140,8 @@ def test_the_plot_is_there_and_shows_something(data, run, train):
     train("predict", run, str(data))
     picture = imread(Path(run) / "predictions_data.png")
     assert min(picture.shape[:2]) > 200
-    coloured = np.ptp(picture[..., :3], axis=2) > 0.2
-    assert coloured.sum() > 100  # points of two colours on white
+    colored = np.ptp(picture[..., :3], axis=2) > 0.2
+    assert colored.sum() > 100  # points of two colors on white
 
 
 def test_existing_predictions_stay_unless_forced(data, run, train):

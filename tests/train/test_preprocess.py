@@ -11,7 +11,7 @@ from tests.train.conftest import SHAPE, write_data
 from train.model import preprocess
 
 WORDS = [
-    "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardise", "image_contrast",
+    "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardize", "image_contrast",
 ]  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def by_definition(word: str, x: np.ndarray, train: np.ndarray) -> np.ndarray:
         return (x - train.min()) / (train.max() - train.min())
     if word == "scale_11":
         return 2 * (x - train.min()) / (train.max() - train.min()) - 1
-    if word in ("whiten_minibatch", "standardise"):
+    if word in ("whiten_minibatch", "standardize"):
         return (x - train.mean(axis=0)) / train.std(axis=0)
     return (x - x.mean(axis=(1, 2, 3), keepdims=True)) / x.std(axis=(1, 2, 3), keepdims=True)
 
@@ -56,14 +56,14 @@ def test_the_train_split_fills_the_range(word, least, greatest, train_split):
 
 
 def test_numbers_are_taken_after_the_words_before(train_split):
-    done = np.asarray(model(["log", "standardise", "scale_11"], train_split)(train_split))
+    done = np.asarray(model(["log", "standardize", "scale_11"], train_split)(train_split))
     wide = np.log(1 + np.maximum(0, train_split.astype(np.float64)))
-    expected = by_definition("scale_11", *[by_definition("standardise", wide, wide)] * 2)
+    expected = by_definition("scale_11", *[by_definition("standardize", wide, wide)] * 2)
     np.testing.assert_allclose(done, expected, atol=1e-5)
 
 
 def test_whitening_at_training_is_over_the_minibatch(train_split):
-    """The seed's ApproxWhiten: every pixel of the minibatch gets mean 0 and standard deviation 1."""
+    """The 2016 study's ApproxWhiten: every pixel of the minibatch gets mean 0 and standard deviation 1."""
     minibatch = train_split[5:20]
     white = np.asarray(model(["whiten_minibatch"], train_split)(minibatch, training=True))
     np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-6)
@@ -72,7 +72,7 @@ def test_whitening_at_training_is_over_the_minibatch(train_split):
     np.testing.assert_allclose(white, (wide - wide.mean(axis=0)) / wide.std(axis=0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("word", ["whiten_minibatch", "standardise", "image_contrast", "scale_01"])
+@pytest.mark.parametrize("word", ["whiten_minibatch", "standardize", "image_contrast", "scale_01"])
 @pytest.mark.parametrize("training", [True, False])
 def test_what_does_not_vary_gives_zero_not_infinity(word, training):
     images = np.full((8, 4, 4, 1), 7, np.float32)
@@ -84,7 +84,7 @@ def test_large_counts_keep_their_small_variance():
     """Sums of squares in float32 would lose a deviation of 1 on a pedestal of 10,000."""
     rng = np.random.default_rng(0)
     images = (10_000 + rng.standard_normal((48, 4, 4, 1))).astype(np.float32)
-    done = np.asarray(preprocess.build(["standardise"], (4, 4), lambda: iter([images]))(images))
+    done = np.asarray(preprocess.build(["standardize"], (4, 4), lambda: iter([images]))(images))
     np.testing.assert_allclose(done.std(axis=0), 1, rtol=1e-3)
 
 
@@ -92,8 +92,8 @@ def test_a_saved_whitened_model_has_one_answer_for_an_image(write_config, train,
     """Alone, in a batch of 64, and as `evaluate` sees it: alike to 1e-6."""
     write_data(tmp_path / "data.h5", {"train": 64, "test": 64})
     network = [
-        {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},
-        "batch_normalisation", "relu", {"dropout": {"rate": 0.3}}, {"output": {"stddev": 0.1}},
+        {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}},
+        "batch_normalization", "relu", {"dropout": {"rate": 0.3}}, {"output": {"stddev": 0.1}},
     ]  # fmt: skip
     config = write_config(preprocess=["log", "whiten_minibatch"], network=network, steps=9)
     assert train("fit", config).exit_code == 0

@@ -42,7 +42,7 @@ def test_fit_ends_with_a_report_that_has_every_part(run):
     test = json.loads((run / "summary.json").read_text())["splits"]["test"]
     low, high = (100 * end for end in test["interval"])
     assert (
-        f"Of 30 held-back test shots the network calls {100 * test['accuracy']:.1f} % right "
+        f"Of 30 held-out test shots the network calls {100 * test['accuracy']:.1f} % right "
         f"(95 % Wilson interval {low:.1f} to {high:.1f} %)" in page.text
     )
     assert "always guessing the larger class, which is right in 50.0 %" in page.text
@@ -204,7 +204,7 @@ def test_the_decision_comes_from_where_the_signal_is(data, write_config, train, 
     """The planted patch is at rows 5 to 8, columns 6 to 11."""
     write_data(data, {"train": 40, "test": 30}, signal=1.0)
     settings = {"optimizer": {"kind": "adam"}, "learning_rate": {"start": 0.02}}
-    train("fit", write_config(steps=60, table_every=30, preprocess=["standardise"], **settings))
+    train("fit", write_config(steps=60, table_every=30, preprocess=["standardize"], **settings))
     run = evidence.read_run(tmp_path / "runs" / "small")
     from train.data.dataset import open_data
     from train.model.saved import load_model
@@ -237,7 +237,7 @@ def test_swings_between_the_classes_are_counted(data, write_config, train, tmp_p
     train("fit", write_config(steps=6, table_every=1))
     run = evidence.read_run(tmp_path / "runs" / "small")
     for n, row in enumerate(run.rows):
-        row["watch"] = "one_sided"
+        row["watch"] = "collapsed"
         for split in ("train", "test"):
             row[f"{split}_largest"], row[f"{split}_largest_share"] = n % 2, 1.0
     table, text = page._watch(run)

@@ -20,8 +20,8 @@ from train.fit import loop
 from train.run import checkpoint
 
 LAYERS_WITH_STATE = [
-    {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},
-    {"batch_normalisation": {"momentum": 0.5}},
+    {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}},
+    {"batch_normalization": {"momentum": 0.5}},
     "relu",
     {"dropout": {"rate": 0.4}},
     {"hidden": {"units": 5, "stddev": 0.1}},
@@ -47,7 +47,7 @@ def same(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-def test_dropout_and_batch_normalisation_go_on_too(data, write_config, train, run, optimizer):
+def test_dropout_and_batch_normalization_go_on_too(data, write_config, train, run, optimizer):
     settings = {
         "optimizer": {"kind": optimizer},
         "network": LAYERS_WITH_STATE,

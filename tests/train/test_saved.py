@@ -19,10 +19,10 @@ from tests.train.test_commands import refused
 from train.model import saved
 
 LAYERS = [
-    {"convolution": {"window": [4, 4], "channels": 3, "strides": [2, 2], "stddev": 0.1}},
-    {"batch_normalisation": {"momentum": 0.5}},
+    {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}},
+    {"batch_normalization": {"momentum": 0.5}},
     "relu",
-    {"local_response_normalisation": {}},
+    {"local_response_normalization": {}},
     {"dropout": {"rate": 0.4}},
     {"hidden": {"units": 5, "stddev": 0.1}},
     {"output": {"stddev": 0.1}},
@@ -31,7 +31,7 @@ LAYERS = [
 
 @pytest.fixture
 def run(data, write_config, train, tmp_path) -> Path:
-    result = train("fit", write_config(steps=2, network=LAYERS, preprocess=["log", "standardise"]))
+    result = train("fit", write_config(steps=2, network=LAYERS, preprocess=["log", "standardize"]))
     assert result.exit_code == 0, result.output
     return tmp_path / "runs" / "small"
 

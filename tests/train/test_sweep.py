@@ -52,11 +52,11 @@ def test_one_at_a_time_is_the_config_and_each_value_by_itself(base):
 
 
 def test_values_are_yaml_lists_and_words_included(base):
-    cases = plan(base, set_all(base, "preprocess=[],[log],[log,standardise]", "minibatch=full"), seeds=1)
+    cases = plan(base, set_all(base, "preprocess=[],[log],[log,standardize]", "minibatch=full"), seeds=1)
     assert [case.label.split(",")[0] for case in cases] == [
-        "preprocess=none", "preprocess=log", "preprocess=log+standardise",
+        "preprocess=none", "preprocess=log", "preprocess=log+standardize",
     ]  # fmt: skip
-    assert [case.runs[0].preprocess for case in cases] == [[], ["log"], ["log", "standardise"]]
+    assert [case.runs[0].preprocess for case in cases] == [[], ["log"], ["log", "standardize"]]
     assert cases[0].runs[0].minibatch == "full"
 
 
@@ -267,8 +267,8 @@ def numbers(**changes) -> dict:
         "runs": 5,
         "finished": 5,
         "nan": 0,
-        "one_sided": 2,
-        "one_sided_at_end": 1,
+        "collapsed": 2,
+        "collapsed_at_end": 1,
         "vanished": 0,
     }
     row.update({"swings": 1.4, "steps_median": 51, "steps_min": 31, "steps_max": 61})
@@ -276,9 +276,9 @@ def numbers(**changes) -> dict:
     return {**row, "test_n": 300, "test_chance": 0.5, **changes}
 
 
-def test_the_table_shows_spread_n_chance_and_what_was_one_sided():
+def test_the_table_shows_spread_n_chance_and_what_was_collapsed():
     text = sweep_table.lines([numbers(), numbers(settings="a=10", finished=4, nan=1)])
-    words = "settings runs test steps one-sided at the end swings vanished NaN"
+    words = "settings runs test steps collapsed at the end swings vanished NaN"
     assert text[0].split() == words.split()
     assert "0.612 +- 0.050 (0.550 to 0.680)" in text[1] and "51 (31 to 61)" in text[1]
     assert text[2].split()[:2] == ["a=10", "4/5"] and text[2].endswith("1")

@@ -26,7 +26,7 @@ def projection(images: np.ndarray, view: View) -> np.ndarray:
 
 
 def moments(images: np.ndarray, view: View) -> np.ndarray:
-    """Centre and rms width of the light in time and in energy, pixels. (n, h, w) -> (n, 4) float64."""
+    """Center and rms width of the light in time and in energy, pixels. (n, h, w) -> (n, 4) float64."""
     light = np.expm1(images) if view.unit.startswith("log") else images
     light = np.where(light > _NOISE * light.max(axis=(1, 2), keepdims=True), light, 0)
     found = []
@@ -34,9 +34,9 @@ def moments(images: np.ndarray, view: View) -> np.ndarray:
         profile = light.sum(axis=3 - axis, dtype=np.float64)
         weight = profile / np.maximum(profile.sum(axis=1, keepdims=True), 1e-12)
         at = np.arange(profile.shape[1])
-        centre = weight @ at
-        width = np.sqrt((weight * (at - centre[:, None]) ** 2).sum(axis=1))
-        found += [centre, width]
+        center = weight @ at
+        width = np.sqrt((weight * (at - center[:, None]) ** 2).sum(axis=1))
+        found += [center, width]
     return np.stack(found, axis=1)
 
 

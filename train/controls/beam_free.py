@@ -1,11 +1,11 @@
 """Which pixels are without beam, judged by the shots themselves.
 
-The light of a beam comes and goes from shot to shot and falls on neighbouring pixels together;
+The light of a beam comes and goes from shot to shot and falls on neighboring pixels together;
 the noise of a camera is each pixel's own, and a background that differs between runs stands still
 within a run. So the picture is cut into small squares, and the variance of a square's mean, shot
 to shot within runs, is compared with what the variances of its single pixels explain. Light of a
-few hundredths of a count in the mean shows; a background of any level, which is what is looked for,
-does not. On top, a square must be dark in the mean of all shots, and so must its neighbours be:
+few hundredths of a count in the mean shows; a background of any height, which is what is looked for,
+does not. On top, a square must be dark in the mean of all shots, and so must its neighbors be:
 tails reach further than they show.
 """
 
@@ -16,9 +16,9 @@ from typing import Iterator, NamedTuple, Tuple
 import numpy as np
 
 SQUARE = 8  # pixels
-# Squares without beam scatter by sqrt(2 / shots) around their level; this many times that is light.
+# Squares without beam scatter by sqrt(2 / shots) around their mean; this many times that is light.
 _LIGHT = 6.0
-# And the level itself, 1 for noise that is each pixel's own, may be this: a camera whose pixels go up and
+# And that scatter itself, 1 for noise that is each pixel's own, may be this: a camera whose pixels go up and
 # down together by a fifth of their noise.
 _COMMON = 4.0
 _DARK = 0.25  # of the way from the darkest squares to the brightest, in the mean of all shots
@@ -97,7 +97,7 @@ def _within(of_runs: Tuple[Sums, ...], name: str, name_squared: str) -> np.ndarr
 
 
 def _grown(lit: np.ndarray) -> np.ndarray:
-    """`lit` and its eight neighbours."""
+    """`lit` and its eight neighbors."""
     wide = np.pad(lit, 1)
     h, w = lit.shape
     return np.any([wide[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0)

@@ -1,4 +1,4 @@
-"""Shots near in time are alike: what n shots are worth, counted in blocks of time."""
+"""Shots near in time are alike: the effective sample size of n shots, by blocks of time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def time_in_run(ids: np.ndarray) -> np.ndarray:
 
 
 def effective(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> Tuple[float, int]:
-    """How many independent shots these are worth, at most n, and the degrees of freedom of that number.
+    """The effective sample size, at most n, and its degrees of freedom.
 
     correct: (n,) bool; labels: (n,); block: (n,), each of one label. n divided by the design effect
     (Kish 1965): the variance of the accuracy from block to block, within each class, over what it

@@ -11,7 +11,7 @@ from train.data.dataset import Data, Position, minibatch_rows
 
 
 class Pool:
-    """All labelled shots of a data file, one split after the other.
+    """All labeled shots of a data file, one split after the other.
 
     ids, labels, energy: (n,), as in Split. split: (n,) the name of each shot's split.
     """

@@ -53,13 +53,13 @@ class Bench:
     @functools.cached_property
     def features(self) -> Dict[str, np.ndarray]:
         """What the baselines see of the images, each (n, features) float64."""
-        view, found = self.data.view, {"projection": [], "moments": [], "beam_free_level": []}
+        view, found = self.data.view, {"projection": [], "moments": [], "beam_free_intensity": []}
         for images in Choice(self.pool, np.arange(len(self.pool))).batches(_BATCH):
             pictures = images[..., 0]
             found["projection"].append(baselines.projection(pictures, view))
             found["moments"].append(baselines.moments(pictures, view))
             if self.mask.any():
-                found["beam_free_level"].append(beam_free.cells(pictures, self.mask))
+                found["beam_free_intensity"].append(beam_free.cells(pictures, self.mask))
         return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
     def fit_and_try(self, train: Choice, test: Choice) -> np.ndarray:
@@ -88,7 +88,7 @@ def permuted(bench: Bench) -> List[Row]:
 
 
 def beam_free_pixels(bench: Bench) -> List[Row]:
-    """The network, and a logistic regression on the level of 16 fields, on pixels without beam only."""
+    """The network, and a logistic regression on the mean intensities of 16 fields, without beam."""
     kept = int(bench.mask.sum())
     if kept < FEWEST_PIXELS * bench.mask.size:
         return []
@@ -97,7 +97,9 @@ def beam_free_pixels(bench: Bench) -> List[Row]:
     predicted = bench.fit_and_try(train, test).argmax(axis=1)
     return [
         _scored(bench, "beam_free", f"the network, {what}", bench.test, test.labels, predicted),
-        *_regression(bench, "beam_free_level", "their level", bench.features["beam_free_level"]),
+        *_regression(
+            bench, "beam_free_intensity", "their mean intensity", bench.features["beam_free_intensity"]
+        ),
     ]
 
 

@@ -10,7 +10,7 @@ Row = Dict[str, Any]
 LEAKS = {
     "permuted": "the test shots are not independent of the training shots",
     "beam_free": "the camera background tells the runs apart",
-    "beam_free_level": "the camera background tells the runs apart",
+    "beam_free_intensity": "the camera background tells the runs apart",
     "ebeam": "the machine was not in the same state, and a picture shows that, too",
     "time": "something drifts alike in the runs of a class",
     "time_common": "something drifts alike in the runs of a class",
@@ -18,7 +18,7 @@ LEAKS = {
 NAMES = {
     "permuted": "permuted labels reach",
     "beam_free": "beam-free pixels alone reach",
-    "beam_free_level": "the level of beam-free pixels alone reaches",
+    "beam_free_intensity": "the mean intensity of beam-free pixels alone reaches",
     "ebeam": "the EBeam record alone reaches",
     "time": "time within the run alone reaches",
     "time_common": "time within the run alone reaches",

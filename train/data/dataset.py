@@ -168,20 +168,20 @@ def open_data(
     image: Optional[Tuple[int, int]],
     needed: Sequence[str],
     cache: str = "auto",
-    unlabelled: bool = False,
+    unlabeled: bool = False,
     check: bool = True,
 ) -> Iterator[Data]:
     """Open the data files at `paths` (one or several, which make one data set).
 
     image: (rows, columns), or None for any. cache: whether images are kept in `memory`, read again
-    each time (`stream`), or kept if they fit (`auto`). unlabelled: whether splits without labels are
+    each time (`stream`), or kept if they fit (`auto`). unlabeled: whether splits without labels are
     among the splits, too. check: compare the crc32 of each image when it is first read. Raises
     DataError if the files do not hold `needed` splits of such images or do not belong together.
     """
     paths = path_list(paths)
     with contextlib.ExitStack() as stack:
         with schema.damage_named(", ".join(map(str, paths))):
-            data = _opened(stack, paths, image, needed, cache, unlabelled, check)
+            data = _opened(stack, paths, image, needed, cache, unlabeled, check)
         _check_labels(data)
         yield data
 
@@ -192,7 +192,7 @@ def _opened(
     image: Optional[Tuple[int, int]],
     needed: Sequence[str],
     cache: str,
-    unlabelled: bool,
+    unlabeled: bool,
     check: bool,
 ) -> Data:
     """What `open_data` yields; `stack` closes it."""
@@ -205,7 +205,7 @@ def _opened(
         name: [file[name] for file in files if name in file and file[name]["images"].shape[0]]
         for name in dict.fromkeys(name for file in files for name in schema.present(file))
     }
-    groups = {name: of for name, of in groups.items() if of and (unlabelled or "labels" in of[0])}
+    groups = {name: of for name, of in groups.items() if of and (unlabeled or "labels" in of[0])}
     size = sum(int(np.prod(g["images"].shape)) * 4 for of in groups.values() for g in of)
     in_memory = cache == "memory" or (cache == "auto" and size <= MEMORY_SHARE * available_memory())
     splits = {}

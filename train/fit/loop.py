@@ -201,7 +201,7 @@ class _Run:
         if self.step >= self.config.steps:
             return f"all {self.config.steps} steps done"
         if self.watcher.should_stop:
-            return f"the network is one-sided at step {self.step} (watch.stop)"
+            return f"the network has collapsed to one class at step {self.step} (watch.stop)"
         rule = self.config.stop_when
         if rule is not None and self.table.last and self.table.last["step"] == self.step:
             accuracy = self.table.last.get(f"{rule.split}_accuracy", 0.0)

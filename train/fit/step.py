@@ -12,7 +12,7 @@ from common.errors import DataError
 from train.data.dataset import Split
 from train.data.images import ALIGNMENT
 
-# Images a forward pass takes at once: 64 of the seed's maps are 100 MB.
+# Images a forward pass takes at once: 64 of the 2016 study's maps are 100 MB.
 PREDICT_BATCH = 64
 PREDICT_BYTES = 64e6  # and at most this much of images
 
@@ -35,7 +35,7 @@ class StepResult(NamedTuple):
 def tensor(images: np.ndarray) -> tf.Tensor:
     """`images` as a tensor, on the same memory where TensorFlow can take it: it must not change meanwhile.
 
-    The copy it would make of 128 of the seed's images is a third of the step of a small network.
+    The copy it would make of 128 of the 2016 study's images is a third of the step of a small network.
     """
     if images.ctypes.data % ALIGNMENT or not images.flags.c_contiguous or not images.flags.writeable:
         return tf.convert_to_tensor(images)
@@ -70,7 +70,7 @@ class Predictor:
 class Stepper(Predictor):
     """Holds model, optimizer and the last gradient; `step` does one update.
 
-    loss = mean softmax cross entropy over the minibatch + the model's regularisation. The
+    loss = mean softmax cross entropy over the minibatch + the model's regularization. The
     gradient's norm and angle are those of the whole gradient, all variables as one vector, as it
     is before clipping. With `microbatch` the gradient is the weighted mean of the gradients of
     parts of the minibatch: the same number, in less memory. The preprocessing sees the whole

@@ -1,4 +1,4 @@
-"""A watch on training: networks that swing to one class, and other signs that it is sick."""
+"""A watch on training: networks that collapse to one class, and other signs that it is sick."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LEARNED = 0.1  # of ln(classes): below, a small gradient is the end of learning 
 TOLD_APART = 0.7  # of ln(classes): below, the minibatches are told apart, whatever prediction makes of them
 
 HELPS = {
-    "one_sided": (
-        "what usually helps: preprocess (log, standardise, whiten_minibatch), a lower learning_rate.start or "
+    "collapsed": (
+        "what usually helps: preprocess (log, standardize, whiten_minibatch), a lower learning_rate.start or "
         "optimizer.momentum, a larger minibatch"
     ),
     "lagging": (
         "so the averages that prediction uses lag behind, or minibatches differ too much; what helps: a "
-        "lower momentum of batch_normalisation, a larger minibatch, more steps"
+        "lower momentum of batch_normalization, a larger minibatch, more steps"
     ),
     "first_loss": "the logits are large before anything is learned: a smaller stddev or preprocess helps",
     "vanished": (
@@ -38,7 +38,7 @@ class Watcher:
 
     def __init__(self, settings: Watch, classes: List[str], splits: Iterable[str]) -> None:
         self._settings, self._classes, self._splits = settings, classes, list(splits)
-        self._running: List[float] = []  # cross entropies of the minibatches, of one-sided rows running
+        self._running: List[float] = []  # cross entropies of the minibatches, of collapsed rows running
         self._said: set = set()
 
     def look(self, row: Dict[str, Any]) -> List[str]:
@@ -53,19 +53,19 @@ class Watcher:
         first = row.get("first_gradient_norm", row["gradient_norm"])  # earlier versions did not have it
         if first < VANISHED and row["cross_entropy"] > LEARNED * expected:
             found["vanished"] = f"step {row['step']}: no gradient reaches the first layer ({first:.1e})"
-        side = one_sided(row, self._splits, self._settings.share)
-        self._running = [] if side is None else [*self._running, row["cross_entropy"]]
+        class_ = collapsed(row, self._splits, self._settings.share)
+        self._running = [] if class_ is None else [*self._running, row["cross_entropy"]]
         if len(self._running) >= self._settings.evaluations:
             shares = ", ".join(f"{row[f'{split}_largest_share']:.0%} of {split}" for split in self._splits)
             line = (
                 f"step {row['step']}: {len(self._running)} rows running the network calls (nearly) all shots "
-                f"one class; now {self._classes[side]}: {shares}"
+                f"one class; now {self._classes[class_]}: {shares}"
             )
             loss = sum(self._running[-self._settings.evaluations :]) / self._settings.evaluations
             if loss < TOLD_APART * expected:
                 found["lagging"] = f"{line}; yet its minibatches it tells apart (cross entropy {loss:.2f})"
             else:
-                found["one_sided"] = line
+                found["collapsed"] = line
         row["watch"] = " ".join(found)
         new = [kind for kind in found if kind not in self._said]
         self._said = set(found)
@@ -73,26 +73,28 @@ class Watcher:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the config asks to stop on a one-sided network, and this is one."""
-        return self._settings.stop and "one_sided" in self._said
+        """Whether the config asks to stop on a network collapsed to one class, and this is one."""
+        return self._settings.stop and "collapsed" in self._said
 
 
-def one_sided(row: Mapping[str, Any], splits: Iterable[str], share: float) -> Optional[int]:
+def collapsed(row: Mapping[str, Any], splits: Iterable[str], share: float) -> Optional[int]:
     """The class that `share` or more of every split are called; None if there is no such class."""
     splits = list(splits)
     if any(f"{split}_largest" not in row for split in splits):
         return None  # a row of an earlier version, which did not count this
-    sides = {int(row[f"{split}_largest"]) for split in splits}
-    if len(sides) > 1 or any(float(row[f"{split}_largest_share"]) < share for split in splits):
+    collapsed_to = {int(row[f"{split}_largest"]) for split in splits}
+    if len(collapsed_to) > 1 or any(float(row[f"{split}_largest_share"]) < share for split in splits):
         return None
-    return sides.pop()
+    return collapsed_to.pop()
 
 
 def swings(rows: Iterable[Mapping[str, Any]], splits: Iterable[str], share: float) -> int:
     """How often the network went from calling (nearly) all shots one class to another class."""
     splits = list(splits)
-    sides = [side for side in (one_sided(row, splits, share) for row in rows) if side is not None]
-    return sum(a != b for a, b in zip(sides, sides[1:]))
+    collapsed_to = [
+        class_ for class_ in (collapsed(row, splits, share) for row in rows) if class_ is not None
+    ]
+    return sum(a != b for a, b in zip(collapsed_to, collapsed_to[1:]))
 
 
 def not_finite(step: int, loss: float, norm: float, rate: float) -> str:

@@ -21,12 +21,12 @@ class Score(NamedTuple):
 
     @property
     def z(self) -> float:
-        """Z = (acc n - n/2) / sqrt(n/4), the seed's: standard deviations from guessing by a coin."""
+        """Z = (acc n - n/2) / sqrt(n/4), the 2016 study's: standard deviations from guessing by a coin."""
         return (self.correct - self.n / 2) / math.sqrt(self.n / 4)
 
     @property
     def p_value(self) -> float:
-        """One-sided binomial: the chance of `correct` or more when always guessing the larger class."""
+        """One-tailed binomial: the chance of `correct` or more when always guessing the larger class."""
         return binomial_tail(self.correct, self.n, self.chance)
 
     @property
@@ -107,9 +107,9 @@ def shares_by_energy(energy: np.ndarray, hit: np.ndarray, bins: int = 8, least: 
 
 def wilson(k: int, n: int, z: float = 1.959964) -> Tuple[float, float]:
     """Wilson's score interval for k of n (Wilson 1927); z = 1.96 gives 95 %."""
-    centre = (k + z * z / 2) / (n + z * z)
+    center = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def binomial_tail(k: int, n: int, p: float) -> float:

@@ -41,8 +41,8 @@ def area(positive: np.ndarray, scores: np.ndarray, z: float = 1.959964) -> Tuple
     variance = _variance(hits) / len(hits) + _variance(false) / len(false)
     if not 0 < value < 1 or not math.isfinite(variance):
         return value, value, value
-    centre, half = math.log(value / (1 - value)), z * math.sqrt(variance) / (value * (1 - value))
-    low, high = (1 / (1 + math.exp(-(centre + sign * half))) for sign in (-1, 1))
+    center, half = math.log(value / (1 - value)), z * math.sqrt(variance) / (value * (1 - value))
+    low, high = (1 / (1 + math.exp(-(center + sign * half))) for sign in (-1, 1))
     return value, low, high
 
 

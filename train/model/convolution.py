@@ -3,7 +3,7 @@
 What is slow in the stock layer is not the forward pass but the gradient of a large strided kernel:
 20 to 50 GFLOP/s of the 170 that the same processor reaches. Cut the image into blocks of r s x r s
 pixels (s the stride) and put a block's pixels into channels (space to depth); put r x r
-neighbouring outputs into channels, too. Then the gradient of the strided convolution is that of a
+neighboring outputs into channels, too. Then the gradient of the strided convolution is that of a
 convolution of stride 1 with few, wide positions, which runs at full speed; summing its r x r
 shifted parts gives the kernel's gradient exactly. r = 1 does (k/s)^2 positions, larger r fewer and
 wider ones with some zeros among them, which pays for the largest kernels.

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from common.errors import ConfigError
-from train.config import ACTIVATIONS, Layer, Regularise, TrainConfig, Weights
+from train.config import ACTIVATIONS, Layer, Regularize, TrainConfig, Weights
 from train.model import preprocess
 from train.model.convolution import Convolution
 from train.model.pooling import AveragePool
@@ -16,7 +16,7 @@ from train.model.shapes import LayerShape, layer_shapes
 
 
 @keras.saving.register_keras_serializable("xtcav_lasing")
-class LocalResponseNormalisation(keras.layers.Layer):
+class LocalResponseNormalization(keras.layers.Layer):
     """x / (bias + alpha * sum of x^2 over 2 radius + 1 channels)^beta."""
 
     def __init__(self, radius: int, bias: float, alpha: float, beta: float, **kwargs: Any) -> None:
@@ -35,7 +35,7 @@ def of_config(config: TrainConfig, classes: int, batches: Optional[preprocess.Ba
     """The config's model; its preprocessing is adapted to `batches` of the train split, if they are given."""
     before = preprocess.build(config.preprocess, config.input, batches)
     return build(
-        config.network, config.input, classes, config.seed, before, config.regularise, config.compute
+        config.network, config.input, classes, config.seed, before, config.regularize, config.compute
     )
 
 
@@ -45,7 +45,7 @@ def build(
     classes: int,
     seed: int,
     before: Optional[keras.Model] = None,
-    regularise: Optional[Regularise] = None,
+    regularize: Optional[Regularize] = None,
     compute: str = "float32",
 ) -> keras.Model:
     """The model: images (n, rows, columns, 1) float32 -> logits (n, classes).
@@ -53,17 +53,17 @@ def build(
     It has two parts, `preprocess` (which is `before`) and `convnet`, so that the first can be done
     to a whole minibatch and the second to parts of it. Weights are drawn from `seed`, each layer
     from a seed of its own. With compute "bfloat16" the layers compute in it; weights and logits are
-    float32. Raises ConfigError for a name in `regularise.layers` that is no layer.
+    float32. Raises ConfigError for a name in `regularize.layers` that is no layer.
     """
     shapes = layer_shapes(network, image, classes)
-    _check_names(regularise, shapes)
+    _check_names(regularize, shapes)
     policy = keras.DTypePolicy("mixed_bfloat16" if compute == "bfloat16" else "float32")
     inputs = keras.Input((*image, 1), name="pixels")
     x, flat = inputs, False
     for n, (layer, shape) in enumerate(zip(network, shapes)):
         if not (shape.in_convnet or flat):
             x, flat = keras.layers.Flatten(name="flatten", dtype=policy)(x), True
-        x = _layer(layer, shape, seed + n, regularise, policy)(x)
+        x = _layer(layer, shape, seed + n, regularize, policy)(x)
     convnet = keras.Model(inputs, x, name="convnet")
     if before is None:
         before = preprocess.build([], image)
@@ -72,41 +72,41 @@ def build(
 
 
 def _layer(
-    layer: Layer, shape: LayerShape, seed: int, regularise: Optional[Regularise], policy: keras.DTypePolicy
+    layer: Layer, shape: LayerShape, seed: int, regularize: Optional[Regularize], policy: keras.DTypePolicy
 ) -> keras.layers.Layer:
     kind, settings = layer.kind, layer.settings
-    exact = kind in ("output", "local_response_normalisation")  # the latter has no bfloat16 kernel on a CPU
+    exact = kind in ("output", "local_response_normalization")  # the latter has no bfloat16 kernel on a CPU
     named = {"name": shape.name, "dtype": "float32" if exact else policy}
     if kind == "convolution":
-        weights = _weights(settings, shape.name, seed, regularise)
+        weights = _weights(settings, shape.name, seed, regularize)
         return Convolution(
-            settings.channels, settings.window, settings.strides, settings.padding, **named, **weights
+            settings.filters, settings.kernel_size, settings.strides, settings.padding, **named, **weights
         )
     if kind in ("hidden", "output"):
         return keras.layers.Dense(
-            shape.output[0], **named, **_weights(settings, shape.name, seed, regularise)
+            shape.output[0], **named, **_weights(settings, shape.name, seed, regularize)
         )
     if kind in ACTIVATIONS:
         return keras.layers.Activation(kind, **named)
-    if kind == "batch_normalisation":
+    if kind == "batch_normalization":
         return keras.layers.BatchNormalization(momentum=settings.momentum, epsilon=settings.epsilon, **named)
-    if kind == "local_response_normalisation":
-        return LocalResponseNormalisation(**settings.model_dump(), **named)
+    if kind == "local_response_normalization":
+        return LocalResponseNormalization(**settings.model_dump(), **named)
     if kind == "dropout":
         return keras.layers.Dropout(settings.rate, seed=seed, **named)
     pool = AveragePool if kind == "average_pool" else keras.layers.MaxPooling2D
-    return pool(settings.window, settings.strides, settings.padding, **named)
+    return pool(settings.pool_size, settings.strides, settings.padding, **named)
 
 
-def _weights(settings: Weights, name: str, seed: int, regularise: Optional[Regularise]) -> Dict[str, Any]:
+def _weights(settings: Weights, name: str, seed: int, regularize: Optional[Regularize]) -> Dict[str, Any]:
     """Keras' arguments for how the weights of a layer start and what is added to the loss for them."""
     kind = {
         "truncated_normal": keras.initializers.TruncatedNormal,
         "normal": keras.initializers.RandomNormal,
     }[settings.init]
-    listed = regularise is not None and name in regularise.layers
-    l1 = settings.l1 + (regularise.l1 if listed else 0.0)
-    l2 = settings.l2 + (regularise.l2 if listed else 0.0)
+    listed = regularize is not None and name in regularize.layers
+    l1 = settings.l1 + (regularize.l1 if listed else 0.0)
+    l2 = settings.l2 + (regularize.l2 if listed else 0.0)
     return {
         "kernel_initializer": kind(stddev=settings.stddev, seed=seed),
         "kernel_regularizer": keras.regularizers.L1L2(l1, l2) if l1 or l2 else None,
@@ -115,10 +115,10 @@ def _weights(settings: Weights, name: str, seed: int, regularise: Optional[Regul
     }
 
 
-def _check_names(regularise: Optional[Regularise], shapes: Sequence[LayerShape]) -> None:
+def _check_names(regularize: Optional[Regularize], shapes: Sequence[LayerShape]) -> None:
     with_weights = [shape.name for shape in shapes if shape.kind in ("convolution", "hidden", "output")]
-    for name in regularise.layers if regularise else ():
+    for name in regularize.layers if regularize else ():
         if name not in with_weights:
             raise ConfigError(
-                f"regularise.layers: '{name}' is no layer with weights; there are {', '.join(with_weights)}"
+                f"regularize.layers: '{name}' is no layer with weights; there are {', '.join(with_weights)}"
             )

@@ -11,7 +11,7 @@ from train.config import Optimizer
 class Momentum(keras.optimizers.Optimizer):
     """m = momentum * m + g; w = w - rate * m, or with nesterov w = w - rate * (g + momentum * m).
 
-    This is tf.train.MomentumOptimizer, which the seed used. Keras' own SGD puts the rate inside,
+    This is tf.train.MomentumOptimizer, which the 2016 study used. Keras' own SGD puts the rate inside,
     m = momentum * m - rate * g, which is another trajectory as soon as the rate changes.
     """
 

@@ -3,7 +3,7 @@
 Pooling is linear and acts on rows and columns apart: y = R x C, with R and C the shares that each
 pixel has in each window. So the gradient by x is R^T dy C^T. TensorFlow's own runs over the windows
 one by one; 12 x 12 with stride 10 over 80 images of 142 x 182 x 16: 25 ms against 12.5 ms, a
-fifteenth of a step of the seed's network.
+fifteenth of a step of the 2016 network.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 | log | log(1 + max(0, x)) | - |
 | subtract_mean | x - m | the mean of all pixels of the train split |
 | scale_01, scale_11 | to [0, 1], [-1, 1] | least and greatest pixel of the train split |
-| standardise | (x - mean) / std, per pixel | the train split |
-| whiten_minibatch | the same: the seed's ApproxWhiten | training: the minibatch; prediction: train split |
+| standardize | (x - mean) / std, per pixel | the train split |
+| whiten_minibatch | the same (ApproxWhiten in 2016) | training: the minibatch; prediction: train split |
 | image_contrast | (x - mean) / std | each image by itself |
 
 The train split's numbers are taken after the steps that come before. What is computed over a
@@ -101,7 +101,7 @@ def _layer(word: str, name: str) -> keras.layers.Layer:
         return ImageContrast(name=name)
     if word == "whiten_minibatch":
         return WhitenMinibatch(per_pixel=True, name=name)
-    return Affine(per_pixel=word == "standardise", name=name)
+    return Affine(per_pixel=word == "standardize", name=name)
 
 
 def _numbers(word: str, batches: Iterator[np.ndarray]) -> List[np.ndarray]:

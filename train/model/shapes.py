@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from train.config import Convolution, Layer, Pool
 
 FLOAT_BYTES = 4
-MB = 2**20  # the seed's MB
+MB = 2**20  # the 2016 study's MB
 
 
 class LayerShape(NamedTuple):
@@ -46,19 +46,20 @@ def layer_shapes(network: Sequence[Layer], image: Tuple[int, int], classes: int)
             before = shape
             shape = _windowed(shape, settings)
             if min(shape) < 1:
+                key = "kernel_size" if kind == "convolution" else "pool_size"
                 raise ConfigError(
-                    f"network[{n}]: {kind} with window {list(settings.window)} leaves nothing of "
-                    f"{before[0]} x {before[1]}; use a smaller window or `padding: same`"
+                    f"network[{n}]: {kind} with {key} {list(getattr(settings, key))} leaves nothing of "
+                    f"{before[0]} x {before[1]}; use a smaller {key} or `padding: same`"
                 )
             if kind == "convolution":
-                kernel = (*settings.window, before[2], settings.channels)
+                kernel = (*settings.kernel_size, before[2], settings.filters)
         elif kind in ("hidden", "output"):
             units = settings.units if kind == "hidden" else classes
             kernel = (math.prod(shape), units)
             shape = (units,)
-        elif kind == "batch_normalisation":
+        elif kind == "batch_normalization":
             kernel = bias = (shape[-1],)  # scale and offset of each channel
-        elif kind == "local_response_normalisation" and len(shape) != 3:
+        elif kind == "local_response_normalization" and len(shape) != 3:
             raise ConfigError(f"network[{n}]: {kind} after a fully connected layer, which has no channels")
         if kind in ("convolution", "hidden", "output") and settings.bias is not None:
             bias = (shape[-1],)
@@ -69,13 +70,13 @@ def layer_shapes(network: Sequence[Layer], image: Tuple[int, int], classes: int)
 
 
 def describe(network: Sequence[Layer], image: Tuple[int, int], classes: int, minibatch: int) -> List[str]:
-    """The layers as a table and the seed's two sentences, as lines of text."""
+    """The layers as a table and the 2016 study's two sentences, as lines of text."""
     layers = layer_shapes(network, image, classes)
     gradients = {
         shape.name: f"  by phases, r = {r}" if r else "  stock"
         for layer, shape in zip(network, layers)
         if layer.kind == "convolution"
-        for r in [phases_for(layer.settings.window, layer.settings.strides)]
+        for r in [phases_for(layer.settings.kernel_size, layer.settings.strides)]
     }
     pools = (shape.name for shape in layers if shape.kind == "average_pool")
     gradients.update(dict.fromkeys(pools, "  by matrix products"))
@@ -113,10 +114,10 @@ def phases_for(window: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def _windowed(shape: Tuple[int, ...], settings: Union[Convolution, Pool]) -> Tuple[int, int, int]:
-    rows, columns = (
-        _sized(*axis, settings.padding) for axis in zip(shape, settings.window, settings.strides)
-    )
-    return rows, columns, getattr(settings, "channels", shape[2])
+    convolution = isinstance(settings, Convolution)
+    window = settings.kernel_size if convolution else settings.pool_size
+    rows, columns = (_sized(*axis, settings.padding) for axis in zip(shape, window, settings.strides))
+    return rows, columns, settings.filters if convolution else shape[2]
 
 
 def _sized(size: int, window: int, stride: int, padding: str) -> int:
@@ -125,4 +126,4 @@ def _sized(size: int, window: int, stride: int, padding: str) -> int:
 
 
 def _percent(part: int, total: int) -> str:
-    return f"{100 * part // total} %"  # rounded down, as the seed's log does
+    return f"{100 * part // total} %"  # rounded down, as the 2016 study's log does

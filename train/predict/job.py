@@ -1,4 +1,4 @@
-"""A finished network applied to every shot of a data file, labelled or not, a few at a time."""
+"""A finished network applied to every shot of a data file, labeled or not, a few at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # TensorFlow is loaded after what can be refused without it
 
 
 class Predicted(NamedTuple):
-    """What came out: one row for each run and split, one for each labelled split, images per second."""
+    """What came out: one row for each run and split, one for each labeled split, images per second."""
 
     n: int
     runs: List[Dict[str, Any]]
@@ -103,7 +103,7 @@ def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Pred
             progress.update(len(part.ids))
         progress.close()
     rate = total / (time.perf_counter() - start)
-    runs, of_splits = of_runs(parts, data.classes), of_labelled(parts)
+    runs, of_splits = of_runs(parts, data.classes), of_labeled(parts)
     atomic.write_text(
         summary,
         json.dumps({**origin, "classes": data.classes, "runs": runs, "splits": of_splits}, indent=1) + "\n",
@@ -157,7 +157,7 @@ def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> List[Dict[str, Any
     return rows
 
 
-def of_labelled(parts: Sequence[Part]) -> List[Dict[str, Any]]:
+def of_labeled(parts: Sequence[Part]) -> List[Dict[str, Any]]:
     """For each split whose labels are known: accuracy with n, interval and the share of the larger class."""
     rows = []
     for split in dict.fromkeys(part.split for part in parts if part.labels is not None):

@@ -8,7 +8,7 @@ from typing import List, Sequence
 import numpy as np
 
 from common.files import atomic
-from common.report.drawing import COLOURS, GREY, new
+from common.report.drawing import COLORS, GRAY, new
 from common.shots import nanoseconds
 from train.predict.predictions import Part
 
@@ -19,7 +19,7 @@ _WINDOW = 51  # shots of the running mean
 def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) -> None:
     """Write the probability of each class but the first over time, seconds since the run's first shot.
 
-    Points are single shots, coloured by their label; lines are running means of 51 shots. The
+    Points are single shots, colored by their label; lines are running means of 51 shots. The
     first 40 runs are drawn.
     """
     ids = np.concatenate([part.ids for part in parts])
@@ -55,7 +55,7 @@ def _panel(
     time, probability, labels = time[order], probability[order], labels[order]
     for label in np.unique(labels):
         of_label = labels == label
-        name, colour = (f"{classes[label]} shots", COLOURS[label % 6]) if label >= 0 else ("shots", GREY)
+        name, color = (f"{classes[label]} shots", COLORS[label % 6]) if label >= 0 else ("shots", GRAY)
         for column in range(1, len(classes)) if len(classes) == 2 else ():
             axis.plot(
                 time[of_label],
@@ -63,7 +63,7 @@ def _panel(
                 ".",
                 markersize=4 if len(time) < 2000 else 2,
                 alpha=0.5,
-                color=colour,
+                color=color,
                 label=name,
                 rasterized=True,
             )
@@ -71,7 +71,7 @@ def _panel(
         axis.plot(
             time,
             _running_mean(probability[:, column]),
-            color="black" if len(classes) == 2 else COLOURS[column % 6],
+            color="black" if len(classes) == 2 else COLORS[column % 6],
             linewidth=1.2,
             label=f"p({classes[column]}), running mean",
         )

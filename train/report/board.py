@@ -21,8 +21,8 @@ MEAN_SHOTS = 200  # of each class
 MOST_KERNELS = 64
 TAGS = {
     "m1s": "ones/in the minibatch",
-    "cross_entropy": "loss/without regularisation",
-    "loss": "loss/with regularisation",
+    "cross_entropy": "loss/without regularization",
+    "loss": "loss/with regularization",
     "gradient_norm": "gradient/norm",
     "gradient_cosine": "gradient/cosine to the last",
     "learning_rate": "learning rate",

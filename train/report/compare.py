@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from common.report.drawing import COLOURS, GREY, clip, new, svg
+from common.report.drawing import COLORS, GRAY, clip, new, svg
 from common.report.page import Block, Picture, Pictures, Section, Table, Text
 from train.report import figures
 from train.report.curves import splits_of
@@ -79,7 +79,7 @@ def _result(runs: Sequence[Run]) -> List[Block]:
                 Picture(
                     svg(_accuracies(runs)),
                     "Test accuracy of each run with its interval",
-                    "Test split, with 95 % Wilson intervals; grey: the larger class.",
+                    "Test split, with 95 % Wilson intervals; gray: the larger class.",
                 )
             ]
         ),
@@ -99,10 +99,10 @@ def _accuracies(runs: Sequence[Run]) -> Any:
         low, high = test["interval"]
         value = test["accuracy"]
         error = [[max(value - low, 0)], [max(high - value, 0)]]
-        axes.errorbar(value, y, xerr=error, fmt="o", capsize=3, color=COLOURS[y % len(COLOURS)])
-        axes.plot([test["chance"]] * 2, [y - 0.4, y + 0.4], color=GREY, ls=":")
+        axes.errorbar(value, y, xerr=error, fmt="o", capsize=3, color=COLORS[y % len(COLORS)])
+        axes.plot([test["chance"]] * 2, [y - 0.4, y + 0.4], color=GRAY, ls=":")
     axes.set_yticks(range(len(runs)), [clip(run.config.name, 40) for run in runs])
-    axes.set(title="Test accuracy", xlabel="share called right", ylim=(len(runs) - 0.5, -0.5))
+    axes.set(title="Test accuracy", xlabel="share classified correctly", ylim=(len(runs) - 0.5, -0.5))
     axes.grid(axis="x")
     return figure
 
@@ -120,8 +120,8 @@ def _curves(runs: Sequence[Run]) -> List[Picture]:
     wanted = {f"{name}_accuracy": f"Accuracy, {name}" for name in splits}
     wanted.update(
         {
-            "cross_entropy": "Loss without regularisation",
-            "loss": "Loss with regularisation",
+            "cross_entropy": "Loss without regularization",
+            "loss": "Loss with regularization",
             "gradient_norm": "Length of the gradient, |grad|",
             "learning_rate": "Learning rate",
         }
@@ -135,9 +135,9 @@ def _curves(runs: Sequence[Run]) -> List[Picture]:
 def _overlay(runs: Sequence[Run], key: str, title: str) -> Any:
     figure, axes = new()
     for n, run in enumerate(runs):
-        dash = _DASHES[n // len(COLOURS) % len(_DASHES)]
+        dash = _DASHES[n // len(COLORS) % len(_DASHES)]
         label = clip(run.config.name)
-        axes.plot(run.column("step"), run.column(key), color=COLOURS[n % len(COLOURS)], ls=dash, label=label)
+        axes.plot(run.column("step"), run.column(key), color=COLORS[n % len(COLORS)], ls=dash, label=label)
     axes.set(title=title, xlabel="step")
     if not key.endswith("accuracy"):
         figures.finite_log(axes, np.concatenate([run.column(key) for run in runs]))

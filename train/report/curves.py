@@ -7,7 +7,7 @@ from typing import Dict, List
 
 import numpy as np
 
-from common.report.drawing import GREY, clip, svg
+from common.report.drawing import GRAY, clip, svg
 from common.report.page import Picture
 from train.report import figures
 from train.report.evidence import Run
@@ -24,19 +24,19 @@ def splits_of(run: Run) -> List[str]:
 
 
 def _loss(run: Run) -> Picture:
-    losses = {"with regularisation": run.column("loss"), "without": run.column("cross_entropy")}
-    styles = {"with regularisation": {"ls": "--"}}
+    losses = {"with regularization": run.column("loss"), "without": run.column("cross_entropy")}
+    styles = {"with regularization": {"ls": "--"}}
     figure, axes = figures.lines(
         "Loss of the minibatch", "mean cross entropy (nat)", run.column("step"), losses, styles
     )
-    axes.axhline(math.log(len(run.classes)), color=GREY, ls=":", label="knowing nothing: ln(classes)")
+    axes.axhline(math.log(len(run.classes)), color=GRAY, ls=":", label="knowing nothing: ln(classes)")
     axes.legend()
     same = np.array_equal(*losses.values())
     return Picture(
         svg(figure),
         f"Curve of the loss, from {losses['without'][0]:.3f} to {losses['without'][-1]:.3f}",
         "Of single minibatches, hence the scatter."
-        + (" This run has no regularisation: both are one curve." if same else ""),
+        + (" This run has no regularization: both are one curve." if same else ""),
     )
 
 
@@ -67,7 +67,7 @@ def _cosine(run: Run) -> Picture:
         "Angle to the last gradient, gr-ang", "cosine", run.column("step"), {"": values}
     )
     axes.set_ylim(-1.05, 1.05)
-    axes.axhline(0, color=GREY, ls=":")
+    axes.axhline(0, color=GRAY, ls=":")
     return Picture(
         svg(figure),
         "Curve of the cosine between one step's gradient and the next",
@@ -90,12 +90,12 @@ def _ones(run: Run) -> Picture:
         name: run.column(f"{name}_ones") / scores[name]["n"] for name in splits_of(run)
     }
     one = run.classes[1]
-    styles = {name: {"color": figures.SPLIT_COLOURS[name]} for name in shares}
+    styles = {name: {"color": figures.SPLIT_COLORS[name]} for name in shares}
     figure, axes = figures.lines(
         f"Shots called {clip(one)}, #1s", "share of the split", run.column("step"), shares, styles
     )
     truth = sum(scores["test"]["confusion"][1]) / scores["test"]["n"]
-    axes.axhline(truth, color=GREY, ls=":", label="truth, test")
+    axes.axhline(truth, color=GRAY, ls=":", label="truth, test")
     axes.set_ylim(-0.03, 1.03)
     axes.legend()
     return Picture(

@@ -51,7 +51,7 @@ class Example(NamedTuple):
 
 
 class Shots(NamedTuple):
-    """What the model says of the held-back shots, and what images look like to it.
+    """What the model says of the held-out shots, and what images look like to it.
 
     split: which shots. labels, runs: (n,) integers; energy: (n,) mJ; probabilities: (n, classes).
     means, contributions: (classes, h, w), of `mean_shots` and `contribution_shots` shots of each

@@ -8,11 +8,11 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from common.dataset.view import View
-from common.report.drawing import COLOURS, GREY, SIGNED_COLOURS, clip, new
+from common.report.drawing import COLORS, GRAY, SIGNED_COLORS, clip, new
 from train.metrics import measure, roc
 from train.metrics.measure import Share
 
-SPLIT_COLOURS = {"train": COLOURS[0], "validation": COLOURS[2], "test": COLOURS[1]}
+SPLIT_COLORS = {"train": COLORS[0], "validation": COLORS[2], "test": COLORS[1]}
 
 
 def lines(
@@ -36,14 +36,14 @@ def lines(
 
 def accuracy(steps: np.ndarray, correct: Dict[str, np.ndarray], sizes: Dict[str, int], chance: float) -> Any:
     """Accuracy of each split over the steps, with the Wilson interval of the test split."""
-    styles = {name: {"color": SPLIT_COLOURS[name]} for name in correct}
+    styles = {name: {"color": SPLIT_COLORS[name]} for name in correct}
     figure, axes = lines("Accuracy on whole splits", "accuracy", steps, correct, styles)
     n = sizes["test"]
     low, high = zip(*(measure.wilson(round(value * n), n) for value in correct["test"]))
     axes.fill_between(
-        steps, low, high, color=SPLIT_COLOURS["test"], alpha=0.18, lw=0, label="test, 95 % interval"
+        steps, low, high, color=SPLIT_COLORS["test"], alpha=0.18, lw=0, label="test, 95 % interval"
     )
-    axes.axhline(chance, color=GREY, ls=":", label="larger class")
+    axes.axhline(chance, color=GRAY, ls=":", label="larger class")
     axes.legend(loc="best")
     return figure
 
@@ -55,8 +55,8 @@ def confusion(title: str, counts: np.ndarray, classes: Sequence[str]) -> Any:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (i, j), n in np.ndenumerate(counts):
-        colour = "white" if shares[i, j] > 0.6 else "black"
-        axes.text(j, i, f"{n}\n{100 * shares[i, j]:.0f} %", ha="center", va="center", color=colour)
+        color = "white" if shares[i, j] > 0.6 else "black"
+        axes.text(j, i, f"{n}\n{100 * shares[i, j]:.0f} %", ha="center", va="center", color=color)
     names = [clip(name) for name in classes]
     axes.set_xticks(range(len(classes)), names)
     axes.set_yticks(range(len(classes)), names, rotation=90, va="center")
@@ -71,13 +71,13 @@ def roc_curve(name: str, positive: np.ndarray, scores: np.ndarray, threshold: fl
     figure, axes = new(4.3, 3.9)
     false, hits = roc.curve(positive, scores)
     value, low, high = roc.area(positive, scores)
-    axes.fill_between(roc.GRID, *roc.band(positive, scores), color=COLOURS[0], alpha=0.18, lw=0)
-    axes.fill_between([], [], [], color=COLOURS[0], alpha=0.18, lw=0, label="95 % band")
-    axes.plot(false, hits, color=COLOURS[0], label=f"AUC {value:.3f} [{low:.3f}, {high:.3f}]")
-    axes.plot([0, 1], [0, 1], color=GREY, ls=":", label="guessing")
+    axes.fill_between(roc.GRID, *roc.band(positive, scores), color=COLORS[0], alpha=0.18, lw=0)
+    axes.fill_between([], [], [], color=COLORS[0], alpha=0.18, lw=0, label="95 % band")
+    axes.plot(false, hits, color=COLORS[0], label=f"AUC {value:.3f} [{low:.3f}, {high:.3f}]")
+    axes.plot([0, 1], [0, 1], color=GRAY, ls=":", label="guessing")
     called = scores >= threshold
     axes.plot(
-        called[~positive].mean(), called[positive].mean(), "o", color=COLOURS[1], ms=7, label="as decided"
+        called[~positive].mean(), called[positive].mean(), "o", color=COLORS[1], ms=7, label="as decided"
     )
     axes.set(
         title=f"ROC: finding {clip(name)}",
@@ -92,7 +92,7 @@ def roc_curve(name: str, positive: np.ndarray, scores: np.ndarray, threshold: fl
 
 
 def by_energy(of_class: Dict[str, List[Share]]) -> Any:
-    """The share called right against pulse energy, for each class, with Wilson intervals."""
+    """The share classified correctly against pulse energy, for each class, with Wilson intervals."""
     figure, axes = new(4.3, 3.2)
     for (name, shares), marker in zip(of_class.items(), "os^Dvp*"):
         values = np.array([share.k / share.n for share in shares])
@@ -106,9 +106,9 @@ def by_energy(of_class: Dict[str, List[Share]]) -> Any:
             label=clip(name),
         )
     axes.set(
-        title="Called right, by pulse energy",
+        title="Classified correctly, by pulse energy",
         xlabel="pulse energy in the gas detector (mJ)",
-        ylabel="share called right",
+        ylabel="share classified correctly",
         ylim=(-0.02, 1.04),
     )
     energies = [share.energy for shares in of_class.values() for share in shares]
@@ -129,10 +129,10 @@ def by_run(runs: Sequence[Tuple[str, int, int, int]], classes: Sequence[str]) ->
         value, (low, high) = correct / n, measure.wilson(correct, n)
         axes.errorbar(
             value, y, xerr=[[value - low], [high - value]], fmt="o", capsize=3,
-            color=COLOURS[label % len(COLOURS)],
+            color=COLORS[label % len(COLORS)],
         )  # fmt: skip
     axes.set_yticks(range(len(runs)), [f"{name}, {clip(classes[label])}" for name, label, *_ in runs])
-    axes.set(title="Accuracy by run", xlabel="share called right", ylim=(len(runs) - 0.5, -0.5))
+    axes.set(title="Accuracy by run", xlabel="share classified correctly", ylim=(len(runs) - 0.5, -0.5))
     axes.grid(axis="x")
     return figure
 
@@ -147,7 +147,7 @@ def kernels(view: View, kernel: np.ndarray) -> Any:
     for axes in grid.flat:
         axes.axis("off")
     for n, axes in zip(range(channels), grid.flat):
-        shown = axes.imshow(view.picture(kernel[..., n]), cmap=SIGNED_COLOURS, vmin=-reach, vmax=reach)
+        shown = axes.imshow(view.picture(kernel[..., n]), cmap=SIGNED_COLORS, vmin=-reach, vmax=reach)
         axes.set_title(f"{n + 1}", fontsize=7, fontweight="normal", pad=2)
     figure.colorbar(shown, ax=grid, shrink=0.7, label="weight")
     return figure
@@ -156,7 +156,7 @@ def kernels(view: View, kernel: np.ndarray) -> Any:
 def bars(title: str, seconds: Dict[str, float]) -> Any:
     """Where the time went."""
     figure, axes = new(4.3, 0.9 + 0.3 * len(seconds))
-    axes.barh(list(seconds), list(seconds.values()), color=COLOURS[0], height=0.6)
+    axes.barh(list(seconds), list(seconds.values()), color=COLORS[0], height=0.6)
     for y, value in enumerate(seconds.values()):
         axes.text(value, y, f" {value:.3g} s", va="center", fontsize=8)
     axes.set(title=title, xlabel="seconds", ylim=(len(seconds) - 0.5, -0.5))

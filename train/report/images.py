@@ -71,7 +71,9 @@ def _energy(run: Run, shots: Shots) -> List[Block]:
     caption = (
         f"Split {shots.split}, {known.sum()} shots in bins of equal numbers, at their median energy.{without}"
     )
-    return [Pictures([Picture(svg(figures.by_energy(of_class)), f"Share called right: {told}", caption)])]
+    return [
+        Pictures([Picture(svg(figures.by_energy(of_class)), f"Share classified correctly: {told}", caption)])
+    ]
 
 
 def _runs(run: Run, shots: Shots) -> List[Block]:
@@ -91,12 +93,12 @@ def _runs(run: Run, shots: Shots) -> List[Block]:
             [
                 Picture(
                     svg(figures.by_run(found, run.classes)),
-                    f"Called right: {told}",
+                    f"Classified correctly: {told}",
                     f"Split {shots.split}, with 95 % Wilson intervals.",
                 )
             ]
         ),
-        Table(("run", "class", "shots", "called right", "95 % interval"), rows),
+        Table(("run", "class", "shots", "classified correctly", "95 % interval"), rows),
     ]
 
 
@@ -120,7 +122,7 @@ def _gallery(run: Run, shots: Shots) -> List[Block]:
     limits = (float(np.percentile(sample, 1)), float(np.percentile(sample, 99.8)))
     blocks: List[Block] = [
         Text(
-            f"Shots of split {shots.split}, on one colour scale. Of each class up to {EXAMPLES} right ones "
+            f"Shots of split {shots.split}, on one color scale. Of each class up to {EXAMPLES} right ones "
             f"drawn at random, and the {EXAMPLES} wrong ones that the network was surest of."
         )
     ]
@@ -165,7 +167,7 @@ def _kernels(run: Run, shots: Shots) -> List[Block]:
 
 
 _BEAM = (
-    " Black outline: half height of the class's mean image. Colour far from the beam is a warning: there the "
+    " Black outline: half height of the class's mean image. Color far from the beam is a warning: there the "
     "network tells the runs apart by the camera's background."
 )
 

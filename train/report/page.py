@@ -50,7 +50,7 @@ def sentence(run: Run) -> str:
         else "not told apart from"
     )
     return (
-        f"Of {test['n']} held-back test shots the network calls {100 * test['accuracy']:.1f} % right "
+        f"Of {test['n']} held-out test shots the network calls {100 * test['accuracy']:.1f} % right "
         f"(95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %): {found} always guessing the larger "
         f"class, which is right in {100 * test['chance']:.1f} %."
     )
@@ -76,8 +76,8 @@ def _result(run: Run) -> List[Block]:
         Table(header, rows),
         Text(
             f"Ended at step {run.summary['step']}: {run.summary['stopped']}. Z counts standard deviations "
-            "from a coin's guesses; p is the one-sided binomial chance of as many right by always guessing "
-            "the larger class. Neighbouring shots are alike, so intervals are somewhat too narrow. Where the "
+            "from a coin's guesses; p is the one-tailed binomial chance of as many right by always guessing "
+            "the larger class. Neighboring shots are alike, so intervals are somewhat too narrow. Where the "
             "classes are different runs, whatever else differs between the runs can be learned, too: see "
             "where in the image the decision comes from.",
             "note",
@@ -173,12 +173,12 @@ def _watch(run: Run) -> List[Block]:
     if not steps:
         return [
             Text(
-                f"Nothing: in none of the table's {len(run.rows)} rows was the network one-sided, the "
-                "gradient gone, or the first loss far from ln(classes)."
+                f"Nothing: in none of the table's {len(run.rows)} rows had the network collapsed to one "
+                "class, the gradient gone, or the first loss far from ln(classes)."
             )
         ]
     meaning = {
-        "one_sided": "(nearly) all shots were called one class",
+        "collapsed": "(nearly) all shots were called one class",
         "lagging": "the same, while the minibatches were told apart",
         "first_loss": "the first loss was far from ln(classes)",
         "vanished": "(nearly) no gradient reached the first layer",

@@ -1,4 +1,4 @@
-"""The table of a run: the seed's, printed line by line, and metrics.csv with everything."""
+"""The table of a run: the 2016 study's, printed line by line, and metrics.csv with everything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Table:
 
 
 def line(row: Dict[str, Any]) -> str:
-    """A row of the seed's table. `m1s`: ones in the minibatch; `#1s`: ones predicted."""
+    """A row of the 2016 study's table. `m1s`: ones in the minibatch; `#1s`: ones predicted."""
     return (
         f"{row['step']:>6} {row['m1s']:>3} {row['train_accuracy']:>6.2f} {row['train_ones']:>3} "
         f"{row['test_accuracy']:>6.2f} {row['test_ones']:>3} {row['cross_entropy']:>8.4f} "

@@ -105,7 +105,10 @@ def _fitting(name: str, base: TrainConfig) -> List[Key]:
         if len(fitting) > 1:
             raise UserError(f"--set {name}: fits {', '.join(fitting)}; name one of them whole, or all by a *")
     if not fitting:
+        last = name.split(".")[-1]
+        now = sorted({new for old, new in configs.RENAMED.items() if old.split(".")[-1] == last})
         near = suggest(name, [*keys, *(key[-1] for key in keys.values())])
+        near = f"; it is now called {' or '.join(now)}" if now else near
         raise UserError(f"--set {name}: no such key{near}")
     return [keys[text] for text in fitting]
 

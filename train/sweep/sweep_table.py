@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 from common import text_table as tables
 from common.manifest import SPLITS
 from train.config import TrainConfig
-from train.fit.watch import one_sided, swings
+from train.fit.watch import collapsed, swings
 from train.metrics.measure import wilson
 from train.run import folder
 from train.sweep.grid import Case
@@ -19,7 +19,7 @@ Row = Dict[str, Any]
 
 NOTES = (
     "accuracies: mean +- standard deviation over the seeds (least to greatest); steps: median (same)",
-    "one-sided: runs in which the watch found (nearly) all shots called one class; at the end: runs that",
+    "collapsed: runs in which the watch found (nearly) all shots called one class; at the end: runs that",
     "closed so; swings: changes from all one class to all another, mean of the runs; vanished: runs in which",
     "no gradient reached the first layer (dead units)",
 )
@@ -51,9 +51,9 @@ def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
         row.update(_spread(split, [score["accuracy"] for score in scores], statistics.mean))
         row.update({f"{split}_n": scores[0]["n"], f"{split}_chance": scores[0]["chance"]})
     row.update(_spread("steps", [end["step"] for end in ends], statistics.median))
-    row["one_sided"] = sum(not {"one_sided", "lagging"}.isdisjoint(end["watch"]) for end in ends)
+    row["collapsed"] = sum(not {"collapsed", "lagging"}.isdisjoint(end["watch"]) for end in ends)
     row["vanished"] = sum("vanished" in end["watch"] for end in ends)
-    row["one_sided_at_end"] = sum(_closed_one_sided(end, config) for end, config in zip(ends, finished))
+    row["collapsed_at_end"] = sum(_ended_collapsed(end, config) for end, config in zip(ends, finished))
     row["swings"] = statistics.mean(
         swings(_metrics(config), end["splits"], config.watch.share) for end, config in zip(ends, finished)
     )
@@ -70,14 +70,14 @@ def _spread(name: str, values: Sequence[float], middle: Callable[[Sequence[float
     }
 
 
-def _closed_one_sided(end: Dict[str, Any], config: TrainConfig) -> bool:
+def _ended_collapsed(end: Dict[str, Any], config: TrainConfig) -> bool:
     """Whether the closing predictions are (nearly) all of one class."""
     row: Row = {}
     for split, score in end["splits"].items():
         called = [sum(column) for column in zip(*score["confusion"])]
         row[f"{split}_largest"] = called.index(max(called))
         row[f"{split}_largest_share"] = max(called) / score["n"]
-    return one_sided(row, end["splits"], config.watch.share) is not None
+    return collapsed(row, end["splits"], config.watch.share) is not None
 
 
 def _metrics(config: TrainConfig) -> List[Dict[str, str]]:
@@ -104,8 +104,8 @@ def _shown(row: Row, splits: Sequence[str]) -> Dict[str, str]:
     cells["steps"] = f"{row['steps_median']:g}" if done else ""
     if done and row["steps_max"] > row["steps_min"]:
         cells["steps"] += f" ({row['steps_min']} to {row['steps_max']})"
-    cells["one-sided"] = str(row["one_sided"]) if done else ""
-    cells["at the end"] = str(row["one_sided_at_end"]) if done else ""
+    cells["collapsed"] = str(row["collapsed"]) if done else ""
+    cells["at the end"] = str(row["collapsed_at_end"]) if done else ""
     cells["swings"] = f"{row['swings']:.1f}" if done else ""
     cells["vanished"] = str(row["vanished"]) if done else ""
     cells["NaN"] = str(row["nan"])

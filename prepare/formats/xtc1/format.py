@@ -41,7 +41,7 @@ COMPRESSED = 1 << 31
 # Damage: a mask whose enum values are bit numbers.
 DAMAGE_NAMES = {
     1: "dropped contribution",
-    11: "uninitialised",
+    11: "uninitialized",
     12: "out of order",
     13: "out of synch",
     14: "user",

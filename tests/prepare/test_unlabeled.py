@@ -1,4 +1,4 @@
-"""Unlabelled runs: drawn, built and verified like the others, without labels."""
+"""Unlabeled runs: drawn, built and verified like the others, without labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from common import manifest
 from common.dataset import schema
 from tests.prepare.test_commands import refused
 
-RUNS = {"dark": [68], "classes": {"nolasing": [69], "lasing": [70]}, "unlabelled": [71]}
+RUNS = {"dark": [68], "classes": {"nolasing": [69], "lasing": [70]}, "unlabeled": [71]}
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_some_of_them_and_more_later_keeps_the_first(data):
     assert set(few) < set(more)
 
 
-def test_only_unlabelled_runs(data, prepare, tmp_path):
-    runs = {"dark": [68], "unlabelled": [70, 71]}
+def test_only_unlabeled_runs(data, prepare, tmp_path):
+    runs = {"dark": [68], "unlabeled": [70, 71]}
     rows, file = data(runs=runs, select={"beam": {"min_charge": 0.1}})
     assert {row.split for row in rows} == {"predict"}
     assert schema.present(file) == ("predict",)
@@ -70,29 +70,29 @@ def test_only_unlabelled_runs(data, prepare, tmp_path):
     "runs, select, words",
     [
         ({"dark": [68]}, {}, "runs: classes: 0 given"),
-        ({"dark": [68], "classes": {"a": [69]}, "unlabelled": [70]}, {}, "runs: classes: 1 given"),
-        ({"dark": [68], "unlabelled": [68]}, {}, "run 68 is named twice"),
-        ({"dark": [68], "unlabelled": [69]}, {"train": 2}, "select.train: runs.classes is empty"),
+        ({"dark": [68], "classes": {"a": [69]}, "unlabeled": [70]}, {}, "runs: classes: 1 given"),
+        ({"dark": [68], "unlabeled": [68]}, {}, "run 68 is named twice"),
+        ({"dark": [68], "unlabeled": [69]}, {"train": 2}, "select.train: runs.classes is empty"),
         ({"dark": [68], "classes": {"a": [69], "dark": [70]}}, {"train": 2, "test": 2}, "class 'dark'"),
         ({"dark": [68], "classes": {"a": [69], "b": [70]}}, {"test": 2}, "select.train: say how many"),
         (
             {"dark": [68], "classes": {"a": [69], "b": [70]}},
             {"train": 2, "test": 2, "predict": 3},
-            "runs.unlabelled is empty",
+            "runs.unlabeled is empty",
         ),
-        ({"dark": [68], "unlabelled": [69]}, {"predict": 300}, "select.predict: 300 shots without label"),
+        ({"dark": [68], "unlabeled": [69]}, {"predict": 300}, "select.predict: 300 shots without label"),
     ],
 )
 def test_mistakes_in_the_config(write_config, prepare, runs, select, words):
     refused(prepare("select", write_config(runs=runs, select=select)), words)
 
 
-def test_a_run_that_the_config_does_not_call_unlabelled(data, write_config, prepare, tmp_path):
+def test_a_run_that_the_config_does_not_call_unlabeled(data, write_config, prepare, tmp_path):
     data(runs=RUNS, select={"train": 20, "test": 10, "predict": 5, "beam": {"min_charge": 0.1}})
     path = tmp_path / "manifest" / "small.csv"
     path.write_text(path.read_text().replace("predict,,71", "predict,,70", 1))
     config = write_config(runs=RUNS, select={"train": 20, "test": 10, "predict": 5})
-    refused(prepare("build", config, "--force"), "run 70", "unlabelled")
+    refused(prepare("build", config, "--force"), "run 70", "unlabeled")
 
 
 def test_a_damaged_label_column_of_losses_is_found(data, prepare, tmp_path):
