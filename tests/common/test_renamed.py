@@ -43,7 +43,7 @@ def test_an_old_name_is_refused_in_one_line_with_the_new_one(old):
 
 
 def test_every_old_name_of_a_file_has_its_line(tmp_path):
-    layers = [{"convolution": {"kernel_size": [4, 4], "filters": 3}}, "batch_normalisation", "output"]
+    layers = [{"convolution": {"window": [4, 4], "channels": 3}}, "batch_normalisation", "output"]
     path = tmp_path / "old.yaml"
     path.write_text(yaml.safe_dump({"name": "x", "data": "x.h5", "steps": 1, "network": layers}))
     command = [sys.executable, "-m", "train", "describe", str(path)]
