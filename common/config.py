@@ -30,6 +30,7 @@ MAX_INTEGER = 2**63 - 1
 # Keys and words that had another name before the first release: where they stood, without the
 # places in lists, and what they are called now.
 RENAMED = {
+    "max_losses": "max_missing",
     "network.convolution.window": "kernel_size",
     "network.convolution.channels": "filters",
     "network.max_pool.window": "pool_size",

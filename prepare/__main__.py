@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Iterator, Optional
+from typing import TYPE_CHECKING, Dict, Optional
 
 import click
 
@@ -15,7 +14,7 @@ from common.errors import ConfigError, ManifestError
 from common.files import atomic
 from common.progress import say
 from prepare.config import PrepareConfig, load_config
-from prepare.sources import Source, open_source
+from prepare.sources import open_source
 
 if TYPE_CHECKING:
     from prepare.build.run import Built
@@ -85,7 +84,7 @@ def list_runs(config_path: str, frames: int) -> None:
     from prepare.list_runs import summarize, table
 
     config = load_config(config_path)
-    with _source(config) as source:
+    with open_source(config) as source:
         for line in table(summarize(source, config, frames)):
             say(line)
 
@@ -113,7 +112,7 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
         say(f"{path}: is there, its shots are used")
         return
     drawn = manifest.read(path) if path.exists() and not force else []
-    with _source(config) as source:
+    with open_source(config) as source:
         intensity = None
         if config.select.beam.min_mean_intensity is not None:
             intensity = mean_intensity_of(source, config, average_dark(source, config).mean)
@@ -154,7 +153,7 @@ def build(config_path: str, force: bool, jobs: int) -> None:
     with ranks.team(jobs) as team, interrupt.advising(advice):
         config = load_config(config_path)
         rows = manifest.read(config.manifest_path)
-        with _source(config) as source:
+        with open_source(config) as source:
             built = run(source, config, rows, force, team)
     if built is not None:
         _say_built(config, built)
@@ -267,15 +266,6 @@ def report(path: str, out: Optional[str], force: bool) -> None:
     if out is not None:
         atomic.refuse_existing(out, force)
     say(f"{write(Path(path), Path(out) if out else None)}: open it in a browser")
-
-
-@contextlib.contextmanager
-def _source(config: PrepareConfig) -> Iterator[Source]:
-    source = open_source(config)
-    try:
-        yield source
-    finally:
-        source.close()
 
 
 def _say_left_out(left_out: Dict[int, Dict[str, int]]) -> None:

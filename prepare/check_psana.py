@@ -36,13 +36,10 @@ def check(config: PrepareConfig, shots: int) -> Verdict:
     psana = open_psana(config, keep_listings=False)
     runs = [*config.runs.dark, *config.runs.measured]
     verdict = Verdict([], [])
-    try:
+    with native, psana:
         for n, run in enumerate(runs):
             of_run = shots * (n + 1) // len(runs) - shots * n // len(runs)
             _check_run(run, psana, native, of_run, verdict)
-    finally:
-        psana.close()
-        native.close()
     return verdict
 
 

@@ -153,7 +153,7 @@ class PrepareConfig(Model):
     dark: DarkConfig = DarkConfig()
     select: SelectConfig = SelectConfig()
     image: ImageConfig = ImageConfig()
-    max_losses: float = Field(0.05, ge=0, le=1)  # share of the shots asked for that may have no image
+    max_missing: float = Field(0.05, ge=0, le=1)  # share of the shots asked for that may have no image
     manifest_dir: str = "data_manifest"
     output_dir: str = "data"
     simulate: Optional[SimulateConfig] = None

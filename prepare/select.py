@@ -22,7 +22,7 @@ from common.manifest import LABELED, SPLITS, Row
 from common.shots import ID_FIELDS, ShotId, shot_id
 from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
-from prepare.sources import Source, take_all
+from prepare.sources import Source
 
 # Draw order of the splits: who is served first, and where in [0, 1) it starts and which way it goes.
 _ORDER = ("test", "validation", "train")
@@ -283,4 +283,4 @@ def _in_order(rows: Sequence[Row], seed: int) -> List[Row]:
 def mean_intensity_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Intensity:
     """The function that `select` asks for a frame's mean above the dark, in counts."""
     pedestal = float(dark_mean.mean())
-    return lambda run, index: float(next(take_all(source, config, run, [index])).mean()) - pedestal
+    return lambda run, index: float(next(source.good_frames(run, [index])).mean()) - pedestal

@@ -21,7 +21,7 @@ from prepare.build.extract import processor
 from prepare.build.run import locate
 from prepare.config import PrepareConfig
 from prepare.select import uniform_hash
-from prepare.sources import open_source, take_all
+from prepare.sources import open_source
 
 SHOWN = 10  # rows of a split that are named; the rest is counted
 
@@ -184,20 +184,19 @@ def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sampl
     except DataError as error:  # no psana on this machine: the file can be good all the same
         report.notes.append(f"no image compared with the camera's files: {error}")
         return
-    try:
-        numbers = _row_numbers(rows)
-        to_image = processor(config, file["dark/mean"][...])
-        for row, place in zip(chosen, locate(source, config, chosen)):
-            stored = file[row.split]["images"][numbers[row.shot]]
-            (frame,) = take_all(source, config, place.run, [place.index])
-            if not np.array_equal(to_image(frame), stored):
-                where = f"{row.split}/images[{numbers[row.shot]}]"
-                report.problems.append(f"{path}: {where} ({row.shot}) differs from the camera's frame")
-        report.notes.append(f"{len(chosen)} images computed again from {config.source.place}")
-    except UserError as error:
-        report.problems.append(str(error))
-    finally:
-        source.close()
+    with source:
+        try:
+            numbers = _row_numbers(rows)
+            to_image = processor(config, file["dark/mean"][...])
+            for row, place in zip(chosen, locate(source, config, chosen)):
+                stored = file[row.split]["images"][numbers[row.shot]]
+                (frame,) = source.good_frames(place.run, [place.index])
+                if not np.array_equal(to_image(frame), stored):
+                    where = f"{row.split}/images[{numbers[row.shot]}]"
+                    report.problems.append(f"{path}: {where} ({row.shot}) differs from the camera's frame")
+            report.notes.append(f"{len(chosen)} images computed again from {config.source.place}")
+        except UserError as error:
+            report.problems.append(str(error))
 
 
 def _shot(group: h5py.Group, i: int) -> ShotId:

@@ -21,7 +21,7 @@ from common.shots import ID_FIELDS, ShotId
 from prepare.build import parts
 from prepare.config import PrepareConfig
 from prepare.image import transform
-from prepare.sources import Source, take
+from prepare.sources import Source
 
 _AHEAD = 8  # binned frames that wait for the other thread, 0.4 MB each
 
@@ -71,15 +71,15 @@ def extract(source: Source, config: PrepareConfig, task: Task, report: Callable[
             for run, of_run in itertools.groupby(task.places, key=lambda place: place.run):
                 places = list(of_run)
                 _check_keys(source, run, places)
-                for place, taken in zip(places, take(source, config, run, [p.index for p in places])):
-                    if taken.frame is None:
+                for place, result in zip(places, source.frames(run, [p.index for p in places])):
+                    if result.frame is None:
                         lost += 1
-                        check_losses(lost, task.losses_allowed, f"{place.shot}: {taken.lost}")
+                        check_losses(lost, task.losses_allowed, f"{place.shot}: {result.reason}")
                         waiting.append(
-                            other.submit(writer.loss, place.split, place.row, place.shot, taken.lost)
+                            other.submit(writer.loss, place.split, place.row, place.shot, result.reason)
                         )
                     else:
-                        binned = transform.block_sum(taken.frame, config.image.downsample)
+                        binned = transform.block_sum(result.frame, config.image.downsample)
                         waiting.append(other.submit(store, place, binned))
                     while len(waiting) > _AHEAD:
                         waiting.popleft().result()
@@ -90,10 +90,10 @@ def extract(source: Source, config: PrepareConfig, task: Task, report: Callable[
 
 
 def check_losses(lost: int, allowed: int, example: str) -> None:
-    """Raise DataError if more shots are lost than the config's max_losses allows."""
+    """Raise DataError if more shots are lost than the config's max_missing allows."""
     if lost > allowed:
         raise DataError(
-            f"{lost} of the shots asked for have no image, {allowed} may be lost (max_losses), e.g. "
+            f"{lost} of the shots asked for have no image, {allowed} may be missing (max_missing), e.g. "
             f"{example}; look at the runs with `python -m prepare list`, or allow more"
         )
 

@@ -27,7 +27,7 @@ from prepare.config import PrepareConfig
 from prepare.image.dark import Dark, average
 from prepare.select import eligible_in, uniform_hash
 from prepare.shots import USABLE
-from prepare.sources import Source, take_all
+from prepare.sources import Source
 
 
 class Built(NamedTuple):
@@ -127,7 +127,7 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
 
 
 def average_dark(source: Source, config: PrepareConfig) -> Dark:
-    """The dark of `config.runs.dark`: at most `dark.max_frames` frames, drawn by the shots' numbers."""
+    """The dark of `config.runs.dark`: at most `dark.max_frames` frames, drawn by uniform hash."""
     chosen: List[Tuple[float, int, int]] = []
     for run in config.runs.dark:
         shots = source.shots(run)
@@ -143,7 +143,7 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
     def frames():
         with bar(None, "dark", "frame", len(chosen)) as progress:
             for run in dict.fromkeys(run for _, run, _ in chosen):
-                for frame in take_all(source, config, run, [i for _, of, i in chosen if of == run]):
+                for frame in source.good_frames(run, [i for _, of, i in chosen if of == run]):
                     yield frame
                     progress.update(1)
 
@@ -174,7 +174,7 @@ def _extract_missing(
     if dark is None:
         dark = average_dark(source, config)
         unfinished.save_dark(dark)
-    allowed = int(config.max_losses * len(places))
+    allowed = int(config.max_missing * len(places))
     missing = sorted(place for place in places if not found.images[place.split]["part"][place.row])
     slots = None
     if team.one_machine:

@@ -20,7 +20,7 @@ from common.shots import ID_DTYPE, ID_FIELDS, ShotId, shot_id
 from prepare.build.run import locate
 from prepare.config import PrepareConfig
 from prepare.image import transform
-from prepare.sources import open_source, take_all
+from prepare.sources import open_source
 from prepare.verify import rows_of
 
 IMAGES_OF_A_RUN = 400  # read for mean intensities and histograms, evenly spread over the run
@@ -223,17 +223,14 @@ def _steps(file: h5py.File, keys: List[ShotId], stored: List[np.ndarray], view: 
         raise DataError("these images are simulated, no camera took them")
     config = _config(file)
     rows = {row.shot: row for row in rows_of(file)}
-    source = open_source(config)
-    try:
+    with open_source(config) as source:
         dark = file["dark/mean"][...]
         found = []
         for key, pixels in zip(keys, stored):
             (place,) = locate(source, config, [rows[key]])
-            (frame,) = take_all(source, config, place.run, [place.index])
+            (frame,) = source.good_frames(place.run, [place.index])
             found.append(_one_by_one(frame, dark, config, pixels, view))
         return found
-    finally:
-        source.close()
 
 
 def _one_by_one(

@@ -14,10 +14,10 @@ from prepare.formats.xtc1.format import FileName, parse_file_name, pixel_dtype
 from prepare.formats.xtc1.index import RunIndex, index_run
 from prepare.formats.xtc1.reader import XtcFile
 from prepare.shots import REASONS, USABLE
-from prepare.sources import Taken
+from prepare.sources.base import FrameResult, Source
 
 
-class XtcSource:
+class XtcSource(Source):
     """Runs in the folder `directory`; frames of the camera `address`. Indexes a run when first asked.
 
     Memory: an index of about 250 bytes a shot for each run used, and one open file for each
@@ -51,12 +51,11 @@ class XtcSource:
         data = file.read(int(where["offset"]), rows * columns * dtype.itemsize)
         return np.frombuffer(data, dtype).reshape(rows, columns)
 
-    def frames(self, run: int, indices: Sequence[int]) -> Iterator[Taken]:
-        """What there is for each of `indices`."""
+    def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         status = self.shots(run)["status"]
         for index in indices:
             usable = status[index] == USABLE
-            yield Taken(
+            yield FrameResult(
                 index, self.frame(run, index) if usable else None, REASONS.get(int(status[index]), "")
             )
 

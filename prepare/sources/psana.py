@@ -11,7 +11,7 @@ from typing import Optional
 
 from common.errors import DataError
 from prepare.config import PrepareConfig
-from prepare.sources import Source
+from prepare.sources.base import Source
 
 LISTINGS = ".shots"  # the folder in output_dir
 _ENVIRONMENTS = {

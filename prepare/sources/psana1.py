@@ -19,20 +19,20 @@ from common.errors import DataError
 from common.progress import warn
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, mark_repeats
-from prepare.sources import Taken
+from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
 from prepare.sources.native import files_by_run
 from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
 
 Key = Tuple[int, int, int]  # seconds, nanoseconds, fiducial
-Given = Tuple[Key, Optional[np.ndarray]]
+Received = Tuple[Key, Optional[np.ndarray]]
 _NAN = float("nan")
 # Shots that only the camera's stream has come early by up to a second of the camera's clock.
 _OUT_OF_ORDER = 240
 
 
-class Psana1Source:
+class Psana1Source(Source):
     """Runs of `experiment` in the folder `directory`; frames of `camera`, an address or an alias."""
 
     def __init__(
@@ -61,9 +61,6 @@ class Psana1Source:
         files = self._files.get(run, {})
         return tuple((files[name].name, files[name].stat().st_size) for name in sorted(files))
 
-    def close(self) -> None:
-        """Nothing is kept open between calls."""
-
     def shots(self, run: int) -> np.ndarray:
         """The shots of `run` in order of time, (n,) SHOT_DTYPE."""
         if run not in self._shots:
@@ -72,18 +69,17 @@ class Psana1Source:
             self._shots[run] = self._listings.get(run, made_by, files, lambda: self._read_shots(run))
         return self._shots[run]
 
-    def frames(self, run: int, indices: Sequence[int]) -> Iterator[Taken]:
-        """What there is for each of `indices`."""
+    def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         shots = self.shots(run)
         keys = list(zip(*(shots[name].tolist() for name in ("seconds", "nanoseconds", "fiducial"))))
         wanted = [(i, keys[i]) for i in indices if shots["status"][i] == USABLE]
-        came = self._read_frames(run, [key for _, key in wanted]) if wanted else ()
+        received = self._read_frames(run, [key for _, key in wanted]) if wanted else ()
         hint = "is the index file of the camera's stream (index/*.xtc.idx) missing or empty?"
-        given = reconcile(f"run {run}: psana 1", wanted, came, hint)
+        results = reconcile(f"run {run}: psana 1", wanted, received, hint)
         for index in indices:
             status = int(shots["status"][index])
-            yield next(given) if status == USABLE else Taken(index, None, REASONS[status])
-        for _ in given:  # what comes after the last one wanted is an error
+            yield next(results) if status == USABLE else FrameResult(index, None, REASONS[status])
+        for _ in results:  # what comes after the last one wanted is an error
             pass
 
     # --- shots ---------------------------------------------------------------------------------
@@ -115,7 +111,7 @@ class Psana1Source:
 
     # --- frames --------------------------------------------------------------------------------
 
-    def _read_frames(self, run: int, wanted: Sequence[Key]) -> Iterator[Given]:
+    def _read_frames(self, run: int, wanted: Sequence[Key]) -> Iterator[Received]:
         """Keys and frames of the shots `wanted`, in order of time."""
         try:
             psana_run = next(self._open(run, "idx").runs())
@@ -129,7 +125,7 @@ class Psana1Source:
             return _in_order(self._sequential(run, wanted), wanted)
         return self._by_index(run, psana_run, wanted)
 
-    def _by_index(self, run: int, psana_run, wanted: Sequence[Key]) -> Iterator[Given]:
+    def _by_index(self, run: int, psana_run, wanted: Sequence[Key]) -> Iterator[Received]:
         times = {(time.time(), time.fiducial()): time for time in psana_run.times()}
         if not times:
             raise DataError(f"run {run}: psana 1 finds no times in its index files (index/*.xtc.idx): empty?")
@@ -143,7 +139,7 @@ class Psana1Source:
             else:
                 yield _key(self._psana, event), detector.raw(event)
 
-    def _sequential(self, run: int, wanted: Sequence[Key]) -> Iterator[Given]:
+    def _sequential(self, run: int, wanted: Sequence[Key]) -> Iterator[Received]:
         source = self._open(run, "smd")
         detector = self._detector(run)
         left = set(wanted)
@@ -197,12 +193,12 @@ def _gas(record) -> tuple:
     return tuple(getattr(record, name)() for name in GAS_DETECTOR_UNITS)
 
 
-def _in_order(came: Iterable[Given], wanted: Sequence[Key]) -> Iterator[Given]:
-    """What `came`, sorted by key, as long as nothing is more than _OUT_OF_ORDER places from its own."""
+def _in_order(received: Iterable[Received], wanted: Sequence[Key]) -> Iterator[Received]:
+    """What was `received`, sorted by key, if nothing is more than _OUT_OF_ORDER places from its own."""
     held: list = []
     frames: Dict[Key, Optional[np.ndarray]] = {}
     at = 0
-    for key, frame in came:
+    for key, frame in received:
         frames[key] = frame if frame is None or key == wanted[at] else np.array(frame)
         heapq.heappush(held, key)
         while held and (held[0] == wanted[at] or len(held) > _OUT_OF_ORDER):

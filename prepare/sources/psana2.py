@@ -24,7 +24,8 @@ from common.shots import RECORD_DTYPE
 from prepare.formats import xtc2
 from prepare.formats.xtc1.format import FIDUCIALS, XTCAV_ADDRESS
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
-from prepare.sources import Taken, psana2_calls
+from prepare.sources import psana2_calls
+from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
 from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
@@ -37,7 +38,7 @@ class _Stream(NamedTuple):
     detectors: Tuple[str, ...]
 
 
-class Psana2Source:
+class Psana2Source(Source):
     """Runs of `experiment` in the folder `directory`; frames of the detector `camera`."""
 
     def __init__(
@@ -67,9 +68,6 @@ class Psana2Source:
         """Name and size of the data files of `run`."""
         return tuple((path.name, path.stat().st_size) for s in self._of(run) for path in s.paths)
 
-    def close(self) -> None:
-        """Nothing is kept open between calls."""
-
     def shots(self, run: int) -> np.ndarray:
         """The shots of `run` in order of time, (n,) SHOT_DTYPE."""
         if run not in self._shots:
@@ -81,21 +79,20 @@ class Psana2Source:
             )
         return self._shots[run]
 
-    def frames(self, run: int, indices: Sequence[int]) -> Iterator[Taken]:
-        """What there is for each of `indices`."""
+    def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         shots = self.shots(run)
         status = shots["status"]
         times = _timestamps(shots)
         wanted = [(i, (int(times[i]),)) for i in indices if status[i] == USABLE]
         # An empty array of timestamps would be no filter at all: with none wanted psana is not asked.
-        came = self._read_frames(run, wanted) if wanted else ()
-        given = reconcile(f"run {run}: psana 2", wanted, came, "is the camera in this stream at all?")
+        received = self._read_frames(run, wanted) if wanted else ()
+        results = reconcile(f"run {run}: psana 2", wanted, received, "is the camera in this stream at all?")
         for index in indices:
             if status[index] == USABLE:
-                yield next(given)
+                yield next(results)
             else:
-                yield Taken(index, None, REASONS[int(status[index])])
-        for _ in given:  # what comes after the last one wanted is an error
+                yield FrameResult(index, None, REASONS[int(status[index])])
+        for _ in results:  # what comes after the last one wanted is an error
             pass
 
     # --- shots ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a source gave against what it was asked for: nothing is lost without a word."""
+"""What was received from psana against what was asked for: no shot disappears silently."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Deque, Iterable, Iterator, List, Optional, Tuple
 import numpy as np
 
 from common.errors import DataError
-from prepare.sources import Taken
+from prepare.sources.base import FrameResult
 
 Key = Tuple[int, ...]
 
@@ -17,24 +17,27 @@ NO_FRAME = "psana gave the shot without a frame"
 
 
 def reconcile(
-    where: str, wanted: Iterable[Tuple[int, Key]], came: Iterable[Tuple[Key, Optional[np.ndarray]]], hint: str
-) -> Iterator[Taken]:
-    """One Taken for each of `wanted` (index, key), in order, from what `came` (key, frame), in that order.
+    where: str,
+    wanted: Iterable[Tuple[int, Key]],
+    received: Iterable[Tuple[Key, Optional[np.ndarray]]],
+    hint: str,
+) -> Iterator[FrameResult]:
+    """One result for each of `wanted` (index, key), from what was `received` (key, frame), both in order.
 
-    Raises DataError, beginning with `where`, when what came ends before the last one wanted, has
+    Raises DataError, beginning with `where`, when what was received ends before the last one wanted, has
     one that was not asked for, or has no frame in any of several shots, for which `hint` is the
     likely reason.
     """
-    before: List[Taken] = []  # all without a frame
+    before: List[FrameResult] = []  # all without a frame
     none_yet = True
-    for taken in _match(where, deque(wanted), came):
-        if none_yet and taken.frame is None:
-            before.append(taken)
+    for result in _match(where, deque(wanted), received):
+        if none_yet and result.frame is None:
+            before.append(result)
             continue
         if none_yet:
             yield from before
             none_yet = False
-        yield taken
+        yield result
     if none_yet:
         if len(before) > 1:
             raise DataError(f"{where}: no frame in any of {len(before)} shots; {hint}")
@@ -42,15 +45,15 @@ def reconcile(
 
 
 def _match(
-    where: str, wanted: Deque[Tuple[int, Key]], came: Iterable[Tuple[Key, Optional[np.ndarray]]]
-) -> Iterator[Taken]:
+    where: str, wanted: Deque[Tuple[int, Key]], received: Iterable[Tuple[Key, Optional[np.ndarray]]]
+) -> Iterator[FrameResult]:
     asked = len(wanted)
-    for key, frame in came:
+    for key, frame in received:
         while wanted and wanted[0][1] < key:
-            yield Taken(wanted.popleft()[0], None, NOT_GIVEN)
+            yield FrameResult(wanted.popleft()[0], None, NOT_GIVEN)
         if not wanted or wanted[0][1] != key:
             raise DataError(f"{where}: gave shot {key}, which was not asked for: its filter did not apply")
-        yield Taken(wanted.popleft()[0], frame, NO_FRAME if frame is None else "")
+        yield FrameResult(wanted.popleft()[0], frame, NO_FRAME if frame is None else "")
     if wanted:
         raise DataError(
             f"{where}: ended after {asked - len(wanted)} of {asked} shots; is a file cut off or still being "

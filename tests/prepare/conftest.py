@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from prepare.__main__ import main
 from prepare.build.unfinished import Unfinished
 from prepare.shots import SHOT_DTYPE
-from prepare.sources import Taken
+from prepare.sources import FrameResult, Source
 from prepare.sources.native import XtcSource
 
 XTC1 = Path(__file__).parents[1] / "data" / "xtc1"
@@ -65,7 +65,7 @@ def prepare() -> Callable[..., object]:
     return run
 
 
-class ArraySource:
+class ArraySource(Source):
     """A source of shots and frames that are arrays in memory."""
 
     def __init__(self, shots: Dict[int, np.ndarray], frame: Callable[[int, int], np.ndarray] = None) -> None:
@@ -77,14 +77,11 @@ class ArraySource:
     def shots(self, run: int) -> np.ndarray:
         return self._shots[run]
 
-    def frames(self, run: int, indices):
-        return (Taken(index, self._frame(run, index)) for index in indices)
+    def _frames(self, run: int, indices):
+        return (FrameResult(index, self._frame(run, index)) for index in indices)
 
     def files(self, run: int):
         return ((f"run {run}", 0),)
-
-    def close(self) -> None:
-        pass
 
 
 def make_shots(run: int, n: int, rate: float = 120.0, start: int = 1_435_000_000) -> np.ndarray:

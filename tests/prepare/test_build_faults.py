@@ -31,7 +31,7 @@ def lose(monkeypatch):
         def failing(self, run, indices):
             for n, taken in enumerate(frames(self, run, indices)):
                 lost = run != 68 and every and n % every == 0
-                yield taken._replace(frame=None, lost="damaged frame") if lost else taken
+                yield taken._replace(frame=None, reason="damaged frame") if lost else taken
 
         monkeypatch.setattr(XtcSource, "frames", failing)
 
@@ -39,7 +39,7 @@ def lose(monkeypatch):
 
 
 def test_every_shot_is_in_the_file_or_in_the_losses(write_config, prepare, tmp_path, lose):
-    config = write_config(max_losses=0.5)
+    config = write_config(max_missing=0.5)
     prepare("select", config)
     lose(5)
     result = prepare("build", config)
@@ -68,7 +68,7 @@ def test_every_shot_is_in_the_file_or_in_the_losses(write_config, prepare, tmp_p
 def test_too_many_losses_are_an_error_and_are_tried_again(ready, prepare, tmp_path, lose):
     expected = whole(ready, prepare, tmp_path)
     lose(2)
-    refused(prepare("build", ready), "have no image, 1 may be lost (max_losses)", "damaged frame", "list")
+    refused(prepare("build", ready), "have no image, 1 may be missing (max_missing)", "damaged frame", "list")
     lose(0)
     assert "images are there already" in prepare("build", ready).output
     assert digest(tmp_path) == expected

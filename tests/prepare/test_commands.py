@@ -136,7 +136,7 @@ def test_a_build_that_fails_leaves_the_finished_file(built, write_config, prepar
     stream = folder / "e815-r0070-s80-c00.xtc"
     stream.write_bytes(stream.read_bytes()[:100_000])
     refused(
-        prepare("build", write_config(folder), "--force"), "have no image", "no camera frame", "max_losses"
+        prepare("build", write_config(folder), "--force"), "have no image", "no camera frame", "max_missing"
     )
     assert built.read_bytes() == before
     assert sorted(path.name for path in built.parent.iterdir()) == ["small.h5", "small.h5.parts"]

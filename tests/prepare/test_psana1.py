@@ -43,7 +43,7 @@ def test_gives_what_psana_gives(folder, run, events, camera, index_files):
         taken = given[event["sec"], event["nsec"], event["fid"]]
         in_index = "ebeam_charge" in event or not index_files
         assert (taken.frame is not None) == ("crc32" in event and in_index)
-        assert (taken.lost == "") == (taken.frame is not None)
+        assert (taken.reason == "") == (taken.frame is not None)
         if taken.frame is not None:
             assert zlib.crc32(np.ascontiguousarray(taken.frame)) == int(event["crc32"], 16)
 
@@ -90,7 +90,7 @@ def test_a_shot_that_only_the_cameras_stream_has_is_lost_by_index():
     both = [*alone, usable(source, 55)[-1]]
     taken = list(source.frames(55, both))
     assert alone
-    assert [t.lost for t in taken] == ["psana gave the shot without a frame"] * len(alone) + [""]
+    assert [t.reason for t in taken] == ["psana gave the shot without a frame"] * len(alone) + [""]
 
 
 def test_no_frame_at_all_is_an_error_that_says_where_to_look():

@@ -18,21 +18,21 @@ def test_every_shot_wanted_is_answered_once_or_the_build_ends(wanted, came):
     asked = [(10 + key, (key,)) for key in sorted(wanted)]
     given_frames = [((key,), FRAME if good else None) for key, good in came]
     try:
-        taken = list(reconcile("run 1", asked, given_frames, "hint"))
+        results = list(reconcile("run 1", asked, given_frames, "hint"))
     except DataError:
         keys = [key for key, _ in came]
         good = [key for key, good in came if good]
         in_order = keys == sorted(set(keys)) and set(keys) <= wanted
         assert not (in_order and good and keys[-1] == max(wanted))
         return
-    assert [t.index for t in taken] == [index for index, _ in asked]
-    assert all((t.frame is None) == bool(t.lost) for t in taken)
-    assert {t.index - 10 for t in taken if t.frame is not None} == {key for key, good in came if good}
+    assert [t.index for t in results] == [index for index, _ in asked]
+    assert all((t.frame is None) == bool(t.reason) for t in results)
+    assert {t.index - 10 for t in results if t.frame is not None} == {key for key, good in came if good}
 
 
 def test_a_shot_passed_over_is_lost_with_a_reason():
-    taken = list(reconcile("run 1", [(0, (5,)), (1, (6,)), (2, (7,))], [((5,), FRAME), ((7,), FRAME)], ""))
-    assert [t.lost for t in taken] == ["", "psana did not give this shot", ""]
+    results = list(reconcile("run 1", [(0, (5,)), (1, (6,)), (2, (7,))], [((5,), FRAME), ((7,), FRAME)], ""))
+    assert [t.reason for t in results] == ["", "psana did not give this shot", ""]
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_what_ends_the_build(came, message):
 
 
 def test_a_single_shot_without_frame_is_lost_not_an_error():
-    (taken,) = reconcile("run 1", [(3, (5,))], [((5,), None)], "")
-    assert (taken.index, taken.frame, taken.lost) == (3, None, "psana gave the shot without a frame")
+    (results,) = reconcile("run 1", [(3, (5,))], [((5,), None)], "")
+    assert (results.index, results.frame, results.reason) == (3, None, "psana gave the shot without a frame")

@@ -247,7 +247,7 @@ def test_settings_that_change_no_image_may_change(write_config, ready, prepare, 
     with pytest.raises(Stop):
         prepare("build", ready)
     stop_after(0)
-    result = prepare("build", write_config(max_losses=0.5))
+    result = prepare("build", write_config(max_missing=0.5))
     assert "9 of 30 images are there already" in result.output
 
 

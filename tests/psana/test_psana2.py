@@ -65,7 +65,7 @@ def test_gives_the_same_frames_bit_for_bit(folder, both_formats, run, step):
     expected = native.frames(run, indices)
     for taken in source.frames(run, indices):
         wanted = next(expected)
-        assert (taken.index, taken.lost) == (wanted.index, wanted.lost)
+        assert (taken.index, taken.reason) == (wanted.index, wanted.reason)
         assert (taken.frame is None) == (wanted.frame is None)
         if taken.frame is not None:
             assert taken.frame.dtype == wanted.frame.dtype

@@ -1,0 +1,79 @@
+"""What a source of shots gives. Everything above a source is the same code for all of them."""
+
+from __future__ import annotations
+
+import abc
+from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from common.errors import DataError
+
+
+class FrameResult(NamedTuple):
+    """What was received for shot `index` of a run: its raw frame, or None and why there is none."""
+
+    index: int
+    frame: Optional[np.ndarray]  # (rows, columns) uint8 or uint16, read-only, copy it to keep it
+    reason: str = ""
+
+
+class Source(abc.ABC):
+    """Reads a camera: lists the shots of a run, reads the frames of some of them.
+
+    A context manager, which closes its files at the end. shape: (rows, columns) that every frame
+    must have, or None for any.
+    """
+
+    shape: Optional[Tuple[int, int]] = None
+
+    @abc.abstractmethod
+    def runs(self) -> Tuple[int, ...]:
+        """The runs that are there, in order."""
+
+    @abc.abstractmethod
+    def shots(self, run: int) -> np.ndarray:
+        """The shots of `run` in order of time, (n,) SHOT_DTYPE; raises DataError if it is not there."""
+
+    @abc.abstractmethod
+    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+        """Name and size in bytes of the files that `run` is read from."""
+
+    @abc.abstractmethod
+    def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
+        """What `frames` gives, of any shape."""
+
+    def frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
+        """What there is for each of `indices` (ascending, each once) into `shots(run)`, in that order.
+
+        Exactly one for each. Raises DataError where a source ends early or gives other shots than
+        it was asked for, and for a frame that is not of `shape`.
+        """
+        for result in self._frames(run, indices):
+            if result.frame is not None and self.shape not in (None, result.frame.shape):
+                raise DataError(
+                    f"run {run}: frames are {_pixels(result.frame.shape)} pixels, camera.shape in the config "
+                    f"is {_pixels(self.shape)}; set camera.shape: {list(result.frame.shape)}"
+                )
+            yield result
+
+    def good_frames(self, run: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """The frames of `indices`, all of which must be there; raises DataError for one that is missing."""
+        for result in self.frames(run, indices):
+            if result.frame is None:
+                raise DataError(f"run {run}: shot {result.index} has no frame to read: {result.reason}")
+            yield result.frame
+
+    def close(self) -> None:
+        """Release files; nothing where none is kept open."""
+        return
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _pixels(shape: Optional[Tuple[int, ...]]) -> str:
+    return " x ".join(map(str, shape or ()))
