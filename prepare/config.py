@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from common.config import Model, load
 from common.manifest import LABELED
-from prepare.formats.xtc1.format import XTCAV_ADDRESS
+from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.simulate.config import SimulateConfig
 
 Positive = Field(gt=0)

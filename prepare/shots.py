@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Tuple
+
 import numpy as np
 
-from common.shots import ID_DTYPE, RECORD_DTYPE
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, RECORD_DTYPE
 
 # Why a shot has no usable frame; USABLE (0) has one.
 USABLE, NO_FRAME, DAMAGED, BAD_FIDUCIAL, DUPLICATE = range(5)
@@ -19,10 +21,41 @@ REASONS = {
 SHOT_DTYPE = np.dtype([*ID_DTYPE.descr, ("status", "u1"), *RECORD_DTYPE.descr])
 
 
-def mark_repeats(shots: np.ndarray) -> None:
-    """Of shots with the same key only the first stays usable (sorted by time, so neighbors)."""
-    same = np.ones(max(len(shots) - 1, 0), bool)
+# What is better of two events of one shot: a frame, else to know that there was one.
+_QUALITY = np.argsort([USABLE, DAMAGED, NO_FRAME, BAD_FIDUCIAL, DUPLICATE])
+_RECORDS = (tuple(EBEAM_UNITS), tuple(GAS_DETECTOR_UNITS))
+
+
+def quality(status: np.ndarray) -> np.ndarray:
+    """The rank of each status among events of one shot, 0 the best."""
+    return _QUALITY[status]
+
+
+def merge_repeats(shots: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """One row for each shot, of rows that are sorted by key: the rows kept, and their indices in `shots`.
+
+    The DAQ splits an event whose parts come late into several of one key: the one with the
+    camera's frame is kept, with the records of whichever has them. A second frame of a shot is
+    kept, too, as DUPLICATE.
+    """
+    new = np.ones(len(shots), bool)
     for name in ("seconds", "nanoseconds", "fiducial"):
-        same &= shots[name][1:] == shots[name][:-1]
-    again = np.flatnonzero(same) + 1
-    shots["status"][again[shots["status"][again] == USABLE]] = DUPLICATE
+        new[1:] &= shots[name][1:] == shots[name][:-1]
+    new[1:] = ~new[1:]
+    group = np.cumsum(new) - 1
+    order = np.lexsort([quality(shots["status"]), group])  # stable: the first of a group is its best
+    first = np.ones(len(shots), bool)
+    first[1:] = group[order][1:] != group[order][:-1]
+    best, others = order[first], order[~first]
+    merged = shots[best]
+    for i in others:  # few
+        for fields in _RECORDS:
+            if all(np.isnan(merged[name][group[i]]) for name in fields):
+                for name in fields:
+                    merged[name][group[i]] = shots[name][i]
+    others = others[np.isin(shots["status"][others], (USABLE, DUPLICATE))]
+    again = shots[others]
+    again["status"] = DUPLICATE
+    kept = np.concatenate([best, others])
+    place = np.argsort(group[kept], kind="stable")
+    return np.concatenate([merged, again])[place], kept[place]

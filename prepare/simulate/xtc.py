@@ -9,7 +9,9 @@ from typing import Dict, Iterator, List, NamedTuple
 from common.errors import ConfigError
 from common.files import atomic
 from prepare.config import PrepareConfig
+from prepare.formats.files import FileName
 from prepare.formats.xtc1 import writer
+from prepare.formats.xtc1.addresses import source_phy
 from prepare.formats.xtc1.format import (
     BEGIN_CALIB_CYCLE,
     BEGIN_RUN,
@@ -21,8 +23,6 @@ from prepare.formats.xtc1.format import (
     FIRST_RECORDER_STREAM,
     L1_ACCEPT,
     UNCONFIGURE,
-    FileName,
-    source_phy,
 )
 from prepare.simulate import camera
 from prepare.simulate.config import SimulateConfig

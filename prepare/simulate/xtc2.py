@@ -24,6 +24,7 @@ from common.files import atomic
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.config import PrepareConfig
 from prepare.formats import xtc2
+from prepare.formats.files import XTC2, FileName, small_data
 from prepare.simulate.sequence import TRANSITION_PAUSE, Clock, RunPlan, exposures
 from prepare.sources.psana import import_psana
 
@@ -44,9 +45,9 @@ def write_run(directory: Path, config: PrepareConfig, plan: RunPlan) -> List[Pat
     """Write one run's streams and their small-data files; returns all files. Memory: one frame."""
     create = import_psana("psana2", "psana.dgramCreate")
     smdwriter = _smdwriter()
-    names = [xtc2.FileName(config.experiment, plan.run, stream, 0) for stream in (_CAMERA, _RECORDS)]
+    names = [FileName(config.experiment, plan.run, stream, 0, XTC2) for stream in (_CAMERA, _RECORDS)]
     paths = [directory / str(name) for name in names]
-    small = [xtc2.small_data(path) for path in paths]
+    small = [small_data(path) for path in paths]
     with contextlib.ExitStack() as stack:
         partial = [stack.enter_context(atomic.replacing(path)) for path in (*paths, *small)]
         streams = [_Stream(create, path, config.experiment, plan.run) for path in partial[: len(paths)]]

@@ -10,7 +10,8 @@ import numpy as np
 
 from common.errors import DataError
 from common.progress import warn
-from prepare.formats.xtc1.format import FileName, parse_file_name, pixel_dtype
+from prepare.formats.files import files_by_run, files_of_run
+from prepare.formats.xtc1.format import pixel_dtype
 from prepare.formats.xtc1.index import RunIndex, index_run
 from prepare.formats.xtc1.reader import XtcFile
 from prepare.shots import REASONS, USABLE
@@ -72,10 +73,8 @@ class XtcSource(Source):
 
     def _index(self, run: int) -> RunIndex:
         if run not in self._indexes:
-            if run not in self._files:
-                there = ", ".join(map(str, self.runs())) or "none"
-                raise DataError(f"{self._directory}: no XTC files of run {run}; runs there: {there}")
-            self._indexes[run] = index_run(run, self._files[run], self._address)
+            files = files_of_run(self._directory, self._files, run)
+            self._indexes[run] = index_run(run, files, self._address)
             for line in self._indexes[run].warnings:
                 warn(line)
         return self._indexes[run]
@@ -84,22 +83,3 @@ class XtcSource(Source):
         if path not in self._open:
             self._open[path] = XtcFile(path)
         return self._open[path]
-
-
-def files_by_run(directory: Path) -> Dict[int, Dict[FileName, Path]]:
-    """{run: {parsed name: path}} of the XTC files in `directory`; raises DataError if unusable."""
-    if not directory.is_dir():
-        raise DataError(
-            f"{directory}: no such folder of XTC files (source.dir); "
-            "simulated runs are made with `python -m prepare simulate CONFIG`"
-        )
-    found: Dict[int, Dict[FileName, Path]] = {}
-    for path in sorted(directory.iterdir()):  # NAME.xtc comes before NAME.xtc.inprogress and wins
-        name = parse_file_name(path.name)
-        if name is not None and path.is_file():
-            found.setdefault(name.run, {}).setdefault(name, path)
-    for run, files in found.items():
-        prefixes = sorted({name.prefix for name in files})
-        if len(prefixes) > 1:
-            raise DataError(f"{directory}: run {run} of more than one experiment: {', '.join(prefixes)}")
-    return found

@@ -18,10 +18,10 @@ import numpy as np
 from common.errors import DataError
 from common.progress import warn
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
-from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, mark_repeats
+from prepare.formats.files import files_by_run
+from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, merge_repeats
 from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
-from prepare.sources.native import files_by_run
 from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
 
@@ -94,8 +94,7 @@ class Psana1Source(Source):
                 f"run {run}: no frame of camera '{self._camera}' (camera.address) in {len(shots)} events"
             )
         shots = shots[np.lexsort([shots["fiducial"], shots["nanoseconds"], shots["seconds"]])]
-        mark_repeats(shots)
-        return shots
+        return merge_repeats(shots)[0]
 
     def _shot(self, run: int, event) -> tuple:
         """A row of SHOT_DTYPE."""

@@ -22,7 +22,9 @@ from common.errors import DataError
 from common.progress import warn
 from common.shots import RECORD_DTYPE
 from prepare.formats import xtc2
-from prepare.formats.xtc1.format import FIDUCIALS, XTCAV_ADDRESS
+from prepare.formats.files import XTC2, Files, files_by_run, files_of_run, is_growing, small_data
+from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
+from prepare.formats.xtc1.format import FIDUCIALS
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
 from prepare.sources import psana2_calls
 from prepare.sources.base import FrameResult, Source
@@ -54,7 +56,7 @@ class Psana2Source(Source):
         self._experiment = experiment
         self._directory = Path(default_directory(experiment, directory))
         self._camera = camera
-        self._files = _files_by_run(self._directory)
+        self._files = files_by_run(self._directory, XTC2)
         self._streams: Dict[int, List[_Stream]] = {}
         self._read: Dict[Path, xtc2.Headers] = {}
         self._shots: Dict[int, np.ndarray] = {}
@@ -72,7 +74,7 @@ class Psana2Source(Source):
         """The shots of `run` in order of time, (n,) SHOT_DTYPE."""
         if run not in self._shots:
             data = [path for stream in self._of(run) for path in stream.paths]
-            small = [path for path in map(xtc2.small_data, data) if path.is_file()]
+            small = [path for path in map(small_data, data) if path.is_file()]
             made_by = ("psana2", self._camera)
             self._shots[run] = self._listings.get(
                 run, made_by, [*data, *small], lambda: self._read_shots(run)
@@ -191,12 +193,9 @@ class Psana2Source(Source):
     def _of(self, run: int) -> List[_Stream]:
         """The streams of `run`, in order."""
         if run not in self._streams:
-            if run not in self._files:
-                there = ", ".join(map(str, self.runs())) or "none"
-                raise DataError(f"{self._directory}: no xtc2 files of run {run}; runs there: {there}")
+            files = files_of_run(self._directory, self._files, run, XTC2)
             self._streams[run] = [
-                _Stream(paths, psana2_calls.detectors(self._open(paths[0])))
-                for paths in _by_stream(self._files[run])
+                _Stream(paths, psana2_calls.detectors(self._open(paths[0]))) for paths in _by_stream(files)
             ]
         return self._streams[run]
 
@@ -229,14 +228,14 @@ class Psana2Source(Source):
         if path not in self._read:
             headers = self._read[path] = xtc2.read_headers(path)
             if headers.end < headers.size:
-                what = "is still being written" if path.suffix == ".inprogress" else "is cut off"
+                what = "is still being written" if is_growing(path) else "is cut off"
                 warn(f"{path}: offset {headers.end}: the last datagram {what}; its stream ends here")
         return self._read[path]
 
     def _has_small_data(self, run: int) -> bool:
         """Whether all streams of `run` have small-data files; raises DataError for one that does not fit."""
         if run not in self._small_data:
-            files = [(xtc2.small_data(stream.paths[0]), stream) for stream in self._of(run)]
+            files = [(small_data(stream.paths[0]), stream) for stream in self._of(run)]
             missing = [path for path, _ in files if not path.is_file()]
             if missing:
                 warn(
@@ -254,7 +253,7 @@ class Psana2Source(Source):
         small = self._headers(path).times
         data = np.concatenate([self._headers(chunk).times for chunk in stream.paths])
         both = min(len(small), len(data))
-        growing = stream.paths[-1].suffix == ".inprogress"
+        growing = is_growing(stream.paths[-1])
         if not np.array_equal(small[:both], data[:both]) or (len(small) < len(data) and not growing):
             raise DataError(
                 f"{path}: has not the {len(data)} shots of {stream.paths[0].name}, but {len(small)}: is it "
@@ -266,20 +265,8 @@ def _timestamps(shots: np.ndarray) -> np.ndarray:
     return shots["seconds"].astype("u8") << np.uint64(32) | shots["nanoseconds"].astype("u8")
 
 
-def _by_stream(files: Dict[xtc2.FileName, Path]) -> List[Tuple[Path, ...]]:
+def _by_stream(files: Files) -> List[Tuple[Path, ...]]:
     streams: Dict[int, List[Path]] = {}
     for name in sorted(files):
         streams.setdefault(name.stream, []).append(files[name])
     return [tuple(paths) for paths in streams.values()]
-
-
-def _files_by_run(directory: Path) -> Dict[int, Dict[xtc2.FileName, Path]]:
-    """{run: {parsed name: path}} of the xtc2 files in `directory`; raises DataError if it is no folder."""
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such folder of xtc2 files; name one as source.dir")
-    found: Dict[int, Dict[xtc2.FileName, Path]] = {}
-    for path in sorted(directory.iterdir()):  # NAME.xtc2 comes before NAME.xtc2.inprogress and wins
-        name = xtc2.parse_file_name(path.name)
-        if name is not None and path.is_file():
-            found.setdefault(name.run, {}).setdefault(name, path)
-    return found

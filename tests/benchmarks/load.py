@@ -21,7 +21,8 @@ from common import manifest
 from common.manifest import Row
 from common.shots import ShotId
 from prepare.formats.xtc1 import writer
-from prepare.formats.xtc1.format import CONFIGURE, FIDUCIALS, L1_ACCEPT, XTCAV_ADDRESS, source_phy
+from prepare.formats.xtc1.addresses import XTCAV_ADDRESS, source_phy
+from prepare.formats.xtc1.format import CONFIGURE, FIDUCIALS, L1_ACCEPT
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (48, 40)

@@ -168,7 +168,7 @@ def test_a_damaged_frame_is_skipped(plain):
 
 def test_an_incomplete_container_is_not_entered(plain):
     plain(FIRST_EVENT + 40, "<I", 1 << 15)
-    assert np.bincount(read(plain.folder)["status"]).tolist() == [11, 1]
+    assert np.bincount(read(plain.folder)["status"]).tolist() == [11, 0, 1]
 
 
 def test_extent_0_stops_its_level(plain):
@@ -255,8 +255,8 @@ def test_a_folder_that_is_not_there():
 
 def test_two_experiments_in_one_folder(plain):
     (plain.folder / "e999-r0054-s80-c00.xtc").write_bytes(b"")
-    with pytest.raises(DataError, match="more than one experiment: e815, e999"):
-        XtcSource(str(plain.folder), CAMERA)
+    with pytest.raises(DataError, match="run 54 of more than one experiment: e815, e999"):
+        XtcSource(str(plain.folder), CAMERA).shots(54)
 
 
 def test_2000_random_mutations_give_shots_or_a_data_error(plain):

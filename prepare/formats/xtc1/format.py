@@ -8,9 +8,7 @@ Bld::BldDataFEEGasDetEnergyV1, Alias::ConfigV1).
 
 from __future__ import annotations
 
-import re
 import struct
-from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -48,74 +46,26 @@ DAMAGE_NAMES = {
     15: "incomplete contribution",
     16: "contains incomplete",
 }
+DROPPED = 1 << 1
 INCOMPLETE = 1 << 15  # do not descend into such a container
+CONTAINS_INCOMPLETE = 1 << 16
+
+TRIMMED = 1 << 31  # of an L1Accept's env: the level-3 trigger took its contents away
 
 LEVEL_SHIFT = 24  # of source log: 1 source, 2 segment, 3 event, 6 BLD
 LEVEL_SOURCE, LEVEL_SEGMENT, LEVEL_EVENT, LEVEL_BLD = 1, 2, 3, 6
 BLD_EBEAM, BLD_GAS_DETECTOR = 0, 2  # phy of a BLD source
 
 FRAME_HEADER = struct.Struct("<4I")  # width (columns), height (rows), depth (bits), offset
-EBEAM = struct.Struct("<I20d")  # damage mask, then common.shots.EBEAM_UNITS in order
-GAS_DETECTOR = struct.Struct("<6d")  # common.shots.GAS_DETECTOR_UNITS in order
+EBEAM = struct.Struct("<I20d")  # version 7: damage mask, then common.shots.EBEAM_UNITS in order
+GAS_DETECTOR = struct.Struct("<6d")  # version 1: common.shots.GAS_DETECTOR_UNITS in order
 ALIAS = struct.Struct("<II31sx")  # source log, source phy, name
 
 FIRST_RECORDER_STREAM = 80  # streams 0-79 come from the DAQ, 80 and up from camera recorders
 # The two clocks of a DAQ and a recorder event agree to this many seconds (psana1's rule).
 JOIN_SECONDS = 85
 
-_FILE_NAME = re.compile(
-    r"^(?P<prefix>.+)-r(?P<run>\d{4,})-s(?P<stream>\d{2,})-c(?P<chunk>\d{2,})\.xtc(\.inprogress)?$"
-)
-
-
-class FileName(NamedTuple):
-    """The parts of eNNN-rRRRR-sSS-cCC.xtc (since 2020 the experiment's name stands first)."""
-
-    prefix: str
-    run: int
-    stream: int
-    chunk: int
-
-    def __str__(self) -> str:
-        return f"{self.prefix}-r{self.run:04d}-s{self.stream:02d}-c{self.chunk:02d}.xtc"
-
-
-def parse_file_name(name: str) -> Optional[FileName]:
-    """The parts of an XTC file's name, or None if it is not one (`.inprogress` may follow)."""
-    match = _FILE_NAME.match(name)
-    if match is None:
-        return None
-    return FileName(match["prefix"], int(match["run"]), int(match["stream"]), int(match["chunk"]))
-
 
 def pixel_dtype(depth: int) -> np.dtype:
     """Pixels of up to 8 bits are stored in one byte, deeper ones in two."""
     return np.dtype("u1") if depth <= 8 else np.dtype("<u2")
-
-
-# --- sources -----------------------------------------------------------------------------
-
-# DetInfo's detector and device numbers, for the cameras of LCLS that write Camera::Frame.
-XTCAV_ADDRESS = "XrayTransportDiagnostic.0:Opal1000.0"
-_DETECTORS = {"XrayTransportDiagnostic": 46}
-_DEVICES = {"Opal1000": 3}
-_ADDRESS = re.compile(r"^(\w+)\.(\d+):(\w+)\.(\d+)$")
-
-
-def source_phy(address: str) -> Optional[int]:
-    """The `phy` word of a detector: detector << 24 | id << 16 | device << 8 | id.
-
-    `address` is LCLS' own form, `XrayTransportDiagnostic.0:Opal1000.0`, with names or, for
-    those not in the tables above, numbers (`46.0:3.0`), or a hexadecimal word. None if it is
-    neither; then it may be an alias, which only the run's own AliasConfig explains.
-    """
-    if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", address):
-        return int(address, 16)
-    match = _ADDRESS.match(address)
-    if match is None:
-        return None
-    detector = _DETECTORS.get(match[1], int(match[1]) if match[1].isdigit() else None)
-    device = _DEVICES.get(match[3], int(match[3]) if match[3].isdigit() else None)
-    if detector is None or device is None:
-        return None
-    return detector << 24 | int(match[2]) << 16 | device << 8 | int(match[4])

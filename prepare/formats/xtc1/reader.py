@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple, Optional
 
 from common.errors import DataError
+from prepare.formats.files import open_file
 from prepare.formats.xtc1.format import (
     COMPRESSED,
     DATAGRAM,
@@ -45,6 +46,7 @@ class Datagram(NamedTuple):
     transition: int
     fiducial: int
     env: int
+    damage: int
 
 
 class Contribution(NamedTuple):
@@ -65,11 +67,8 @@ class XtcFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor: Optional[int] = os.open(path, os.O_RDONLY)
+        self._descriptor: Optional[int] = open_file(path)
         self.size = os.fstat(self._descriptor).st_size
-        if hasattr(os, "posix_fadvise"):
-            # Headers are 800 kB apart: the kernel's read-ahead would read every frame for nothing.
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         self._window = b""
         self._window_start = 0
 
@@ -106,7 +105,7 @@ class XtcFile:
         """
         start = 0
         while self.size - start >= DATAGRAM_SIZE:
-            nanoseconds, seconds, word2, word3, env, _, _, _, type_word, extent = DATAGRAM.unpack(
+            nanoseconds, seconds, word2, word3, env, damage, _, _, type_word, extent = DATAGRAM.unpack(
                 self._peek(start, DATAGRAM_SIZE)
             )
             if type_word & 0xFFFF != TYPE_XTC or not XTC_SIZE <= extent <= MAX_DATAGRAM:
@@ -117,15 +116,17 @@ class XtcFile:
             if end > self.size:
                 return
             transition = word2 >> TRANSITION_SHIFT & TRANSITION_MASK
-            yield Datagram(start, end, seconds, nanoseconds, transition, word3 & FIDUCIAL_MASK, env)
+            yield Datagram(start, end, seconds, nanoseconds, transition, word3 & FIDUCIAL_MASK, env, damage)
             start = end
 
     def contributions(self, datagram: Datagram) -> Iterator[Contribution]:
         """Every Xtc inside `datagram`, depth first, containers before what they hold.
 
-        A container marked as incomplete is yielded and not entered; a level stops at an Xtc of
-        extent 0, which is how a truncated container ends.
+        A container marked as incomplete is yielded and not entered, nor is a datagram; a level stops
+        at an Xtc of extent 0, which is how a truncated container ends.
         """
+        if datagram.damage & INCOMPLETE:
+            return
         levels = [(datagram.start + DATAGRAM_SIZE, datagram.end)]
         while levels:
             start, end = levels.pop()
