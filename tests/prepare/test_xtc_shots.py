@@ -312,9 +312,15 @@ def test_a_compressed_frame_says_what_reads_it(tmp_path):
 
 @pytest.mark.parametrize(
     "address, phy",
-    [(XTCAV_ADDRESS, 0x2E000300), ("XppEndstation.0:Opal2000.3", 0x16001203),
-     ("AmoVMI.0:Opal1000.0", 0x06000300), ("CxiDs1.1:Cspad.0", 0x20010A00), ("DetLab.255:Alvium.7", 0x34FF3907), ("46.0:3.0", 0x2E000300)],
-)  # fmt: skip
+    [
+        (XTCAV_ADDRESS, 0x2E000300),
+        ("XppEndstation.0:Opal2000.3", 0x16001203),
+        ("AmoVMI.0:Opal1000.0", 0x06000300),
+        ("CxiDs1.1:Cspad.0", 0x20010A00),
+        ("DetLab.255:Alvium.7", 0x34FF3907),
+        ("46.0:3.0", 0x2E000300),
+    ],
+)
 def test_addresses_by_psanas_names(address, phy):
     assert source_phy(address) == phy
     assert source_phy(address_of(phy)) == phy
