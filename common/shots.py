@@ -7,7 +7,7 @@ The record names are psana's own accessor names, the units those of the LCLS-I d
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Tuple
+from typing import Callable, Dict, NamedTuple, Tuple
 
 import numpy as np
 
@@ -72,3 +72,21 @@ def shot_id(row: np.void) -> ShotId:
 def nanoseconds(ids: np.ndarray) -> np.ndarray:
     """Unix time of each shot of an array with the fields of ID_DTYPE, (n,) int64, ns."""
     return ids["seconds"].astype(np.int64) * 1_000_000_000 + ids["nanoseconds"]
+
+
+def time_in_run(ids: np.ndarray) -> np.ndarray:
+    """Seconds since the first of the shots `ids` of the same run, (n,) float64."""
+    time = nanoseconds(ids)
+    since = np.empty(len(ids))
+    for run in np.unique(ids["run"]):
+        of_run = ids["run"] == run
+        since[of_run] = (time[of_run] - time[of_run].min()) / 1e9
+    return since
+
+
+def pulse_energy(record: Callable[[str], np.ndarray]) -> np.ndarray:
+    """The X-ray pulse energy of each shot, mJ: the mean of the two detectors before the attenuator.
+
+    record: gives the values of `gas_detector/NAME`, (n,) mJ; NaN where a shot has none.
+    """
+    return (record("gas_detector/f_11_ENRC") + record("gas_detector/f_12_ENRC")) / 2

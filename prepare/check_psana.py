@@ -13,8 +13,9 @@ from prepare.config import PrepareConfig
 from prepare.select import uniform_hash
 from prepare.shots import BAD_FIDUCIAL, DUPLICATE, USABLE
 from prepare.sources import Source
+from prepare.sources.base import default_directory
 from prepare.sources.native import XtcSource
-from prepare.sources.psana import default_directory, open_psana
+from prepare.sources.psana import open_psana
 
 _SHOWN = 3  # differences of a kind that are shown
 Key = Tuple[int, int, int]

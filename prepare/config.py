@@ -7,7 +7,9 @@ from typing import Dict, List, Literal, Optional, Tuple
 
 from pydantic import Field, model_validator
 
+from common.blocks import Blocks
 from common.config import Model, load
+from common.dataset.view import View
 from common.manifest import LABELED
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.simulate.config import SimulateConfig
@@ -91,8 +93,8 @@ class BeamConfig(Model):
 class BlocksConfig(Model):
     """Splitting by blocks of time, because neighboring shots are near-copies."""
 
-    length: float = Field(30.0, gt=0)  # s
-    guard: float = Field(5.0, ge=0)  # s left out at the start of each block
+    length: float = Field(Blocks().length, gt=0)  # s
+    guard: float = Field(Blocks().guard, ge=0)  # s left out at the start of each block
     # Of each cycle of consecutive blocks, how many go to which split.
     cycle: Dict[Literal["train", "validation", "test"], int] = {"train": 3, "test": 1}
 
@@ -135,9 +137,9 @@ class ImageConfig(Model):
     """What is done to each frame, in this order, and how it is stored."""
 
     subtract_dark: bool = True
-    downsample: Tuple[int, int] = (2, 2)  # block mean over (rows, columns)
-    transpose: bool = True
-    log: bool = True  # log(1 + max(0, I))
+    downsample: Tuple[int, int] = View().blocks  # block mean over (rows, columns)
+    transpose: bool = View().transposed
+    log: bool = View().log  # log(1 + max(0, I))
     dtype: Literal["float32", "float16"] = "float32"
     compression: Literal["none", "bitshuffle-lz4"] = "none"
 

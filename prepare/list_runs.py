@@ -8,6 +8,8 @@ from typing import Dict, List, NamedTuple
 import numpy as np
 
 from common.progress import bar
+from common.shots import nanoseconds
+from common.stats import evenly
 from prepare.config import PrepareConfig
 from prepare.shots import DAMAGED, NO_FRAME, USABLE
 from prepare.sources import Source
@@ -58,12 +60,8 @@ def _one(source: Source, run: int, what: str, frames: int) -> RunSummary:
     shots = source.shots(run)
     status = shots["status"]
     usable = np.flatnonzero(status == USABLE)
-    times = shots["seconds"] + shots["nanoseconds"] * 1e-9
-    looked_at = (
-        usable[np.unique(np.linspace(0, len(usable) - 1, min(frames, len(usable))).astype(int))]
-        if len(usable)
-        else usable
-    )
+    times = nanoseconds(shots) / 1e9
+    looked_at = evenly(usable, frames)
     read = [t.frame for t in source.frames(run, looked_at.tolist()) if t.frame is not None]
     return RunSummary(
         run=run,

@@ -17,6 +17,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequenc
 
 import numpy as np
 
+from common.blocks import Blocks
 from common.errors import ManifestError
 from common.manifest import LABELED, SPLITS, Row
 from common.shots import ID_FIELDS, ShotId, shot_id
@@ -248,23 +249,20 @@ def _block_splits(
 ) -> Tuple[List[Optional[str]], np.ndarray]:
     """The split of each shot's block of time, and which shots lie in a guard gap.
 
-    Blocks are counted from the Unix epoch, not from the start of the run, and each cycle of
-    consecutive blocks is dealt out by itself, so that more data never move a block elsewhere.
+    Each cycle of consecutive blocks is dealt out by itself, so that more data never move a block
+    elsewhere.
     """
-    nanoseconds = shots["seconds"].astype("i8") * 1_000_000_000 + shots["nanoseconds"]
-    length = round(blocks.length * 1e9)
-    block = nanoseconds // length
-    guard = nanoseconds % length < round(blocks.guard * 1e9)
+    of_time = Blocks(blocks.length, blocks.guard)
     hand = [split for split in LABELED for _ in range(blocks.cycle.get(split, 0))]
     dealt: Dict[Tuple[int, int], List[str]] = {}
     splits: List[Optional[str]] = []
-    for run, at in zip(shots["run"].tolist(), block.tolist()):
+    for run, at in zip(shots["run"].tolist(), of_time.number(shots).tolist()):
         cycle, place = divmod(at, len(hand))
         if (run, cycle) not in dealt:
             order = sorted(range(len(hand)), key=lambda i: uniform_hash(seed, (run, cycle, i)))
             dealt[run, cycle] = [hand[i] for i in order]
         splits.append(dealt[run, cycle][place])
-    return splits, guard
+    return splits, of_time.in_guard(shots)
 
 
 def _in_order(rows: Sequence[Row], seed: int) -> List[Row]:

@@ -1,11 +1,13 @@
-"""The rule of the house: what each stage may import."""
+"""The rules of the house: what each stage may import, and that imports have no cycles."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Dict, Iterable, Set
 
 import pytest
 
@@ -36,6 +38,66 @@ def test_no_module_imports_what_its_stage_must_not_know(package):
     for path in modules:
         allowed = {"psana"} if path.parent == PSANA_SOURCES and path.name.startswith("psana") else set()
         assert not imported(path) & (FORBIDDEN[package] - allowed), path
+
+
+def modules() -> Dict[str, Path]:
+    """{dotted name: file} of all modules; a package is the module of its `__init__.py`."""
+    paths = (path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py")))
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
+
+
+def imports_of(path: Path, known: Iterable[str]) -> Set[str]:
+    """The modules among `known` that a module names in an import, also within functions."""
+    named = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            wholes = {f"{node.module}.{alias.name}" for alias in node.names}
+            named |= wholes & set(known) or {node.module}
+    return named & set(known)
+
+
+def first_cycle(graph: Dict[str, Set[str]]) -> list:
+    """A cycle of the graph as a list of its nodes; empty if it has none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Static, and imports within functions count: they would only hide a cycle until they run."""
+    known = modules()
+    assert len(known) > 100
+    assert first_cycle({name: imports_of(path, known) - {name} for name, path in known.items()}) == []
+
+
+def test_no_room_of_the_trainer_imports_itself_by_way_of_others():
+    """The same for folders: `fit` knows nothing of `report`, which shows what `fit` did."""
+    known, rooms = modules(), {}
+    for name, path in known.items():
+        if name.startswith("train."):
+            room = name.split(".")[1]
+            others = {other.split(".")[1] for other in imports_of(path, known) if other.startswith("train.")}
+            rooms.setdefault(room, set()).update(others - {room})
+    assert {"fit", "report", "controls", "data"} <= set(rooms)
+    assert first_cycle(rooms) == []
+
+
+def test_the_training_loop_does_not_load_the_report():
+    code = (
+        "import sys, train.fit.loop\n"
+        "others = ('train.report', 'common.report', 'train.controls', 'train.predict', 'jinja2')\n"
+        "loaded = [name for name in sys.modules if name.startswith(others)]\n"
+        "assert not loaded, loaded\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize("command", ["prepare", "train"])

@@ -69,13 +69,13 @@ def _fit(config: TrainConfig, resume: bool) -> None:
         result = loop.fit(config, data, threads, resume)
         with result.clock.part("evaluation"):
             scores = evaluate.scores(result.stepper, data)
-        used = evaluate.usage(threads)
+        used = timing.usage(threads)
         loop.write_summary(config, data, result, {"splits": scores, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
         for line in evaluate.score_lines(scores, data.classes):
             say(line)
         say(timing.line(result.clock.times(data.reading)))
-        say(evaluate.usage_line(used))
+        say(timing.usage_line(used))
         say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
         if config.report:
             _report_of_fit(config.run_dir, result.stepper.model, data)
@@ -157,14 +157,14 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
         folder.check_classes(run_dir, data.classes, str(data.path))
         threads = runtime.start(config.threads, config.seed)
-        from train.fit.step import Predictor
         from train.metrics import evaluate as closing
         from train.model import saved
+        from train.model.predictor import Predictor
 
         model = saved.load_model(run_dir)
         for line in closing.score_lines(closing.scores(Predictor(model), data), data.classes):
             say(line)
-        say(closing.usage_line(closing.usage(threads)))
+        say(timing.usage_line(timing.usage(threads)))
 
 
 @main.command()
@@ -194,14 +194,13 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
         path = Path(out) if out else job.default_out(run_dir, data.paths[0])
         data = job.check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
-        from train.fit.step import Predictor
-        from train.metrics import evaluate as closing
         from train.model import saved
+        from train.model.predictor import Predictor
 
         done = job.predict(Predictor(saved.load_model(run_dir)), run_dir, data, path)
         for line in job.lines(done, data.classes):
             say(line)
-        say(closing.usage_line(closing.usage(threads)))
+        say(timing.usage_line(timing.usage(threads)))
         say(f"{path}: the predictions; {done.plot.name}: over time; {done.summary.name}: this summary")
 
 

@@ -12,22 +12,32 @@ class View(NamedTuple):
     """How the images of a data file relate to the camera's picture.
 
     transposed: axis 0 of a stored image is the camera's columns. blocks: (rows, columns) of the
-    camera in one stored pixel. camera: whether a camera took them at all. unit: of the pixels.
+    camera in one stored pixel. log: pixels are log(1 + counts), not counts. camera: whether a
+    camera took them at all. What is not said is what a config does that does not say it.
     """
 
-    transposed: bool
-    blocks: Tuple[int, int]
-    camera: bool
-    unit: str
+    transposed: bool = True
+    blocks: Tuple[int, int] = (2, 2)
+    log: bool = True
+    camera: bool = True
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> "View":
         """The view of a data file with these root attributes; plain images where no camera is named."""
         image = json.loads(attributes["config"]).get("image")
         if not isinstance(image, dict):
-            return cls(False, (1, 1), False, "pixel value")
-        unit = "log(1 + counts)" if image.get("log", True) else "counts"
-        return cls(image.get("transpose", True), tuple(image.get("downsample", (2, 2))), True, unit)
+            return cls(transposed=False, blocks=(1, 1), log=False, camera=False)
+        usual = cls()
+        return cls(
+            image.get("transpose", usual.transposed),
+            tuple(image.get("downsample", usual.blocks)),
+            image.get("log", usual.log),
+        )
+
+    @property
+    def unit(self) -> str:
+        """Of the pixels."""
+        return "log(1 + counts)" if self.log else "counts" if self.camera else "pixel value"
 
     def picture(self, image: np.ndarray) -> np.ndarray:
         """`image`, (h, w) as stored, with the camera's rows from top to bottom."""

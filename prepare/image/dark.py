@@ -8,6 +8,7 @@ from typing import Callable, Iterable, NamedTuple, Optional, Tuple
 import numpy as np
 
 from common.errors import DataError
+from common.stats import robust_std
 
 # A frame's mean intensity scatters by noise / sqrt(pixels), about 0.005 counts; slow changes of a
 # good camera are well under this, and are no reason to reject a frame.
@@ -37,7 +38,7 @@ def average(frames: Callable[[], Iterable[np.ndarray]], reject_frames: float, re
     the result does not depend on the order of the frames. Raises DataError with fewer than 2
     frames left.
     """
-    sums = _Sums()
+    sums = _ExactSums()
     means = np.array([sums.add(frame) for frame in frames()])
     good = _good(means, reject_frames)
     kept = int(good.sum())
@@ -46,7 +47,7 @@ def average(frames: Callable[[], Iterable[np.ndarray]], reject_frames: float, re
             f"the dark has {len(means)} frames, {len(means) - kept} of them outliers; needs 2 or more"
         )
     if kept < len(means):
-        sums = _Sums()
+        sums = _ExactSums()
         for frame in itertools.compress(frames(), good):
             sums.add(frame)
     total, squares = sums.total, sums.squares
@@ -73,11 +74,10 @@ def average(frames: Callable[[], Iterable[np.ndarray]], reject_frames: float, re
 def _good(means: np.ndarray, limit: float) -> np.ndarray:
     if not len(means):
         return np.zeros(0, bool)
-    distance = np.abs(means - np.median(means))
-    return distance <= limit * max(1.4826 * float(np.median(distance)), INTENSITY_FLOOR)
+    return np.abs(means - np.median(means)) <= limit * max(robust_std(means), INTENSITY_FLOOR)
 
 
-class _Sums:
+class _ExactSums:
     """Sums and sums of squares, (H, W) int64, exact: a square of 16 bits fits in 32."""
 
     def __init__(self) -> None:

@@ -16,7 +16,8 @@ from common.dataset.schema import Loss
 from common.dataset.view import View
 from common.errors import DataError, UserError
 from common.progress import bar
-from common.shots import ID_DTYPE, ID_FIELDS, ShotId, shot_id
+from common.shots import ID_DTYPE, ID_FIELDS, ShotId, pulse_energy, shot_id, time_in_run
+from common.stats import evenly, robust_std
 from prepare.build.run import locate
 from prepare.config import PrepareConfig
 from prepare.image import transform
@@ -26,6 +27,7 @@ from prepare.verify import rows_of
 IMAGES_OF_A_RUN = 400  # read for mean intensities and histograms, evenly spread over the run
 HISTOGRAM_BINS = 80
 UNLABELED = -1
+HOT_LIMIT = 8.0  # robust standard deviations
 
 # What is shown of the machine's records: path in a split, what it is and its unit.
 RECORDS = {
@@ -86,9 +88,7 @@ class Contents(NamedTuple):
     @property
     def time(self) -> np.ndarray:
         """Seconds since the first shot of the shot's run here."""
-        seconds = self.ids["seconds"].astype(np.int64) * 10**9 + self.ids["nanoseconds"]
-        first = {run: seconds[self.ids["run"] == run].min() for run in self.runs}
-        return (seconds - np.array([first[run] for run in self.ids["run"]])) / 1e9
+        return time_in_run(self.ids)
 
     def class_name(self, label: int) -> str:
         return "unlabeled" if label == UNLABELED else self.classes[label]
@@ -152,20 +152,17 @@ def _shots(file: h5py.File, splits: Tuple[str, ...]) -> Tuple[np.ndarray, np.nda
 
 def _record(file: h5py.File, splits: Tuple[str, ...], name: str) -> np.ndarray:
     def of_split(group: h5py.Group) -> np.ndarray:
-        if name == "energy":  # the mean of the two detectors before the attenuator
-            return (group["gas_detector/f_11_ENRC"][...] + group["gas_detector/f_12_ENRC"][...]) / 2
-        return group[name][...]
+        def record(path: str) -> np.ndarray:
+            return group[path][...]
+
+        return pulse_energy(record) if name == "energy" else record(name)
 
     return np.concatenate([of_split(file[split]) for split in splits])
 
 
 def _spread_over_runs(run: np.ndarray) -> np.ndarray:
     """The rows whose images are read: up to IMAGES_OF_A_RUN of each run, evenly spread."""
-    chosen = []
-    for number in np.unique(run):
-        rows = np.flatnonzero(run == number)
-        n = min(IMAGES_OF_A_RUN, len(rows))
-        chosen.append(rows[np.unique(np.linspace(0, len(rows) - 1, n).astype(int))])
+    chosen = [evenly(np.flatnonzero(run == number), IMAGES_OF_A_RUN) for number in np.unique(run)]
     return np.sort(np.concatenate(chosen))
 
 
@@ -236,7 +233,7 @@ def _steps(file: h5py.File, keys: List[ShotId], stored: List[np.ndarray], view: 
 def _one_by_one(
     frame: np.ndarray, dark: np.ndarray, config: PrepareConfig, stored: np.ndarray, view: View
 ) -> List[Step]:
-    settings, full = config.image, View(False, (1, 1), True, "counts")
+    settings, full = config.image, View(transposed=False, blocks=(1, 1), log=False)
     steps = [Step("raw frame", frame, full)]
     pixels: np.ndarray = frame
     if settings.subtract_dark:
@@ -260,17 +257,16 @@ def _config(file: h5py.File) -> PrepareConfig:
         ) from None
 
 
-def hot_pixels(dark_mean: np.ndarray, dark_std: np.ndarray, limit: float = 8.0) -> Optional[np.ndarray]:
-    """(H, W) bool: whose pedestal or noise is over `limit` robust standard deviations above the median.
+def hot_pixels(dark_mean: np.ndarray, dark_std: np.ndarray) -> Optional[np.ndarray]:
+    """(H, W) bool: whose pedestal or noise is over HOT_LIMIT robust standard deviations above the median.
 
-    A robust standard deviation is 1.4826 times the median absolute deviation, at least 0.1 counts.
     None where there is no dark (all zeros).
     """
     if not dark_std.any():
         return None
-    hot = np.zeros(dark_mean.shape, bool)
-    for values in (dark_mean, dark_std):
-        middle = np.median(values)
-        spread = max(1.4826 * float(np.median(np.abs(values - middle))), 0.1)
-        hot |= values > middle + limit * spread
-    return hot
+    return np.any([values > hot_limit(values) for values in (dark_mean, dark_std)], axis=0)
+
+
+def hot_limit(values: np.ndarray) -> float:
+    """HOT_LIMIT robust standard deviations, each at least 0.1 counts, above the median of `values`."""
+    return float(np.median(values) + HOT_LIMIT * max(robust_std(values), 0.1))

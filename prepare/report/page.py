@@ -13,10 +13,17 @@ from common.report.camera import camera_image
 from common.report.drawing import png, svg
 from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
 from prepare.report import figures
-from prepare.report.contents import IMAGES_OF_A_RUN, RECORDS, Contents, hot_pixels, skipped
+from prepare.report.contents import (
+    HOT_LIMIT,
+    IMAGES_OF_A_RUN,
+    RECORDS,
+    Contents,
+    hot_limit,
+    hot_pixels,
+    skipped,
+)
 
 MOST_RUNS = 24  # whose mean intensities are drawn
-HOT_LIMIT = 8.0
 
 
 def subtitle(contents: Contents) -> str:
@@ -151,10 +158,10 @@ def _samples(contents: Contents) -> List[Block]:
 
 def _dark(contents: Contents) -> List[Block]:
     mean, std = contents.dark_mean, contents.dark_std
-    hot = hot_pixels(mean, std, HOT_LIMIT)
+    hot = hot_pixels(mean, std)
     if hot is None:
         return [Text("There is no dark: no camera took these images.")]
-    view = View(False, (1, 1), True, "counts")
+    view = View(transposed=False, blocks=(1, 1), log=False)
     count = int(hot.sum())
     pictures = []
     for title, values in (("Pedestal: mean of the dark", mean), ("Noise: std of the dark", std)):
@@ -163,7 +170,7 @@ def _dark(contents: Contents) -> List[Block]:
         caption = f"Median {np.median(values):.2f} counts, from {values.min():.2f} to {values.max():.2f}."
         pictures.append(Picture(png(figure), f"{title}, {count} hot pixels circled", caption))
     for title, values in (("Pedestal of the pixels", mean), ("Noise of the pixels", std)):
-        figure = figures.histogram(title, "counts", values, _limit(values))
+        figure = figures.histogram(title, "counts", values, hot_limit(values))
         pictures.append(Picture(svg(figure), f"Histogram: {title}", ""))
     return [
         Text(
@@ -172,11 +179,6 @@ def _dark(contents: Contents) -> List[Block]:
         ),
         Pictures(pictures, "medium"),
     ]
-
-
-def _limit(values: np.ndarray) -> float:
-    middle = np.median(values)
-    return float(middle + HOT_LIMIT * max(1.4826 * float(np.median(np.abs(values - middle))), 0.1))
 
 
 def _intensity(contents: Contents) -> List[Block]:

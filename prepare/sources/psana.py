@@ -7,7 +7,6 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Optional
 
 from common.errors import DataError
 from prepare.config import PrepareConfig
@@ -64,9 +63,3 @@ def import_psana(kind: str, module: str = "psana") -> ModuleType:
 def generation(psana: ModuleType) -> int:
     """1 for LCLS-I's psana, which has MPIDataSource, 2 for LCLS-II's, which has not."""
     return 1 if hasattr(psana, "MPIDataSource") else 2
-
-
-def default_directory(experiment: str, directory: Optional[str]) -> str:
-    """`directory`, or where both psanas look without one: $SIT_PSDM_DATA/INSTRUMENT/EXPERIMENT/xtc."""
-    root = os.environ.get("SIT_PSDM_DATA", "/reg/d/psdm")
-    return directory if directory is not None else os.path.join(root, experiment[:3], experiment, "xtc")

@@ -20,9 +20,8 @@ from common.progress import warn
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.formats.files import files_by_run
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, merge_repeats
-from prepare.sources.base import FrameResult, Source
+from prepare.sources.base import FrameResult, Source, default_directory
 from prepare.sources.listings import Listings
-from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
 
 Key = Tuple[int, int, int]  # seconds, nanoseconds, fiducial

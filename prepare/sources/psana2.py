@@ -27,9 +27,8 @@ from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.formats.xtc1.format import FIDUCIALS
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
 from prepare.sources import psana2_calls
-from prepare.sources.base import FrameResult, Source
+from prepare.sources.base import FrameResult, Source, default_directory
 from prepare.sources.listings import Listings
-from prepare.sources.psana import default_directory
 from prepare.sources.reconcile import reconcile
 
 

@@ -71,9 +71,10 @@ def random_rows(seed: int = 0) -> Iterator[np.ndarray]:
 
 
 def ours(path: str) -> Callable[[], float]:
-    from train.data.dataset import Position
+    from train.data.minibatches import Position
 
-    return delivering(checked(path).minibatches(MINIBATCH, 0, Position(0, 0)))
+    batches = checked(path).minibatches(MINIBATCH, 0, Position(0, 0))
+    return delivering(batch.images for batch in batches)
 
 
 def list_indexing(path: str) -> Callable[[], float]:
@@ -145,12 +146,12 @@ def _arrow_rows(path: str) -> Iterator[Dict[str, np.ndarray]]:
 
 def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[[], Dict[str, float]]:
     """`steps` training steps: seconds, and seconds of waiting for input."""
-    from train.data.dataset import Position
+    from train.data.minibatches import Position
 
     runner = stepper(SEED)
     batches: Iterator[np.ndarray]
     if streamed:
-        batches = checked(path).minibatches(minibatch, 0, Position(0, 0))
+        batches = (b.images for b in checked(path).minibatches(minibatch, 0, Position(0, 0)))
     else:
         held = split_of(path, "memory")
         # As many images, 211 MB, as keep a core's cache from holding what a stream never finds there.
@@ -172,12 +173,12 @@ def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[
 
 def peak_memory(path: str) -> Callable[[], float]:
     """MB resident at most, of a process that streams every image of a file once."""
-    from train.data.dataset import Position
+    from train.data.minibatches import Position
 
     split = split_of(path, "stream")
 
     def run() -> float:
-        with split.minibatches(MINIBATCH, 0, Position(0, 0)) as batches:
+        with contextlib.closing(split.minibatches(MINIBATCH, 0, Position(0, 0))) as batches:
             for _ in range(len(split) // MINIBATCH):
                 next(batches)
         status = Path("/proc/self/status").read_text().splitlines()

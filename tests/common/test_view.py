@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from common.dataset.view import View
+from prepare.config import ImageConfig
 
 
 def view_of(**image: object) -> View:
@@ -31,3 +32,9 @@ def test_images_that_were_not_transposed():
 def test_images_that_no_camera_took():
     view = View.of({"config": "{}"})
     assert (view.x_label, view.y_label, view.unit) == ("column", "row", "pixel value")
+
+
+def test_what_a_config_leaves_out_is_what_a_build_does():
+    assert View.of({"config": json.dumps({"image": {}})}) == View.of(
+        {"config": json.dumps({"image": ImageConfig().model_dump()})}
+    )

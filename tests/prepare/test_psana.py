@@ -11,7 +11,7 @@ import pytest
 from common.errors import ConfigError, DataError
 from prepare.config import load_config
 from prepare.sources import open_source
-from prepare.sources.psana import default_directory
+from prepare.sources.base import default_directory
 from prepare.sources.psana1 import Psana1Source
 from prepare.sources.psana2 import Psana2Source
 from tests.prepare.conftest import XTC1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import pytest
@@ -12,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.dataset import schema
+from common.dataset.view import View
 from common.shots import ID_DTYPE
 from tests.train.test_commands import refused
-from train.controls import baselines, beam_free, blocks, record
+from train.config import load_config
+from train.controls import baselines, beam_free, record
 from train.controls.choice import Choice, Pool
 from train.controls.experiments import EXPERIMENTS, Bench, folds
 from train.controls.verdict import finding, verdict
-from train.data.dataset import Position, open_data
-from train.metrics import measure
+from train.data.dataset import open_data
+from train.data.minibatches import Position
+from train.metrics import effective, measure
 
 SHAPE = (24, 32)
 RUNS = {69: (0, 960), 70: (1, 480), 71: (1, 480)}  # run: label, seconds at a shot a second
@@ -46,7 +51,7 @@ def pictures(rng: np.random.Generator, n: int, lasing: bool, energy: np.ndarray,
     return (light + background + rng.normal(0, 0.1, (n, *SHAPE))).astype(np.float32)
 
 
-def write_runs(path: Path, leak: float = 0.0, seed: int = 0) -> Path:
+def write_runs(path: Path, leak: float = 0.0, seed: int = 0, blocks: Optional[dict] = None) -> Path:
     """Runs 69 to 71 split by blocks of 30 s; `leak`: background of run 69 less that of the others."""
     rng = np.random.default_rng(seed)
     shots = []
@@ -75,6 +80,7 @@ def write_runs(path: Path, leak: float = 0.0, seed: int = 0) -> Path:
         file["statistics/mean"][...], file["statistics/std"][...] = train.mean(axis=0), train.std(axis=0)
         attributes = {name: "{}" for name in schema.ATTRIBUTES}
         attributes["classes"] = json.dumps(["nolasing", "lasing"])
+        attributes["config"] = json.dumps({"select": {"blocks": blocks}} if blocks else {})
         schema.finish(file, attributes)
     return path
 
@@ -187,11 +193,12 @@ def test_a_choice_gives_the_pools_images_masked_and_in_the_order_of_training(tmp
         np.testing.assert_array_equal(np.concatenate(list(choice.batches(7))), expected)
         as_split = Choice(pool, np.arange(len(data.splits["train"])))
         with (
-            as_split.minibatches(16, 3, Position(0, 0)) as ours,
-            data.splits["train"].minibatches(16, 3, Position(0, 0)) as theirs,
+            closing(as_split.minibatches(16, 3, Position(0, 0))) as ours,
+            closing(data.splits["train"].minibatches(16, 3, Position(0, 0))) as theirs,
         ):
             for _ in range(3):
-                np.testing.assert_array_equal(next(ours), next(theirs))
+                for our, their in zip(next(ours), next(theirs)):
+                    np.testing.assert_array_equal(our, their)
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.1, 2.0])
@@ -219,23 +226,23 @@ def test_a_picture_full_of_light_has_no_beam_free_pixels():
 # --- statistics ------------------------------------------------------------------------------
 
 
-def test_independent_shots_are_worth_themselves_and_whole_blocks_one_each():
+def test_independent_shots_count_as_they_are_and_whole_blocks_as_one_each():
     rng = np.random.default_rng(0)
     labels, block = np.repeat([0, 1], 3000), np.repeat(np.arange(200), 30)
-    n, _ = blocks.effective(rng.random(6000) < 0.7, labels, block)
+    n, _ = effective.sample_size(rng.random(6000) < 0.7, labels, block)
     assert 4000 < n <= 6000
-    n, freedom = blocks.effective(np.repeat(rng.random(200) < 0.5, 30), labels, block)
+    n, freedom = effective.sample_size(np.repeat(rng.random(200) < 0.5, 30), labels, block)
     assert 150 < n < 260 and freedom == 198
-    n, _ = blocks.effective(labels == 1, labels, block)  # one class for all: sure to be as good as chance
+    n, _ = effective.sample_size(labels == 1, labels, block)  # one class for all: as good as chance
     assert n == 6000
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=60))
 def test_effective_numbers_are_between_one_block_and_all_shots(shots):
     correct, block = np.array([s[0] for s in shots]), np.array([s[1] for s in shots])
-    n, freedom = blocks.effective(correct, block % 2, block)
+    n, freedom = effective.sample_size(correct, block % 2, block)
     assert 0 < n <= len(shots) and freedom >= 1
-    low, high = blocks.interval(correct.mean(), n, freedom)
+    low, high = effective.interval(correct.mean(), n, freedom)
     assert 0 <= low <= correct.mean() + 1e-9 and correct.mean() - 1e-9 <= high <= 1
 
 
@@ -246,8 +253,8 @@ def test_the_interval_by_blocks_holds_where_shots_of_a_block_go_together():
     by_blocks = naive = 0
     for _ in range(300):
         correct = np.repeat(rng.random(16) < 0.5, 20)
-        n, freedom = blocks.effective(correct, labels, block)
-        low, high = blocks.interval(correct.mean(), n, freedom)
+        n, freedom = effective.sample_size(correct, labels, block)
+        low, high = effective.interval(correct.mean(), n, freedom)
         by_blocks += low <= 0.5 <= high
         low, high = measure.wilson(correct.sum(), 320)
         naive += low <= 0.5 <= high
@@ -255,23 +262,27 @@ def test_the_interval_by_blocks_holds_where_shots_of_a_block_go_together():
     assert naive < 0.6 * 300
 
 
-def test_blocks_of_time_and_time_within_the_run():
-    seconds = np.array([89, 90, 94, 95, 119, 120])
-    ids = np.concatenate([ids_of(70, seconds), ids_of(71, seconds + 3000)])
-    np.testing.assert_array_equal(blocks.block_of(ids), [0, 1, 1, 1, 1, 2, 3, 4, 4, 4, 4, 5])
-    assert len(set(blocks.block_of(ids_of(0, np.zeros(5))))) == 5  # of no run: nothing makes them alike
-    np.testing.assert_array_equal(blocks.in_guard(ids[:6]), [False, True, True, False, False, True])
-    np.testing.assert_array_equal(blocks.time_in_run(ids), [0, 1, 5, 6, 30, 31] * 2)
+@pytest.mark.parametrize("length, guard", [(30.0, 5.0), (12.0, 3.0)])
+def test_controls_take_the_blocks_of_time_of_the_data_file(tmp_path, write_config, length, guard):
+    path, config = write_runs(tmp_path / "data.h5", blocks={"length": length, "guard": guard}), SETTINGS
+    with open_data(path, SHAPE, ["train", "test"]) as data:
+        bench = Bench(load_config(write_config(**config)), data, lambda: None)
+        ids = bench.pool.ids
+        pairs = {(shot["run"], shot["seconds"] // length) for shot in ids}
+        assert len(np.unique(bench.block)) == len(pairs)
+        of_cut_run = ids[np.isin(ids["run"], [69])]
+        used = np.concatenate([np.concatenate([fold.train, fold.test]) for fold in folds(bench)])
+        assert len(of_cut_run) and (ids[used][ids[used]["run"] == 69]["seconds"] % length >= guard).all()
 
 
 def test_moments_of_a_known_spot():
     time, level = np.meshgrid(np.arange(60), np.arange(80), indexing="ij")
     spot = 100 * np.exp(-(((time - 20) / 3) ** 2 + ((level - 50) / 6) ** 2) / 2)
-    view = type("Counts", (), {"unit": "counts"})
+    view = View(log=False)
     found = baselines.moments(spot[None], view)[0]
     np.testing.assert_allclose(found[[0, 2]], [20, 50], atol=1e-6)
     assert 2.2 < found[1] < 3 and 4.4 < found[3] < 6  # cut off at a twentieth of the peak
-    logged = type("Logged", (), {"unit": "log(1 + counts)"})
+    logged = View(log=True)
     np.testing.assert_allclose(baselines.moments(np.log1p(spot)[None], logged)[0], found, rtol=1e-6)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import h5py
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from common.dataset import schema
 from common.errors import DataError
 from tests.train.conftest import SHAPE
 from train.data import dataset as reader
-from train.data.dataset import Position, minibatch_rows, open_data
+from train.data.dataset import open_data
 from train.data.images import empty
-from train.fit.step import tensor
+from train.data.minibatches import Position, minibatch_rows
+from train.model.predictor import tensor
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(0, 3))
@@ -61,8 +64,8 @@ def test_images_are_where_tensorflow_takes_them_without_a_copy(data):
     for cache in ("memory", "stream"):
         with open_data(data, SHAPE, ["train", "test"], cache) as opened:
             train = opened.splits["train"]
-            with train.minibatches(7, 1, Position(0, 0)) as batches:
-                batch = next(batches)
+            with closing(train.minibatches(7, 1, Position(0, 0))) as batches:
+                batch = next(batches).images
                 shared = tensor(batch)
                 batch[2, 3, 4] = 77
                 assert float(shared[2, 3, 4, 0]) == 77

@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 import time
+from contextlib import closing
 
 import h5py
 import numpy as np
@@ -16,7 +17,8 @@ from common.dataset import schema
 from common.errors import DataError
 from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
-from train.data.dataset import Position, minibatch_rows, open_data
+from train.data.dataset import open_data
+from train.data.minibatches import Position, minibatch_rows
 from train.data.readahead import ReadAhead
 
 KINDS = [
@@ -63,10 +65,14 @@ def nothing_left_behind():
 def test_minibatches_are_those_of_a_naive_reader(tmp_path, stored, cache, size):
     path = write_data(tmp_path / "a.h5", {"train": 40, "test": 10}, **stored)
     images, at = naive([path], "train"), Position(0, 0)
-    with opened(path, cache) as data, data.splits["train"].minibatches(size, 3, at) as batches:
+    with h5py.File(path) as file:
+        labels = file["train/labels"][...]
+    with opened(path, cache) as data, closing(data.splits["train"].minibatches(size, 3, at)) as batches:
         for _ in range(9):  # more than an epoch, and more batches than buffers
             rows, at = minibatch_rows(40, size, 3, at)
-            assert np.array_equal(next(batches), images[rows])
+            batch = next(batches)
+            assert np.array_equal(batch.images, images[rows]) and batch.position == at
+            assert np.array_equal(batch.labels, labels[rows])
 
 
 @pytest.mark.parametrize("stored", KINDS)
@@ -95,13 +101,13 @@ def test_files_of_other_software_are_read_too(tmp_path, chunks):
 def test_minibatches_go_on_from_a_position(data):
     with opened(data) as files:
         train, at = files.splits["train"], Position(0, 0)
-        with train.minibatches(16, 1, at) as batches:
-            first = [next(batches).copy() for _ in range(7)]
+        with closing(train.minibatches(16, 1, at)) as batches:
+            first = [next(batches).images.copy() for _ in range(7)]
         for _ in range(5):
             _, at = minibatch_rows(40, 16, 1, at)
-        with train.minibatches(16, 1, at) as batches:
-            assert np.array_equal(next(batches), first[5])
-            assert np.array_equal(next(batches), first[6])
+        with closing(train.minibatches(16, 1, at)) as batches:
+            assert np.array_equal(next(batches).images, first[5])
+            assert np.array_equal(next(batches).images, first[6])
 
 
 def test_every_image_comes_once_in_evaluation(tmp_path):
@@ -122,7 +128,7 @@ def test_every_image_comes_once_in_evaluation(tmp_path):
 @pytest.mark.parametrize("stored", KINDS)
 def test_a_file_that_is_cut_short_meanwhile(tmp_path, stored):
     path = write_data(tmp_path / "a.h5", {"train": 400, "test": 10}, **stored)
-    with opened(path) as data, data.splits["train"].minibatches(8, 1, Position(0, 0)) as batches:
+    with opened(path) as data, closing(data.splits["train"].minibatches(8, 1, Position(0, 0))) as batches:
         next(batches)
         os.truncate(path, 4096)
         with pytest.raises(DataError, match="a.h5: train/images") as caught:
@@ -134,7 +140,7 @@ def test_a_file_that_is_cut_short_meanwhile(tmp_path, stored):
 @pytest.mark.parametrize("stored", KINDS)
 def test_a_file_that_vanishes(tmp_path, stored):
     path = write_data(tmp_path / "a.h5", {"train": 40, "test": 10}, **stored)
-    with opened(path) as data, data.splits["train"].minibatches(8, 1, Position(0, 0)) as batches:
+    with opened(path) as data, closing(data.splits["train"].minibatches(8, 1, Position(0, 0))) as batches:
         next(batches)
         path.unlink()
         with pytest.raises(DataError, match="a.h5: train/images.* removed or replaced"):
@@ -172,7 +178,7 @@ def test_no_more_is_read_than_there_are_buffers():
     def read(rows, out):
         asked.extend(rows)
 
-    with ReadAhead(read, ([n] for n in range(1000)), 1, (2, 2)) as batches:
+    with ReadAhead(read, (([n], None) for n in range(1000)), 1, (2, 2)) as batches:
         next(batches)
         time.sleep(0.1)
         assert 2 <= len(asked) <= 4

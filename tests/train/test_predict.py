@@ -16,8 +16,8 @@ from common.shots import ID_FIELDS
 from tests.train.conftest import write_data
 from tests.train.test_commands import refused
 from train.data.dataset import open_data
-from train.fit.step import Predictor
 from train.model import saved
+from train.model.predictor import Predictor
 from train.predict.job import softmax, stream
 
 

@@ -61,10 +61,10 @@ def test_values_are_yaml_lists_and_words_included(base):
 
 
 def test_a_star_sets_a_key_of_every_layer_that_has_it(base):
-    cases = plan(base, set_all(base, "network.*.bias=.1", "network.*.convolution.channels=5"), seeds=1)
+    cases = plan(base, set_all(base, "network.*.bias=.1", "network.*.convolution.filters=5"), seeds=1)
     convolution, *_, output = cases[0].runs[0].network
     assert (convolution.settings.bias, output.settings.bias) == (0.1, 0.1)
-    assert convolution.settings.channels == 5
+    assert convolution.settings.filters == 5
 
 
 def test_one_layer_by_its_number(base):
@@ -85,6 +85,7 @@ def test_one_layer_by_its_number(base):
         ("momentun=.9", "momentun: no such key; did you mean"),
         ("kind=adam", "fits optimizer.kind, learning_rate.kind; name one of them whole"),
         ("bias=.1", "fits network.0.convolution.bias, network.3.output.bias; name one of them whole, or all"),
+        ("network.*.channels=8", "network.*.channels: no such key; it is now called filters"),
         ("network.*.biass=.1", "network.*.biass: no such key"),
         ("momentum=[", "'[' is not a value"),
         ("seed=1,2", "seed: not to be set in a sweep; give --seeds N"),

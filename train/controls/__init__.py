@@ -1,6 +1,6 @@
 """Is it lasing, or the run? The label is the run, so whatever differs between runs can be learned.
 
-`blocks` is the statistics of shots that are not independent, `choice` gives shots of a data file
+`choice` gives shots of a data file
 other labels or fewer pixels, `beam_free` finds the pixels without beam, `baselines` is what a
 physicist would try first, `experiments` are the controls one by one, `job` runs and keeps them,
 `verdict` says in words what they mean.

@@ -27,7 +27,7 @@ def projection(images: np.ndarray, view: View) -> np.ndarray:
 
 def moments(images: np.ndarray, view: View) -> np.ndarray:
     """Center and rms width of the light in time and in energy, pixels. (n, h, w) -> (n, 4) float64."""
-    light = np.expm1(images) if view.unit.startswith("log") else images
+    light = np.expm1(images) if view.log else images
     light = np.where(light > _NOISE * light.max(axis=(1, 2), keepdims=True), light, 0)
     found = []
     for axis in (1, 2):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Iterator, Optional, Sequence, Union
+from typing import Generator, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
-from train.data.dataset import Data, Position, minibatch_rows
+from train.data.dataset import Data
+from train.data.minibatches import Batch, Position, positions
 
 
 class Pool:
@@ -45,7 +45,7 @@ class Pool:
 
 
 class Choice:
-    """Shots of a pool that stand for a split: what training and prediction ask of a Split.
+    """Shots of a pool that stand for a split (`Samples`).
 
     rows: which. labels: (n,) instead of their own. mask: (rows, columns) bool, pixels that stay;
     the others are 0.
@@ -76,12 +76,6 @@ class Choice:
         for start in range(0, len(self), size):
             yield self.images(range(start, min(start + size, len(self))))
 
-    @contextlib.contextmanager
-    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Iterator[Iterator[np.ndarray]]:
-        def plan() -> Iterator[np.ndarray]:
-            position = at
-            while True:
-                rows, position = minibatch_rows(len(self), size, seed, position)
-                yield self.images(rows)
-
-        yield plan()
+    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
+        plan = positions(len(self), size, seed, at)
+        yield from (Batch(self.images(rows), self.labels[rows], after) for rows, after in plan)

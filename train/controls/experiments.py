@@ -8,12 +8,13 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import numpy as np
 from scipy import stats
 
+from common.shots import time_in_run
 from train.config import TrainConfig
-from train.controls import baselines, beam_free, blocks
+from train.controls import baselines, beam_free
 from train.controls.choice import Choice, Pool
 from train.data.dataset import Data
 from train.fit import loop
-from train.metrics import measure
+from train.metrics import effective, measure
 
 Row = Dict[str, Any]
 
@@ -37,7 +38,7 @@ class Bench:
     def __init__(self, config: TrainConfig, data: Data, tick: Callable[[], None]) -> None:
         self.config, self.data, self.tick = config, data, tick
         self.pool = Pool(data)
-        self.block = blocks.block_of(self.pool.ids)
+        self.block = data.blocks.apart(self.pool.ids)
         self.train = np.flatnonzero(self.pool.split == "train")
         self.test = np.flatnonzero(self.pool.split == "test")
 
@@ -128,7 +129,7 @@ def simple(bench: Bench) -> List[Row]:
     record = baselines.ebeam(pool)
     if record is not None:
         rows += _regression(bench, "ebeam", "EBeam record alone", record)
-    seconds = blocks.time_in_run(pool.ids)
+    seconds = time_in_run(pool.ids)
     rows += _regression(bench, "time", "time within the run alone", baselines.time(seconds))
     # Where runs differ in length, a late shot can only be of the long one: that is no drift.
     common = min(seconds[pool.ids["run"] == run].max() for run in np.unique(pool.ids["run"]))
@@ -164,7 +165,7 @@ def folds(bench: Bench) -> List[Fold]:
     if count == 1:
         return []
     found = []
-    number, guard = blocks.number_in_run(ids), blocks.in_guard(ids)
+    number, guard = bench.data.blocks.number(ids), bench.data.blocks.in_guard(ids)
     for k in range(count):
         test, unused, unseen = np.zeros(len(ids), bool), np.zeros(len(ids), bool), []
         for label, of_class in runs.items():
@@ -196,7 +197,7 @@ def _scored(
 ) -> Row:
     score = measure.score(labels, predicted)
     # Blocks keep the shots' own class: permuted labels are independent from shot to shot all the same.
-    n, freedom = blocks.effective(labels == predicted, bench.pool.labels[rows], bench.block[rows])
+    n, freedom = effective.sample_size(labels == predicted, bench.pool.labels[rows], bench.block[rows])
     return {
         "control": name,
         "what": what,
@@ -206,8 +207,8 @@ def _scored(
         "chance": score.chance,
         "wilson": list(score.interval),
         "n_effective": n,
-        "interval": list(blocks.interval(score.accuracy, n, freedom)),
-        "strict": list(blocks.interval(score.accuracy, n, freedom, STRICT)),
+        "interval": list(effective.interval(score.accuracy, n, freedom)),
+        "strict": list(effective.interval(score.accuracy, n, freedom, STRICT)),
     }
 
 
@@ -231,7 +232,7 @@ def _correlations(
     for run, of_run in _lasing_runs(bench.pool.ids[rows], bench.pool.labels[rows], energy):
         if runs is None or run in runs:
             pair = odds[of_run], energy[of_run]
-            interval = blocks.bootstrap(functools.partial(_rank, *pair), block[of_run], bench.config.seed)
+            interval = effective.bootstrap(functools.partial(_rank, *pair), block[of_run], bench.config.seed)
             found.append(
                 {
                     "control": f"energy_{run}",

@@ -101,7 +101,7 @@ def cells(row: Row) -> Dict[str, str]:
         "n": str(row["n"]),
         "result": f"{row['value']:.3f}",
         "95 % Wilson": _interval(row["wilson"]) if accuracy else "",
-        "worth": f"{row['n_effective']:.0f}" + ("" if accuracy else " blocks"),
+        "effective n": f"{row['n_effective']:.0f}" + ("" if accuracy else " blocks"),
         "95 % by blocks": _interval(row["interval"]),
         "larger class": f"{row['chance']:.3f}" if accuracy else "",
         "finding": finding(row),

@@ -1,25 +1,23 @@
-"""What a run trains on: one or several data files as splits, and the order of the minibatches."""
+"""What a run trains on: one or several data files that are one data set, as splits."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
-import weakref
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import h5py
 import numpy as np
 
+from common.blocks import Blocks
 from common.dataset import schema
 from common.dataset.view import View
 from common.errors import DataError
-from common.shots import ID_DTYPE, ID_FIELDS, ShotId
+from common.shots import ID_FIELDS, ShotId
 from train.config import TrainConfig
-from train.data.images import ImageFile, empty
-from train.data.readahead import Held, ReadAhead
+from train.data.minibatches import Split
 
 # Splits are kept in memory up to this share of what is available, else read batch by batch.
 MEMORY_SHARE = 0.5
@@ -27,117 +25,16 @@ MEMORY_SHARE = 0.5
 Paths = Union[str, Path, Sequence[Union[str, Path]]]
 
 
-class Split:
-    """One split, of one or several files: ids, labels, records in memory; images there or in the files.
-
-    ids: (n,) ID_DTYPE. labels: (n,) int64, or None in a split without labels. images are float32,
-    (n, rows, columns, 1).
-    """
-
-    def __init__(self, groups: Sequence[h5py.Group], in_memory: bool, check: bool) -> None:
-        self.name = groups[0].name.strip("/")
-        self._groups = groups
-        self._files = [ImageFile(group, check) for group in groups]
-        self._starts = np.cumsum([0, *map(len, self._files)])
-        self._readers: weakref.WeakSet = weakref.WeakSet()
-        self._cached: Optional[np.ndarray] = None
-        try:
-            self.ids = np.empty(len(self), ID_DTYPE)
-            for field in ID_FIELDS:
-                self.ids[field] = self.record(field)
-            self.labels = self.record("labels").astype(np.int64) if "labels" in groups[0] else None
-            self.energy = self._pulse_energy()
-            self._cached = self.images(range(len(self))) if in_memory else None
-        except BaseException:
-            self.close()
-            raise
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def close(self) -> None:
-        """Stop whatever still reads from this split, and close its files."""
-        for reader in list(self._readers):
-            reader.close()
-        for file in self._files:
-            file.close()
-
-    @property
-    def image(self) -> Tuple[int, int]:
-        """Rows and columns of an image."""
-        return self._files[0].shape[1:]
-
-    @property
-    def reading(self) -> float:
-        """Seconds of reading images from the files so far, whichever thread did it."""
-        return sum(file.seconds for file in self._files)
-
-    def record(self, name: str) -> np.ndarray:
-        """The values of a dataset beside the images, e.g. `run` or `ebeam/ebeamCharge`, (n,)."""
-        return np.concatenate([group[name][...] for group in self._groups])
-
-    def images(self, rows: Sequence[int]) -> np.ndarray:
-        """The images of `rows`, (len(rows), rows, columns, 1) float32."""
-        out = empty(len(rows), *self.image)
-        self._read(np.asarray(rows), out)
-        return out[..., None]
-
-    def batches(self, size: int) -> Iterator[np.ndarray]:
-        """All images in order, at most `size` at a time; each is valid until the next is asked for."""
-        starts = range(0, len(self), size)
-        if self._cached is not None:
-            for start in starts:
-                yield self._cached[start : start + size]
-            return
-        plan = (np.arange(start, min(start + size, len(self))) for start in starts)
-        with self._read_ahead(plan, size) as reader:
-            yield from reader
-
-    def minibatches(self, size: Union[int, str], seed: int, at: "Position") -> Union[ReadAhead, Held]:
-        """The images of the minibatches that `minibatch_rows` gives, from `at` on, without end.
-
-        To be closed (or used in a `with`). Each batch is valid until the next is asked for.
-        """
-        whole = size == "full" or size >= len(self)
-        if whole and self._cached is not None:
-            return Held(self._cached)
-
-        def plan() -> Iterator[np.ndarray]:
-            position = at
-            while True:
-                rows, position = minibatch_rows(len(self), size, seed, position)
-                yield rows
-
-        return self._read_ahead(plan(), len(self) if whole else size)
-
-    def _read_ahead(self, plan: Iterator[np.ndarray], size: int) -> ReadAhead:
-        reader = ReadAhead(self._read, plan, min(size, len(self)), self.image)
-        self._readers.add(reader)
-        return reader
-
-    def _read(self, rows: np.ndarray, out: np.ndarray) -> None:
-        if self._cached is not None:
-            np.take(self._cached[..., 0], rows, axis=0, out=out, mode="clip")
-            return
-        part_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for part in np.unique(part_of):
-            where = np.flatnonzero(part_of == part)
-            into = [out[i] for i in where]
-            self._files[part].read(rows[where] - self._starts[part], into)
-
-    def _pulse_energy(self) -> np.ndarray:
-        """Pulse energy of each shot, mJ: mean of the two detectors before the attenuator; NaN if unknown."""
-        return (self.record("gas_detector/f_11_ENRC") + self.record("gas_detector/f_12_ENRC")) / 2
-
-
 class Data(NamedTuple):
-    """Open data files: their splits, the names of the classes, the digest of the content, how to show it."""
+    """Open data files: their splits, the names of the classes, the digest of the content, how to show it,
+    and the blocks of time in which shots are alike."""
 
     paths: List[Path]
     splits: Dict[str, Split]
     classes: List[str]
     digest: str
     view: View
+    blocks: Blocks
 
     @property
     def path(self) -> str:
@@ -153,13 +50,6 @@ class Data(NamedTuple):
     def reading(self) -> float:
         """Seconds of reading images so far, in whichever thread."""
         return sum(split.reading for split in self.splits.values())
-
-
-class Position(NamedTuple):
-    """Where in the data a run is: epoch, and minibatches of it that are done. Both count from 0."""
-
-    epoch: int
-    batch: int
 
 
 @contextlib.contextmanager
@@ -213,7 +103,8 @@ def _opened(
         splits[name] = Split(of, in_memory, check)
         stack.callback(splits[name].close)
     classes = schema.classes(files[0])
-    return Data(paths, splits, classes, _digest(files), View.of(schema.attributes(files[0])))
+    attributes = [schema.attributes(file) for file in files]
+    return Data(paths, splits, classes, _digest(files), View.of(attributes[0]), Blocks.of(attributes))
 
 
 def path_list(paths: Paths) -> List[Path]:
@@ -239,28 +130,6 @@ def number_of_images(config: TrainConfig, split: str) -> Optional[int]:
         with schema.open_data(path) as file:
             total += len(file[split]["images"]) if split in file else 0
     return total
-
-
-def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> Tuple[np.ndarray, Position]:
-    """The rows of the minibatch at position `at`, and the position after it.
-
-    The order of an epoch is a function of (seed, epoch) alone, so that a position is all that a
-    resumed run needs. Every row comes once an epoch; the last minibatch may be smaller. With
-    `size` "full" every minibatch is all rows in the file's order.
-    """
-    if size == "full" or size >= n:
-        return np.arange(n), Position(at.epoch + 1, 0)
-    start = at.batch * size
-    rows = _order(n, seed, at.epoch)[start : start + size]
-    last = start + size >= n
-    return rows, Position(at.epoch + 1, 0) if last else Position(at.epoch, at.batch + 1)
-
-
-@functools.lru_cache(maxsize=4)
-def _order(n: int, seed: int, epoch: int) -> np.ndarray:
-    order = np.random.default_rng([seed, epoch]).permutation(n)
-    order.setflags(write=False)
-    return order
 
 
 def available_memory() -> float:

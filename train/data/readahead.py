@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from typing import Callable, Iterable, Iterator, Sequence, Tuple
+from typing import Callable, Generic, Iterable, Iterator, Sequence, Tuple, TypeVar
 
 import numpy as np
 
@@ -17,21 +17,22 @@ AHEAD_BYTES = 128e6
 PIECE = 16  # images that are read before the thread looks whether it should stop
 
 Read = Callable[[np.ndarray, np.ndarray], None]
+P = TypeVar("P", bound=Tuple[Sequence[int], object])
 
 
-class ReadAhead:
-    """Iterates over batches of images, (n, rows, columns, 1) float32, that a thread reads meanwhile.
+class ReadAhead(Generic[P]):
+    """Iterates over (images, item of the plan); a thread reads the images, (n, rows, columns, 1) float32.
 
     Batches are filled into a few buffers that are used again: one is valid until the next is asked
     for. What goes wrong in the thread is raised here, where the batch was due. The thread ends
     with the plan, an error, `close` (or the end of a `with`), or when the iterator is forgotten.
 
     read: fills its second argument, (n, rows, columns), with the images of its first, n row numbers.
-    plan: the row numbers of each batch, at most `size`; it is iterated over in the thread. image:
-    (rows, columns).
+    plan: tuples that begin with the row numbers of a batch, at most `size`; it is iterated over in the
+    thread. image: (rows, columns).
     """
 
-    def __init__(self, read: Read, plan: Iterable[Sequence[int]], size: int, image: Tuple[int, int]) -> None:
+    def __init__(self, read: Read, plan: Iterable[P], size: int, image: Tuple[int, int]) -> None:
         self._free: queue.SimpleQueue = queue.SimpleQueue()
         self._ready: queue.SimpleQueue = queue.SimpleQueue()
         self._in_use = None
@@ -45,21 +46,21 @@ class ReadAhead:
         self._end = weakref.finalize(self, _finish, stop, self._free, thread)
         thread.start()
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Tuple[np.ndarray, P]]:
         return self
 
-    def __next__(self) -> np.ndarray:
+    def __next__(self) -> Tuple[np.ndarray, P]:
         if not self._end.alive:
             raise DataError("the reading of images was stopped")
         if self._in_use is not None:
             self._free.put(self._in_use)
             self._in_use = None
-        images, buffer, error = self._ready.get()
+        images, item, buffer, error = self._ready.get()
         if images is None:
             self.close()
             raise error
         self._in_use = buffer
-        return images[..., None]
+        return images[..., None], item
 
     def close(self) -> None:
         """End the thread and wait for its end; nothing if that is done."""
@@ -72,42 +73,20 @@ class ReadAhead:
         self.close()
 
 
-class Held:
-    """All images, of a split in memory: every batch is the same array, with nothing to read or to copy."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        self._images = images
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        return self._images
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> "Held":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 def _fill(read: Read, plan: Iterator, free, ready, stop: threading.Event) -> None:
     try:
-        for rows in plan:
-            buffer = free.get()
+        for item in plan:
+            rows, buffer = item[0], free.get()
             images = buffer[: len(rows)]
             for first in range(0, len(rows), PIECE):
                 if stop.is_set():
                     return
                 part = slice(first, first + PIECE)
                 read(rows[part], images[part])
-            ready.put((images, buffer, None))
-        ready.put((None, None, StopIteration()))
+            ready.put((images, item, buffer, None))
+        ready.put((None, None, None, StopIteration()))
     except BaseException as error:  # whatever it is belongs to the one who waits
-        ready.put((None, None, error))
+        ready.put((None, None, None, error))
 
 
 def _finish(stop: threading.Event, free: queue.SimpleQueue, thread: threading.Thread) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import keras
@@ -15,14 +16,15 @@ from common.errors import DataError
 from common.files import atomic
 from common.progress import bar, say, warn
 from train.config import TrainConfig
-from train.data.dataset import Data, Position, minibatch_rows
+from train.data.dataset import Data
+from train.data.minibatches import Batch, Position
+from train.fit.board import Board
 from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
 from train.fit.timing import Clock, short
 from train.fit.watch import Watcher, not_finite
 from train.metrics import measure
 from train.model import network, optimizers
-from train.report.board import Board
 from train.run import checkpoint, folder
 from train.run.checkpoint import Checkpoint
 from train.run.history import HEADER, Table, line
@@ -66,12 +68,11 @@ def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False)
 
 def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Stepper:
     """The network after all of the config's steps on `data`: no table, no files; `tick` after each step."""
-    stepper, train, position = _stepper(config, data), data.splits["train"], Position(0, 0)
-    with train.minibatches(config.minibatch, config.seed, position) as batches:
-        for step in range(1, config.steps + 1):
-            rows, position = minibatch_rows(len(train), config.minibatch, config.seed, position)
+    stepper, train = _stepper(config, data), data.splits["train"]
+    with closing(train.minibatches(config.minibatch, config.seed, Position(0, 0))) as batches:
+        for step, batch in zip(range(1, config.steps + 1), batches):
             rate = config.learning_rate.at(step)
-            result = stepper.step(next(batches), train.labels[rows], rate)
+            result = stepper.step(batch.images, batch.labels, rate)
             if not _is_finite(result):
                 raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
             tick()
@@ -120,8 +121,8 @@ class _Run:
         progress.update(self.step)
         config, train = self.config, self.data.splits["train"]
         try:
-            batches = train.minibatches(config.minibatch, config.seed, self.position)
-            with interrupt.restored(), batches:
+            minibatches = train.minibatches(config.minibatch, config.seed, self.position)
+            with interrupt.restored(), closing(minibatches) as batches:
                 while not stopped:
                     self._one_step(batches)
                     if not progress.disable:
@@ -142,26 +143,24 @@ class _Run:
         mean = self._in_steps() / self.done if self.done else 0.0
         return Result(self.stepper, self.table, stopped, self.step, mean, self.clock)
 
-    def _one_step(self, batches: Iterator[np.ndarray]) -> None:
-        train, step = self.data.splits["train"], self.step + 1
-        rows, after = minibatch_rows(len(train), self.config.minibatch, self.config.seed, self.position)
+    def _one_step(self, batches: Iterator[Batch]) -> None:
+        step = self.step + 1
         with self.clock.part("waiting"):
-            images = next(batches)
-        labels = train.labels[rows]
+            batch = next(batches)
         tabled = (step - 1) % self.config.table_every == 0
-        row: Dict[str, float] = {"step": step, "m1s": int((labels == 1).sum())}
+        row: Dict[str, float] = {"step": step, "m1s": int((batch.labels == 1).sum())}
         if tabled:  # accuracies at the weights that loss and gradient of this row are of
             with self.clock.part("evaluation"):
                 row.update(self._accuracies())
         rate = self.config.learning_rate.at(step)
         with interrupt.held():  # weights, position and table change together or not at all
             with self.clock.part("step"):
-                result = self.stepper.step(images, labels, rate)
+                result = self.stepper.step(batch.images, batch.labels, rate)
             self.done += 1
             if not _is_finite(result):
                 self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})
                 raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
-            self.step, self.position = step, after
+            self.step, self.position = step, batch.position
             if tabled:
                 row.update(result._asdict(), learning_rate=rate)
                 self._add(row)

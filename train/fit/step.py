@@ -1,20 +1,15 @@
-"""One training step, and predictions without the gradient, as TensorFlow graphs."""
+"""One training step as a TensorFlow graph."""
 
 from __future__ import annotations
 
-from typing import Iterator, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from common.errors import DataError
-from train.data.dataset import Split
-from train.data.images import ALIGNMENT
-
-# Images a forward pass takes at once: 64 of the 2016 study's maps are 100 MB.
-PREDICT_BATCH = 64
-PREDICT_BYTES = 64e6  # and at most this much of images
+from train.model.predictor import Predictor, tensor
 
 LABELS = tf.TensorSpec((None,), tf.int64)
 
@@ -30,41 +25,6 @@ class StepResult(NamedTuple):
     gradient_norm: float
     gradient_cosine: float
     first_gradient_norm: float
-
-
-def tensor(images: np.ndarray) -> tf.Tensor:
-    """`images` as a tensor, on the same memory where TensorFlow can take it: it must not change meanwhile.
-
-    The copy it would make of 128 of the 2016 study's images is a third of the step of a small network.
-    """
-    if images.ctypes.data % ALIGNMENT or not images.flags.c_contiguous or not images.flags.writeable:
-        return tf.convert_to_tensor(images)
-    return tf.experimental.dlpack.from_dlpack(images.__dlpack__())
-
-
-class Predictor:
-    """A model that predicts in batches, without the gradient."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
-        self._image = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-        self._logits = tf.function(
-            lambda images: model(images, training=False), input_signature=[self._image]
-        )
-        pixels = int(np.prod(model.input_shape[1:]))
-        self._batch = max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * pixels))))
-
-    def predict(self, split: Split) -> np.ndarray:
-        """Logits of all shots of `split`, (n, classes) float32."""
-        return np.concatenate(list(self.stream(split)))
-
-    def stream(self, split: Split) -> Iterator[np.ndarray]:
-        """The same in order, a few shots at a time; NaN for an image with values that are not numbers."""
-        for batch in split.batches(self._batch):
-            logits = self._logits(tensor(batch)).numpy()
-            if not np.isfinite(batch.sum()):  # relu makes a number of a NaN, so the logits do not tell
-                logits[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan
-            yield logits
 
 
 class Stepper(Predictor):

@@ -1,10 +1,14 @@
-"""Where the time of a run goes."""
+"""Where the time of a run goes, and what it takes of the machine."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import time
-from typing import Dict, Iterator
+from typing import Any, Dict, Iterator
+
+from train.fit.runtime import Runtime
 
 # What a run does, one after the other. Reading goes on beside it, in a thread.
 PARTS = ("step", "waiting", "evaluation", "saving")
@@ -52,3 +56,31 @@ def line(times: Dict[str, float]) -> str:
         for name in (*PARTS, "other")
     )
     return f"time {total:.1f} s: {parts}; reading, meanwhile or before, {times['reading']:.1f} s"
+
+
+def usage(runtime: Runtime) -> Dict[str, Any]:
+    """CPU seconds, peak memory (MB, 10^6 bytes) and threads of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_memory_mb": used.ru_maxrss * 1024 / 1e6,
+        "threads": _threads(),
+        "intra_op_threads": runtime.intra,
+        "inter_op_threads": runtime.inter,
+    }
+
+
+def usage_line(used: Dict[str, Any]) -> str:
+    """`usage` as a line of text."""
+    return (
+        f"CPU time {used['cpu_seconds']:.1f} s, peak memory {used['peak_memory_mb']:.0f} MB, "
+        f"{used['threads']} threads ({used['intra_op_threads']} within an operation, "
+        f"{used['inter_op_threads']} between operations)"
+    )
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 0

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from typing import Any, Dict, List
 
 import numpy as np
 
-from train.data.dataset import Data, Split
-from train.fit.runtime import Runtime
-from train.fit.step import Predictor
+from train.data.dataset import Data
+from train.data.minibatches import Split
 from train.metrics import measure
+from train.model.predictor import Predictor
 
 
 def scores(predictor: Predictor, data: Data) -> Dict[str, Any]:
     """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, and by pulse energy."""
     return {
         name: _of_split(predictor.predict(split), split, data.classes) for name, split in data.splits.items()
-    }
-
-
-def usage(runtime: Runtime) -> Dict[str, Any]:
-    """CPU seconds, peak memory (MB, 10^6 bytes) and threads of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_memory_mb": used.ru_maxrss * 1024 / 1e6,
-        "threads": _threads(),
-        "intra_op_threads": runtime.intra,
-        "inter_op_threads": runtime.inter,
     }
 
 
@@ -59,15 +45,6 @@ def score_lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
     return lines
 
 
-def usage_line(used: Dict[str, Any]) -> str:
-    """`usage` as a line of text."""
-    return (
-        f"CPU time {used['cpu_seconds']:.1f} s, peak memory {used['peak_memory_mb']:.0f} MB, "
-        f"{used['threads']} threads ({used['intra_op_threads']} within an operation, "
-        f"{used['inter_op_threads']} between operations)"
-    )
-
-
 def _of_split(logits: np.ndarray, split: Split, classes: List[str]) -> Dict[str, Any]:
     predicted = logits.argmax(axis=1)
     score = measure.score(split.labels, predicted)
@@ -86,10 +63,3 @@ def _of_split(logits: np.ndarray, split: Split, classes: List[str]) -> Dict[str,
         "by_pulse_energy": [band._asdict() for band in bands],
         "without_pulse_energy": unknown,
     }
-
-
-def _threads() -> int:
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return 0

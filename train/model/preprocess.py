@@ -22,6 +22,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from common.stats import Moments
+
 # A pixel that hardly changes must not blow up on the one shot where it does.
 STD_FLOOR = 1e-3
 
@@ -106,20 +108,16 @@ def _layer(word: str, name: str) -> keras.layers.Layer:
 
 def _numbers(word: str, batches: Iterator[np.ndarray]) -> List[np.ndarray]:
     """Offset and scale for `word`, from one pass over the train split; sums in float64."""
-    total, squares, count, least, greatest = 0.0, 0.0, 0, np.inf, -np.inf
+    moments, least, greatest = Moments(), np.inf, -np.inf
     for batch in batches:
-        wide = batch.astype(np.float64)
-        total = total + wide.sum(axis=0)
-        squares = squares + (wide**2).sum(axis=0)
-        count += len(wide)
-        least, greatest = min(least, wide.min()), max(greatest, wide.max())
+        moments.add(batch)
+        least, greatest = min(least, batch.min()), max(greatest, batch.max())
     if word == "subtract_mean":
-        return [np.float32(total.mean() / count), np.float32(1)]
+        return [np.float32(moments.mean.mean()), np.float32(1)]
     if word in ("scale_01", "scale_11"):
+        least, greatest = float(least), float(greatest)
         reach = max(greatest - least, STD_FLOOR)
         if word == "scale_01":
             return [np.float32(least), np.float32(reach)]
         return [np.float32((least + greatest) / 2), np.float32(reach / 2)]
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return [mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32)]
+    return [moments.mean.astype(np.float32), np.maximum(moments.std, STD_FLOOR).astype(np.float32)]

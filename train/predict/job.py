@@ -17,14 +17,15 @@ from common.files import atomic
 from common.progress import bar
 from common.report.drawing import drawing
 from train.config import TrainConfig
-from train.data.dataset import Data, Split
+from train.data.dataset import Data
+from train.data.minibatches import Split
 from train.metrics import measure
 from train.predict import predictions, probability_plot
 from train.predict.predictions import Part
 from train.run import folder
 
 if TYPE_CHECKING:  # TensorFlow is loaded after what can be refused without it
-    from train.fit.step import Predictor
+    from train.model.predictor import Predictor
 
 
 class Predicted(NamedTuple):

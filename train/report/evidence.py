@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
 
 from common.dataset.view import View
 from common.errors import DataError
 from common.shots import ShotId, shot_id
+from common.stats import evenly
 from train.config import TrainConfig, load_config
-from train.data.dataset import Data, Split
+from train.data.dataset import Data
+from train.data.minibatches import Split, mean_image, some_batches
 from train.predict.job import softmax
 from train.run import folder as files
 from train.run.history import Table
@@ -20,7 +22,6 @@ from train.run.history import Table
 MEAN_SHOTS = 1000  # of each class, for the mean images
 SALIENCY_SHOTS = 64  # of each class
 EXAMPLES = 4  # of each class, right and wrong
-BATCH = 16  # images read at once
 
 
 class Run(NamedTuple):
@@ -95,22 +96,22 @@ def read_run(folder: Path) -> Run:
 
 def look(model: Any, data: Data) -> Shots:
     """Apply the model (Keras) to the test split of `data`. Memory: a few dozen images."""
-    from train.fit.step import Predictor
     from train.model import saliency
+    from train.model.predictor import Predictor
 
     split = data.splits["test"]
     probabilities = softmax(Predictor(model).predict(split))
     classes = range(len(data.classes))
     means, counts = [], []
     for label in classes:
-        rows = spread(np.flatnonzero(data.splits["train"].labels == label), MEAN_SHOTS)
+        rows = evenly(np.flatnonzero(data.splits["train"].labels == label), MEAN_SHOTS)
         means.append(mean_image(data.splits["train"], rows))
         counts.append(len(rows))
     reference = np.mean(means, axis=0)
     parts = []
     for label in classes:
-        rows = spread(np.flatnonzero(split.labels == label), SALIENCY_SHOTS)
-        parts.append(saliency.contributions(model, _batches(split, rows), reference, label))
+        rows = evenly(np.flatnonzero(split.labels == label), SALIENCY_SHOTS)
+        parts.append(saliency.contributions(model, some_batches(split, rows), reference, label))
     return Shots(
         split=split.name,
         labels=split.labels,
@@ -125,17 +126,6 @@ def look(model: Any, data: Data) -> Shots:
         kernel=saliency.first_kernel(model),
         view=data.view,
     )
-
-
-def spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of `rows`, evenly spread over them."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
-
-
-def mean_image(split: Split, rows: Sequence[int]) -> np.ndarray:
-    """The mean of the images of `rows`, (h, w) float64, a few in memory at a time."""
-    total = sum(batch[..., 0].sum(axis=0, dtype=np.float64) for batch in _batches(split, rows))
-    return total / max(len(rows), 1)
 
 
 def choose(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> List[int]:
@@ -164,8 +154,3 @@ def _examples(split: Split, probabilities: np.ndarray) -> List[Example]:
         )
         for row in choose(split.labels, probabilities)
     ]
-
-
-def _batches(split: Split, rows: Sequence[int]):
-    for start in range(0, len(rows), BATCH):
-        yield split.images(rows[start : start + BATCH])

@@ -121,8 +121,9 @@ def _controls(run: Run) -> List[Block]:
         *(Text(f"{reason[0].upper()}{reason[1:]}.") for reason in reasons if reason),
         Table(columns, [[row[name] for name in columns] for row in cells]),
         Text(
-            "worth: shots within 30 s go right or wrong together and count for fewer; the interval by blocks "
-            "is of so many. The networks of the controls are trained anew, each on its own shots.",
+            "effective n: the shots of one block of time are classified correctly or not together and count "
+            "for fewer; the interval by blocks is of so many. The networks of the controls are trained anew, "
+            "each on its own shots.",
             "note",
         ),
     ]

@@ -23,7 +23,7 @@ import numpy as np
 from common.errors import DataError
 from common.files import atomic
 from common.progress import warn
-from train.data.dataset import Position
+from train.data.minibatches import Position
 from train.run.archive import ZIP_ERRORS, members
 
 FOLDER = "checkpoints"

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import UserError
+from common.stats import evenly
 from train.data.dataset import Data
+from train.data.minibatches import mean_image
 from train.model.saliency import first_kernel
-from train.report.evidence import mean_image, spread
 from train.run import folder
 
 MEAN_SHOTS = 200  # of each class
@@ -59,7 +60,7 @@ class Board:
         kernel = first_kernel(model).mean(axis=2)
         train = data.splits["train"]
         rows = [np.flatnonzero(train.labels == label) for label in range(len(data.classes))]
-        means = np.array([mean_image(train, spread(of, MEAN_SHOTS)) for of in rows if len(of)])
+        means = np.array([mean_image(train, evenly(of, MEAN_SHOTS)) for of in rows if len(of)])
         names = [name for name, of_class in zip(data.classes, rows) if len(of_class)]
         call = tf.function(lambda image: model(image, training=False))
         graph = call.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)).graph

@@ -1,4 +1,4 @@
-"""Shots near in time are alike: the effective sample size of n shots, by blocks of time."""
+"""The effective sample size: shots of one block of time are alike, so that n of them count for fewer."""
 
 from __future__ import annotations
 
@@ -8,45 +8,13 @@ from typing import Callable, Tuple
 import numpy as np
 from scipy import stats
 
-from common.shots import nanoseconds
 from train.metrics import measure
 
-LENGTH, GUARD = 30.0, 5.0  # s: those of the prepare config, and counted from the epoch as there
 CONFIDENCE = 0.95
 _RESAMPLES = 1000
 
 
-def block_of(ids: np.ndarray, length: float = LENGTH) -> np.ndarray:
-    """The block of time of each shot, (n,) int64; blocks of two runs are never the same.
-
-    Images of no run (number 0) were drawn one by one: each is a block.
-    """
-    number = number_in_run(ids, length) + ids["run"].astype(np.int64) * 10**9
-    number = np.where(ids["run"] == 0, -1 - np.arange(len(ids)), number)
-    return np.unique(number, return_inverse=True)[1]
-
-
-def number_in_run(ids: np.ndarray, length: float = LENGTH) -> np.ndarray:
-    """The number of each shot's block, counted from the Unix epoch, (n,) int64."""
-    return nanoseconds(ids) // round(length * 1e9)
-
-
-def in_guard(ids: np.ndarray, length: float = LENGTH, guard: float = GUARD) -> np.ndarray:
-    """Which shots lie in the first `guard` seconds of their block, (n,) bool."""
-    return nanoseconds(ids) % round(length * 1e9) < round(guard * 1e9)
-
-
-def time_in_run(ids: np.ndarray) -> np.ndarray:
-    """Seconds since the first shot of the same run, (n,) float64."""
-    time = nanoseconds(ids)
-    since = np.empty(len(ids))
-    for run in np.unique(ids["run"]):
-        of_run = ids["run"] == run
-        since[of_run] = (time[of_run] - time[of_run].min()) / 1e9
-    return since
-
-
-def effective(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> Tuple[float, int]:
+def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> Tuple[float, int]:
     """The effective sample size, at most n, and its degrees of freedom.
 
     correct: (n,) bool; labels: (n,); block: (n,), each of one label. n divided by the design effect

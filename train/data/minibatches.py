@@ -1,0 +1,192 @@
+"""The shots of a split, and the minibatches in which training takes them."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import Generator, Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
+
+import h5py
+import numpy as np
+
+from common.shots import ID_DTYPE, ID_FIELDS, pulse_energy
+from train.data.images import ImageFile, empty
+from train.data.readahead import ReadAhead
+
+
+class Position(NamedTuple):
+    """Where in the data a run is: epoch, and minibatches of it that are done. Both count from 0."""
+
+    epoch: int
+    batch: int
+
+
+class Batch(NamedTuple):
+    """A minibatch. images: (n, rows, columns, 1) float32; labels: (n,) int64; position: after it."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    position: Position
+
+
+Planned = Tuple[np.ndarray, Optional[Position]]  # rows that are read together, and the position after them
+
+
+class Samples(Protocol):
+    """What training and prediction ask of shots: a split of data files, or a choice among its shots.
+
+    ids: (n,) ID_DTYPE; labels: (n,) int64.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        """The images of `rows`, (len(rows), rows, columns, 1) float32."""
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """All images in order, at most `size` at a time; each is valid until the next is asked for."""
+
+    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
+        """The minibatches that `minibatch_rows` gives, from `at` on, without end; to be closed.
+
+        The images of each are valid until the next is asked for.
+        """
+
+
+class Split:
+    """One split, of one or several files: ids, labels, records in memory; images there or in the files.
+
+    ids: (n,) ID_DTYPE. labels: (n,) int64, or None in a split without labels. images are float32,
+    (n, rows, columns, 1).
+    """
+
+    def __init__(self, groups: Sequence[h5py.Group], in_memory: bool, check: bool) -> None:
+        self.name = groups[0].name.strip("/")
+        self._groups = groups
+        self._files = [ImageFile(group, check) for group in groups]
+        self._starts = np.cumsum([0, *map(len, self._files)])
+        self._readers: weakref.WeakSet = weakref.WeakSet()
+        self._cached: Optional[np.ndarray] = None
+        try:
+            self.ids = np.empty(len(self), ID_DTYPE)
+            for field in ID_FIELDS:
+                self.ids[field] = self.record(field)
+            self.labels = self.record("labels").astype(np.int64) if "labels" in groups[0] else None
+            self.energy = pulse_energy(self.record)
+            self._cached = self.images(range(len(self))) if in_memory else None
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def close(self) -> None:
+        """Stop whatever still reads from this split, and close its files."""
+        for reader in list(self._readers):
+            reader.close()
+        for file in self._files:
+            file.close()
+
+    @property
+    def image(self) -> Tuple[int, int]:
+        """Rows and columns of an image."""
+        return self._files[0].shape[1:]
+
+    @property
+    def reading(self) -> float:
+        """Seconds of reading images from the files so far, whichever thread did it."""
+        return sum(file.seconds for file in self._files)
+
+    def record(self, name: str) -> np.ndarray:
+        """The values of a dataset beside the images, e.g. `run` or `ebeam/ebeamCharge`, (n,)."""
+        return np.concatenate([group[name][...] for group in self._groups])
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        """The images of `rows`, (len(rows), rows, columns, 1) float32."""
+        out = empty(len(rows), *self.image)
+        self._read(np.asarray(rows), out)
+        return out[..., None]
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """All images in order, at most `size` at a time; each is valid until the next is asked for."""
+        starts = range(0, len(self), size)
+        if self._cached is not None:
+            for start in starts:
+                yield self._cached[start : start + size]
+            return
+        plan = ((np.arange(start, min(start + size, len(self))), None) for start in starts)
+        with self._read_ahead(plan, size) as reader:
+            yield from (images for images, _ in reader)
+
+    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
+        """Minibatches from `at` on, without end; see `Samples`."""
+        plan = positions(len(self), size, seed, at)
+        whole = size == "full" or size >= len(self)
+        if whole and self._cached is not None:
+            yield from (Batch(self._cached, self.labels, after) for _, after in plan)
+            return
+        with self._read_ahead(plan, len(self) if whole else size) as reader:
+            for images, (rows, after) in reader:
+                yield Batch(images, self.labels[rows], after)
+
+    def _read_ahead(self, plan: Iterator[Planned], size: int) -> ReadAhead[Planned]:
+        reader = ReadAhead(self._read, plan, min(size, len(self)), self.image)
+        self._readers.add(reader)
+        return reader
+
+    def _read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        if self._cached is not None:
+            np.take(self._cached[..., 0], rows, axis=0, out=out, mode="clip")
+            return
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(part_of):
+            where = np.flatnonzero(part_of == part)
+            into = [out[i] for i in where]
+            self._files[part].read(rows[where] - self._starts[part], into)
+
+
+def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> Tuple[np.ndarray, Position]:
+    """The rows of the minibatch at position `at`, and the position after it.
+
+    The order of an epoch is a function of (seed, epoch) alone, so that a position is all that a
+    resumed run needs. Every row comes once an epoch; the last minibatch may be smaller. With
+    `size` "full" every minibatch is all rows in the file's order.
+    """
+    if size == "full" or size >= n:
+        return np.arange(n), Position(at.epoch + 1, 0)
+    start = at.batch * size
+    rows = _order(n, seed, at.epoch)[start : start + size]
+    last = start + size >= n
+    return rows, Position(at.epoch + 1, 0) if last else Position(at.epoch, at.batch + 1)
+
+
+def positions(
+    n: int, size: Union[int, str], seed: int, at: Position
+) -> Iterator[Tuple[np.ndarray, Position]]:
+    """The rows of every minibatch from `at` on, without end, each with the position after it."""
+    while True:
+        rows, at = minibatch_rows(n, size, seed, at)
+        yield rows, at
+
+
+@functools.lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    order.setflags(write=False)
+    return order
+
+
+def some_batches(samples: Samples, rows: Sequence[int], size: int = 16) -> Iterator[np.ndarray]:
+    """The images of `rows`, at most `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield samples.images(rows[start : start + size])
+
+
+def mean_image(samples: Samples, rows: Sequence[int]) -> np.ndarray:
+    """The mean of the images of `rows`, (h, w) float64, a few in memory at a time."""
+    total = sum(batch[..., 0].sum(axis=0, dtype=np.float64) for batch in some_batches(samples, rows))
+    return total / max(len(rows), 1)
