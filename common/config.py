@@ -9,7 +9,6 @@ types than a config has) are refused.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
 import re
@@ -57,10 +56,6 @@ class Model(pydantic.BaseModel):
     def canonical(self) -> str:
         """The config, defaults filled in, as JSON with sorted keys: equal configs, equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
-
-    def digest(self) -> str:
-        """SHA-256 of `canonical()`, hexadecimal."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
 def load(path: Union[str, Path], model: Type[M]) -> M:

@@ -16,7 +16,7 @@ import numpy as np
 from common.cores import available_cores
 from common.dataset import schema
 from tests.benchmarks.race import Row, race, ratio
-from tests.benchmarks.steps import SEED, stepper
+from tests.benchmarks.steps import STUDY, stepper
 from tests.benchmarks.steps import ours as step
 
 SHAPE = (284, 363)
@@ -148,7 +148,7 @@ def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[
     """`steps` training steps: seconds, and seconds of waiting for input."""
     from train.data.minibatches import Position
 
-    runner = stepper(SEED)
+    runner = stepper(STUDY)
     batches: Iterator[np.ndarray]
     if streamed:
         batches = (b.images for b in checked(path).minibatches(minibatch, 0, Position(0, 0)))
@@ -283,7 +283,7 @@ def checking(path: str) -> Callable[[], float]:
 
 
 def _check(source: Path, repeat: int) -> Row:
-    result = race({"checksums": (checking, (str(source),)), "step": (step, (SEED, 80))}, repeat)
+    result = race({"checksums": (checking, (str(source),)), "step": (step, (STUDY, 80))}, repeat)
     what = "checksums of 80 images in their first pass, % of their step's core time"
     figure = 100 * ratio(result, "checksums", "step") / available_cores()
     return Row(what, figure, 2, True, result)

@@ -19,7 +19,7 @@ from train.fit import runtime
 from train.model.shapes import layer_shapes
 
 CONFIGS = Path("configs/train")
-SEED = "first_scale_up"
+STUDY = "first_scale_up"
 MATRIX = 2048
 # A step of less than SHORT seconds is as long as a disturbance: the ratio of one of 5 ms was seen at 1.08
 # with 7 turns, with 61 of them at 0.94 and 0.97.
@@ -78,7 +78,7 @@ def torch(channels_last: bool, n: int) -> Callable[[], Any]:
         nn.ZeroPad2d((7, 8, 7, 7)), nn.Conv2d(1, 16, 16, stride=2), nn.ReLU(),
         nn.AvgPool2d(12, 10, padding=5, count_include_pad=False), nn.Flatten(), nn.Linear(4560, 2),
     )  # fmt: skip
-    pixels, labels = batch(load(SEED), n)
+    pixels, labels = batch(load(STUDY), n)
     images, targets = torch.from_numpy(np.moveaxis(pixels, 3, 1).copy()), torch.from_numpy(labels)
     if channels_last:
         model, images = (
@@ -112,9 +112,9 @@ def prediction(images: int) -> Callable[[], Any]:
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
     from train.data.images import empty
 
-    predictor = stepper(SEED)
-    pixels = empty(images, *load(SEED).input, 1)
-    pixels[...] = batch(load(SEED), images)[0]
+    predictor = stepper(STUDY)
+    pixels = empty(images, *load(STUDY).input, 1)
+    pixels[...] = batch(load(STUDY), images)[0]
 
     class Whole:
         def batches(self, size: int):
@@ -132,16 +132,16 @@ def rows(repeat: int) -> Iterator[Row]:
     """The 2016 network against everything; the other networks of the catalog against stock Keras."""
     result = race(
         {
-            "ours": (ours, (SEED, 80)),
-            "stock Keras": (stock, (SEED, 80)),
+            "ours": (ours, (STUDY, 80)),
+            "stock Keras": (stock, (STUDY, 80)),
             "PyTorch, channels last": (torch, (True, 80)),
             "PyTorch, contiguous": (torch, (False, 80)),
             "matrix product": (multiplication, ()),
-            "bfloat16": (ours, (SEED, 80, "bfloat16")),
+            "bfloat16": (ours, (STUDY, 80, "bfloat16")),
         },
         repeat,
     )
-    operations = 2 * 80 * forward_operations(load(SEED))  # forward, and the kernels' gradient
+    operations = 2 * 80 * forward_operations(load(STUDY))  # forward, and the kernels' gradient
     result["bound"] = [seconds * operations / (2 * MATRIX**3) for seconds in result["matrix product"]]
     times = {name: statistics.median(values) for name, values in result.items()}
     best = min((name for name in times if name.startswith("PyTorch")), key=times.get)
@@ -176,7 +176,7 @@ def catalog() -> List[Tuple[str, int, float]]:
             config.minibatch if isinstance(config.minibatch, int) else 80
         )
         key = (config.network, config.input, config.preprocess)
-        if key in seen or config.network == load(SEED).network:
+        if key in seen or config.network == load(STUDY).network:
             continue
         seen.append(key)
         networks.append(

@@ -71,7 +71,7 @@ def test_a_signal_image_has_one_vertical_line_of_ten_or_more_pixels(rows, column
     assert (image(np.random.default_rng(seed), False, config) < 1).all()
 
 
-def test_noise_and_signal_have_the_seeds_means_and_deviations(config):
+def test_noise_and_signal_have_the_means_and_deviations_of_2016(config):
     made = config(shape=(40, 40))
     rng = np.random.default_rng(0)
     noise = np.stack([image(rng, False, made) for _ in range(50)])
@@ -194,14 +194,14 @@ def test_mistakes_are_told_by_file_key_and_value(write_config, prepare, changes,
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_of_the_seeds_sizes_is_sound(path):
+def test_every_config_of_the_2016_study_is_sound(path):
     config = load_config(str(path))
     side = int(path.stem.rpartition("_")[2])
     assert (config.name, config.shape) == (path.stem, (side, side))
     assert (config.noise_std, config.signal_mean, config.signal_std, config.line) == (0.1, 5.0, 0.1, 10)
 
 
-def test_the_largest_set_is_the_seeds():
+def test_the_largest_set_is_that_of_2016():
     config = load_config("configs/prepare/signal_noise_1000.yaml")
     assert sum(config.sizes.values()) == 1780
     megabytes = sum(config.sizes.values()) * 4 * 1000 * 1000 / 2**20

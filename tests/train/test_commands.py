@@ -38,7 +38,7 @@ def refused(result, *words: str) -> None:
         assert word in errors[0]
 
 
-def test_fit_prints_the_seeds_table_and_writes_its_files(data, write_config, train, tmp_path):
+def test_fit_prints_the_table_of_the_2016_study_and_writes_its_files(data, write_config, train, tmp_path):
     result = train("fit", write_config())
     assert result.exit_code == 0, result.output
     header = "  step m1s  tr.acc/#1s tst.acc/#1s xentropy  loss  |grad| gr-ang  learnrate"

@@ -61,7 +61,7 @@ def test_describe_counts_the_variables_of_every_config(path, train):
         ("mlearn_4_layers", ["(8, 8, 1, 8)", "(6, 6, 8, 8)", "(40, 29, 37, 8)", "(40, 3, 4, 8)", "(96, 16)"]),
     ],
 )  # fmt: skip
-def test_describe_gives_the_seeds_shapes(name, shapes, train):
+def test_describe_gives_the_shapes_of_the_2016_study(name, shapes, train):
     output = train("describe", str(CONFIGS / f"{name}.yaml")).output
     for shape in shapes:
         assert shape in output

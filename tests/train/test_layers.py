@@ -118,7 +118,7 @@ def test_a_model_of_every_layer_is_saved_and_loaded(data, write_config, train, t
     assert np.abs(moved).max() > 0
 
 
-def test_weights_are_the_seeds_and_each_layer_has_its_own():
+def test_weights_depend_on_the_random_seed_and_each_layer_has_its_own():
     layers = [{"hidden": {"units": 120}}, {"hidden": {"units": 120}}, "output"]
     first, again, other = built(layers, seed=4), built(layers, seed=4), built(layers, seed=9)
     for a, b in zip(first.get_weights(), again.get_weights()):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from train.metrics import measure
 
 
-def test_the_seeds_z_score():
+def test_the_z_score_of_the_2016_study():
     assert measure.Score(80, 51, 0.5).z == pytest.approx((51 - 40) / math.sqrt(20))
     assert measure.Score(100, 64, 0.5).z * math.sqrt(0.8) == pytest.approx(
         2.504396, abs=1e-5
@@ -24,12 +24,12 @@ def test_the_seeds_z_score():
 def test_the_binomial_tail_is_exact(n, data):
     k = data.draw(st.integers(0, n))
     exact = sum(Fraction(math.comb(n, i), 2**n) for i in range(k, n + 1))
-    assert measure.binomial_tail(k, n, 0.5) == pytest.approx(float(exact), rel=1e-9)
+    assert measure.Score(n, k, 0.5).p_value == pytest.approx(float(exact), rel=1e-9)
 
 
 def test_far_tails_do_not_vanish():
-    assert measure.binomial_tail(900, 1000, 0.5) == pytest.approx(6.7e-162, rel=0.05)
-    assert measure.binomial_tail(5, 5, 1.0) == 1.0
+    assert measure.Score(1000, 900, 0.5).p_value == pytest.approx(6.7e-162, rel=0.05)
+    assert measure.Score(5, 5, 1.0).p_value == 1.0
 
 
 def test_wilson_against_a_published_value():

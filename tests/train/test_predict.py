@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy.special import softmax
 
 from common.dataset import schema
 from common.shots import ID_FIELDS
@@ -18,7 +19,7 @@ from tests.train.test_commands import refused
 from train.data.dataset import open_data
 from train.model import saved
 from train.model.predictor import Predictor
-from train.predict.job import softmax, stream
+from train.predict.job import stream
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def test_in_chunks_is_as_at_once_is_as_the_saved_model(data, run):
             predictor = Predictor(model)
             predictor._batch = size
             answers.append(np.concatenate([part.probability for part in stream(predictor, split)]))
-        answers.append(softmax(np.asarray(model(split.images(range(len(split))), training=False))))
+        logits = np.asarray(model(split.images(range(len(split))), training=False), np.float64)
+        answers.append(softmax(logits, axis=1))
     for other in answers[1:]:
         np.testing.assert_allclose(other, answers[0], rtol=0, atol=1e-6)
     assert np.ptp(answers[0][:, 1]) > 1e-3  # it is not one answer for all

@@ -244,7 +244,7 @@ def test_checkpoints_come_by_the_clock(data, write_config, run):
 
 def test_the_table_comes_back_as_it_was(data, write_config, train, run):
     train("fit", write_config())
-    rows = list(loop.Table((run / "metrics.csv").read_bytes()))
+    rows = list(loop.History((run / "metrics.csv").read_bytes()))
     raw = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [{key: str(value) for key, value in row.items()} for row in rows] == raw
     assert isinstance(rows[0]["step"], int) and isinstance(rows[0]["train_accuracy"], float)

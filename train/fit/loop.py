@@ -21,13 +21,13 @@ from train.data.minibatches import Batch, Position
 from train.fit.board import Board
 from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
-from train.fit.timing import Clock, short
+from train.fit.timing import Stopwatch, short
 from train.fit.watch import Watcher, not_finite
 from train.metrics import measure
 from train.model import network, optimizers
 from train.run import checkpoint, folder
 from train.run.checkpoint import Checkpoint
-from train.run.history import HEADER, Table, line
+from train.run.history import HEADER, History, line
 
 # Saving takes at most this share of the time, however large the network.
 SAVING_SHARE = 0.02
@@ -37,11 +37,11 @@ class Result(NamedTuple):
     """A finished run: the model (in a Stepper), the table, why it stopped, where its time went."""
 
     stepper: Stepper
-    table: Table
+    table: History
     stopped: str
     step: int
     step_seconds: float
-    clock: Clock
+    clock: Stopwatch
 
 
 def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False) -> Result:
@@ -102,10 +102,10 @@ class _Run:
         self.config, self.data, self.stepper = config, data, stepper
         self.step = state.step if state else 0
         self.position = state.position if state else Position(0, 0)
-        self.table = Table(state.table if state else b"")
+        self.table = History(state.table if state else b"")
         self.watcher = Watcher(config.watch, data.classes, data.splits)
         self.board = Board(config.run_dir, self.table) if config.tensorboard else None
-        self.clock = Clock()
+        self.clock = Stopwatch()
         self.seconds_before = state.seconds if state else 0.0
         self.done = state.timed if state else 0
         self.saved_at, self.save_seconds = time.monotonic(), 0.0

@@ -14,7 +14,7 @@ from train.fit.runtime import Runtime
 PARTS = ("step", "waiting", "evaluation", "saving")
 
 
-class Clock:
+class Stopwatch:
     """Seconds spent in each of PARTS since it was made; `waiting` is for input."""
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import List, NamedTuple, Tuple
 
 import numpy as np
+from scipy import stats
 
 
 class Score(NamedTuple):
@@ -27,7 +28,7 @@ class Score(NamedTuple):
     @property
     def p_value(self) -> float:
         """One-tailed binomial: the chance of `correct` or more when always guessing the larger class."""
-        return binomial_tail(self.correct, self.n, self.chance)
+        return float(stats.binom.sf(self.correct - 1, self.n, self.chance))
 
     @property
     def interval(self) -> Tuple[float, float]:
@@ -61,9 +62,7 @@ def score(labels: np.ndarray, predicted: np.ndarray) -> Score:
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """(classes, classes) counts: row the true class, column the predicted one."""
-    table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (labels, predicted), 1)
-    return table
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def energy_bands(
@@ -110,21 +109,3 @@ def wilson(k: int, n: int, z: float = 1.959964) -> Tuple[float, float]:
     center = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
     return max(0.0, center - half), min(1.0, center + half)
-
-
-def binomial_tail(k: int, n: int, p: float) -> float:
-    """P(X >= k) for X binomial(n, p), summed in logarithms so that far tails do not vanish early."""
-    if k <= 0 or p >= 1:
-        return 1.0
-    if p <= 0:
-        return 0.0
-    logs = [
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(p)
-        + (n - i) * math.log1p(-p)
-        for i in range(k, n + 1)
-    ]
-    largest = max(logs)
-    return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in logs))

@@ -20,7 +20,8 @@ class Curve(NamedTuple):
 def curve(positive: np.ndarray, scores: np.ndarray) -> Curve:
     """The ROC curve. positive: (n,) bool, both kinds there; scores: (n,), larger means positive.
 
-    Equal scores are one step: the curve does not depend on their order.
+    Equal scores are one step: the curve does not depend on their order. The band needs hundreds of
+    curves; scikit-learn's takes ten times as long for its checks.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
+from scipy.special import softmax
 
 from common import text_table
 from common.errors import DataError
@@ -122,15 +123,8 @@ def stream(predictor: Predictor, split: Split) -> Iterator[Part]:
         if len(bad):
             raise DataError(_not_a_number(split, done + int(bad[0])))
         labels = None if split.labels is None else split.labels[rows]
-        yield Part(split.name, split.ids[rows], labels, softmax(logits))
+        yield Part(split.name, split.ids[rows], labels, softmax(logits.astype(np.float64), axis=1))
         done += len(logits)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """exp(x) / sum exp(x) over the last axis, in float64."""
-    wide = logits.astype(np.float64)
-    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> List[Dict[str, Any]]:

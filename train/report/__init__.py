@@ -11,49 +11,49 @@ from common.report.drawing import drawing
 from common.report.page import render
 from train.data.dataset import Data, open_data
 from train.report import compare, page
-from train.report.evidence import Run, Shots, look, read_run
-from train.run import folder as files
+from train.report.evidence import Evidence, Run, look, read_run
+from train.run import folder
 
 
-def write(folder: Path, out: Optional[Path] = None) -> Path:
-    """Write the report of the finished run in `folder`; raises DataError. TensorFlow must have been started.
+def write(run_dir: Path, out: Optional[Path] = None) -> Path:
+    """Write the report of the finished run in `run_dir`; raises DataError. TensorFlow must have been started.
 
     Without the data file that the run was trained on, the parts that need its images say so.
     """
-    run, shots, missing = read_run(folder), None, ""
+    run, shots, missing = read_run(run_dir), None, ""
     try:
         with open_data(run.config.data, run.config.input, ["train", "test"], "stream") as data:
             shots = _look(run, data)
     except DataError as error:
         missing = str(error)
-    return _write(run, shots, missing, out or folder / files.REPORT)
+    return _write(run, shots, missing, out or run_dir / folder.REPORT)
 
 
-def write_with(folder: Path, model: Any, data: Data) -> Path:
+def write_with(run_dir: Path, model: Any, data: Data) -> Path:
     """The same, for a model and data that are loaded already."""
-    run = read_run(folder)
+    run = read_run(run_dir)
     with drawing():  # before the work: it says if a package is missing
-        return _write(run, look(model, data), "", folder / files.REPORT)
+        return _write(run, look(model, data), "", run_dir / folder.REPORT)
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     """Write a page that puts finished runs side by side; needs neither TensorFlow nor the data."""
-    runs: List[Run] = [read_run(folder) for folder in folders]
+    runs: List[Run] = [read_run(run_dir) for run_dir in run_dirs]
     with drawing():
         sections = compare.sections(runs)
     atomic.write_text(out, render(f"{len(runs)} training runs", compare.subtitle(runs), sections))
     return out
 
 
-def _look(run: Run, data: Data) -> Shots:
+def _look(run: Run, data: Data) -> Evidence:
     from train.model.saved import load_model
 
     if data.digest != run.summary["data_digest"]:
         raise DataError(f"{data.path}: is not the file that this run was trained on (digests differ)")
-    return look(load_model(run.folder), data)
+    return look(load_model(run.run_dir), data)
 
 
-def _write(run: Run, shots: Optional[Shots], missing: str, out: Path) -> Path:
+def _write(run: Run, shots: Optional[Evidence], missing: str, out: Path) -> Path:
     with drawing():
         sections = page.sections(run, shots, missing)
     atomic.write_text(out, render(f"Training run {run.config.name}", page.subtitle(run), sections))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from common.dataset.view import View
 from common.errors import DataError
@@ -15,9 +16,8 @@ from common.stats import evenly
 from train.config import TrainConfig, load_config
 from train.data.dataset import Data
 from train.data.minibatches import Split, mean_image, some_batches
-from train.predict.job import softmax
-from train.run import folder as files
-from train.run.history import Table
+from train.run import folder
+from train.run.history import History
 
 MEAN_SHOTS = 1000  # of each class, for the mean images
 SALIENCY_SHOTS = 64  # of each class
@@ -27,7 +27,7 @@ EXAMPLES = 4  # of each class, right and wrong
 class Run(NamedTuple):
     """A finished run: its folder, config, summary.json, and metrics.csv as numbers."""
 
-    folder: Path
+    run_dir: Path
     config: TrainConfig
     summary: Dict[str, Any]
     rows: List[Dict[str, Any]]
@@ -51,7 +51,7 @@ class Example(NamedTuple):
     probability: float
 
 
-class Shots(NamedTuple):
+class Evidence(NamedTuple):
     """What the model says of the held-out shots, and what images look like to it.
 
     split: which shots. labels, runs: (n,) integers; energy: (n,) mJ; probabilities: (n, classes).
@@ -77,30 +77,30 @@ class Shots(NamedTuple):
         return self.probabilities.argmax(axis=1)
 
 
-def read_run(folder: Path) -> Run:
-    """The run in `folder`; raises DataError if it is none, has not ended, or its files are damaged."""
-    if not (folder / files.CONFIG).exists():
+def read_run(run_dir: Path) -> Run:
+    """The run in `run_dir`; raises DataError if it is none, has not ended, or its files are damaged."""
+    if not (run_dir / folder.CONFIG).exists():
         raise DataError(
-            f"{folder}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
+            f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
         )
-    for name in (files.SUMMARY, files.METRICS):
-        if not (folder / name).exists():
-            raise DataError(f"{folder}: has no {name}; finish the run with `train fit CONFIG --resume`")
+    for name in (folder.SUMMARY, folder.METRICS):
+        if not (run_dir / name).exists():
+            raise DataError(f"{run_dir}: has no {name}; finish the run with `train fit CONFIG --resume`")
     try:
-        summary = json.loads((folder / files.SUMMARY).read_text(encoding="utf-8"))
-        rows = list(Table((folder / files.METRICS).read_bytes()))
+        summary = json.loads((run_dir / folder.SUMMARY).read_text(encoding="utf-8"))
+        rows = list(History((run_dir / folder.METRICS).read_bytes()))
     except ValueError as error:
-        raise DataError(f"{folder}: summary.json or metrics.csv is damaged ({error})") from None
-    return Run(folder, load_config(str(folder / files.CONFIG)), summary, rows)
+        raise DataError(f"{run_dir}: summary.json or metrics.csv is damaged ({error})") from None
+    return Run(run_dir, load_config(str(run_dir / folder.CONFIG)), summary, rows)
 
 
-def look(model: Any, data: Data) -> Shots:
+def look(model: Any, data: Data) -> Evidence:
     """Apply the model (Keras) to the test split of `data`. Memory: a few dozen images."""
     from train.model import saliency
     from train.model.predictor import Predictor
 
     split = data.splits["test"]
-    probabilities = softmax(Predictor(model).predict(split))
+    probabilities = softmax(Predictor(model).predict(split).astype(np.float64), axis=1)
     classes = range(len(data.classes))
     means, counts = [], []
     for label in classes:
@@ -112,7 +112,7 @@ def look(model: Any, data: Data) -> Shots:
     for label in classes:
         rows = evenly(np.flatnonzero(split.labels == label), SALIENCY_SHOTS)
         parts.append(saliency.contributions(model, some_batches(split, rows), reference, label))
-    return Shots(
+    return Evidence(
         split=split.name,
         labels=split.labels,
         runs=split.ids["run"],

@@ -11,10 +11,10 @@ from common.report.drawing import clip, png, svg
 from common.report.page import Block, Picture, Pictures, Section, Table, Text
 from train.metrics import measure, roc
 from train.report import figures
-from train.report.evidence import EXAMPLES, Run, Shots
+from train.report.evidence import EXAMPLES, Evidence, Run
 
 
-def sections(run: Run, shots: Shots) -> List[Section]:
+def sections(run: Run, shots: Evidence) -> List[Section]:
     """All of these parts, in order."""
     return [Section(id_, title, make(run, shots)) for id_, title, make in _PARTS]
 
@@ -25,7 +25,7 @@ def left_out(missing: str) -> List[Section]:
     return [Section(id_, title, [Text(text, "note")]) for id_, title, _ in _PARTS]
 
 
-def _roc(run: Run, shots: Shots) -> List[Block]:
+def _roc(run: Run, shots: Evidence) -> List[Block]:
     labels = [1] if len(run.classes) == 2 else range(len(run.classes))
     pictures, areas = [], []
     for label in labels:
@@ -52,7 +52,7 @@ def _roc(run: Run, shots: Shots) -> List[Block]:
     ]
 
 
-def _energy(run: Run, shots: Shots) -> List[Block]:
+def _energy(run: Run, shots: Evidence) -> List[Block]:
     known = np.isfinite(shots.energy)
     if not known.any():
         return [Text("The data have no gas-detector records, so there is no pulse energy to compare with.")]
@@ -76,7 +76,7 @@ def _energy(run: Run, shots: Shots) -> List[Block]:
     ]
 
 
-def _runs(run: Run, shots: Shots) -> List[Block]:
+def _runs(run: Run, shots: Evidence) -> List[Block]:
     right = shots.predicted == shots.labels
     found: List[Tuple[str, int, int, int]] = []
     for number in np.unique(shots.runs):
@@ -102,7 +102,7 @@ def _runs(run: Run, shots: Shots) -> List[Block]:
     ]
 
 
-def _means(run: Run, shots: Shots) -> List[Block]:
+def _means(run: Run, shots: Evidence) -> List[Block]:
     limits = (float(shots.means.min()), float(shots.means.max()))
     view, pictures = shots.view, []
     for name, image, n in zip(run.classes, shots.means, shots.mean_shots):
@@ -117,12 +117,12 @@ def _means(run: Run, shots: Shots) -> List[Block]:
     return [Pictures(pictures)]
 
 
-def _gallery(run: Run, shots: Shots) -> List[Block]:
+def _gallery(run: Run, shots: Evidence) -> List[Block]:
     sample = np.array([example.image for example in shots.examples])
     limits = (float(np.percentile(sample, 1)), float(np.percentile(sample, 99.8)))
     blocks: List[Block] = [
         Text(
-            f"Shots of split {shots.split}, on one color scale. Of each class up to {EXAMPLES} right ones "
+            f"Evidence of split {shots.split}, on one color scale. Of each class up to {EXAMPLES} right ones "
             f"drawn at random, and the {EXAMPLES} wrong ones that the network was surest of."
         )
     ]
@@ -147,7 +147,7 @@ def _gallery(run: Run, shots: Shots) -> List[Block]:
     return blocks
 
 
-def _kernels(run: Run, shots: Shots) -> List[Block]:
+def _kernels(run: Run, shots: Evidence) -> List[Block]:
     rows, columns, inputs, channels = shots.kernel.shape
     if not channels:
         return [Text("The network has no convolution.")]
@@ -172,7 +172,7 @@ _BEAM = (
 )
 
 
-def _saliency(run: Run, shots: Shots) -> List[Block]:
+def _saliency(run: Run, shots: Evidence) -> List[Block]:
     reach = float(np.percentile(np.abs(shots.contributions), 99.9)) or 1.0
     pictures = []
     for label, name in enumerate(run.classes):

@@ -14,8 +14,8 @@ from train.controls import record
 from train.fit.watch import HELPS, swings
 from train.model.shapes import describe
 from train.report import curves, figures, images
-from train.report.evidence import Run, Shots
-from train.run import folder as files
+from train.report.evidence import Evidence, Run
+from train.run import folder
 
 
 def subtitle(run: Run) -> str:
@@ -23,7 +23,7 @@ def subtitle(run: Run) -> str:
     return f"{' or '.join(run.classes)}, from {run.summary['data']}"
 
 
-def sections(run: Run, shots: Optional[Shots], missing: str) -> List[Section]:
+def sections(run: Run, shots: Optional[Evidence], missing: str) -> List[Section]:
     """All parts of the page. `shots` is None where the images are not there; `missing` says why."""
     return [
         Section("result", "What was learned", _result(run)),
@@ -99,9 +99,9 @@ def _confusion(run: Run) -> List[Block]:
 
 
 def _controls(run: Run) -> List[Block]:
-    how = f"`python -m train controls {run.folder / files.CONFIG}`"
+    how = f"`python -m train controls {run.run_dir / folder.CONFIG}`"
     try:
-        kept = record.read(run.folder)
+        kept = record.read(run.run_dir)
     except DataError as error:
         return [Text(str(error))]
     if not kept.rows:

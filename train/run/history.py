@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional
 HEADER = "  step m1s  tr.acc/#1s tst.acc/#1s xentropy  loss  |grad| gr-ang  learnrate"
 
 
-class Table:
+class History:
     """The rows so far, kept as the text of metrics.csv: some 200 bytes a row.
 
     The columns are those of the first row. Numbers come back exactly as they went in.

@@ -9,8 +9,7 @@ from typing import Any, List, NamedTuple, Sequence, Tuple
 
 import yaml
 
-from common import config as configs
-from common.config import suggest
+from common.config import RENAMED, Loader, from_data, suggest
 from common.errors import UserError
 from train.config import TrainConfig
 from train.data.dataset import number_of_classes
@@ -85,7 +84,7 @@ def _case(base: TrainConfig, point: Sequence[Tuple[Setting, Any]], seeds: int) -
         words = re.sub(r"[^A-Za-z0-9.-]+", "_", label.replace("*", "all")).strip("_")
         data["name"] = f"{words}_seed{seed}"
         data["runs_dir"] = str(Path(base.runs_dir) / f"{base.name}_sweep")
-        runs.append(configs.from_data(data, TrainConfig, f"--set {label}"))
+        runs.append(from_data(data, TrainConfig, f"--set {label}"))
     layer_shapes(runs[0].network, runs[0].input, number_of_classes(runs[0]) or 2)
     return Case(label, runs)
 
@@ -106,7 +105,7 @@ def _fitting(name: str, base: TrainConfig) -> List[Key]:
             raise UserError(f"--set {name}: fits {', '.join(fitting)}; name one of them whole, or all by a *")
     if not fitting:
         last = name.split(".")[-1]
-        now = sorted({new for old, new in configs.RENAMED.items() if old.split(".")[-1] == last})
+        now = sorted({new for old, new in RENAMED.items() if old.split(".")[-1] == last})
         near = suggest(name, [*keys, *(key[-1] for key in keys.values())])
         near = f"; it is now called {' or '.join(now)}" if now else near
         raise UserError(f"--set {name}: no such key{near}")
@@ -133,7 +132,7 @@ def _put(data: Any, key: Key, value: Any) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return yaml.load(text, configs.Loader)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise UserError(f"--set: {text!r} is not a value ({' '.join(str(error).split())[:80]})") from None
 

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import List, NamedTuple, Sequence
 
-from common import config as configs
-from common import text_table as tables
+from common import text_table
+from common.config import dump, load
 from common.cores import available_cores
 from common.errors import ConfigError
 from common.files import atomic
@@ -48,7 +48,7 @@ def sweep(
     for line in sweep_table.lines(rows):
         say(line)
     path = cases[0].runs[0].run_dir.parent / "sweep.csv"
-    atomic.write_text(path, tables.csv_text(rows))
+    atomic.write_text(path, text_table.csv_text(rows))
     say(f"{path}: this table; each run's files and log beside it")
     return failed
 
@@ -95,7 +95,7 @@ def _start(config: TrainConfig, jobs: int) -> _Running:
         threads = Threads(intra=max(1, available_cores() // jobs), inter=config.threads.inter)
         config = config.model_copy(update={"threads": threads})
     path = _beside(config, ".yaml")
-    atomic.write_text(path, configs.dump(config))
+    atomic.write_text(path, dump(config))
     unfinished = _same(config) and not (config.run_dir / folder.SUMMARY).exists()
     command = [sys.executable, "-m", "train", "fit", str(path), "--resume" if unfinished else "--force"]
     with open(_beside(config, ".log"), "w", encoding="utf-8") as log:
@@ -130,7 +130,7 @@ def _digest(config: TrainConfig) -> str:
 def _same(config: TrainConfig) -> bool:
     """Whether the run in the folder is one of this very config, whatever its threads."""
     try:
-        there = configs.load(config.run_dir / folder.CONFIG, TrainConfig)
+        there = load(config.run_dir / folder.CONFIG, TrainConfig)
     except ConfigError:
         return False
     return there == config.model_copy(update={"threads": there.threads})

@@ -7,7 +7,7 @@ import json
 import statistics
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from common import text_table as tables
+from common import text_table
 from common.manifest import SPLITS
 from train.config import TrainConfig
 from train.fit.watch import collapsed, swings
@@ -37,7 +37,7 @@ def lines(rows: Sequence[Row]) -> List[str]:
     if not any(row["nan"] for row in rows):
         for cells in shown:
             del cells["NaN"]
-    return [*tables.lines(shown), "", *NOTES, *_about(rows, splits)]
+    return [*text_table.lines(shown), "", *NOTES, *_about(rows, splits)]
 
 
 def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
