@@ -17,9 +17,9 @@ from common.errors import DataError, UserError
 from common.manifest import LABELED, SPLITS, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
-from prepare.build.extract import processor
 from prepare.build.run import locate
 from prepare.config import PrepareConfig
+from prepare.image.pipeline import Pipeline
 from prepare.select import uniform_hash
 from prepare.sources import open_source
 
@@ -187,7 +187,7 @@ def _check_source(file: h5py.File, path: Union[str, Path], report: Report, sampl
     with source:
         try:
             numbers = _row_numbers(rows)
-            to_image = processor(config, file["dark/mean"][...])
+            to_image = Pipeline(config.image, file["dark/mean"][...])
             for row, place in zip(chosen, locate(source, config, chosen)):
                 stored = file[row.split]["images"][numbers[row.shot]]
                 (frame,) = source.good_frames(place.run, [place.index])

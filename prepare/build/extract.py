@@ -20,7 +20,7 @@ from common.errors import DataError
 from common.shots import ID_FIELDS, ShotId
 from prepare.build import parts
 from prepare.config import PrepareConfig
-from prepare.image import transform
+from prepare.image.pipeline import Pipeline
 from prepare.sources import Source
 
 _AHEAD = 8  # binned frames that wait for the other thread, 0.4 MB each
@@ -55,13 +55,13 @@ def extract(source: Source, config: PrepareConfig, task: Task, report: Callable[
     """
     storage = (config.image_shape, config.image.dtype, config.image.compression)
     into = (task.path, task.identity, task.slots)
-    finish = finisher(config, task.dark_mean)
+    pipeline = Pipeline(config.image, task.dark_mean)
     lost = 0
     waiting: Deque[Future] = Deque()
     with schema.Encoder(*storage) as encode, parts.Writer(*into) as writer:
 
         def store(place: Place, binned: np.ndarray) -> None:
-            picture = finish(binned)
+            picture = pipeline.finish(binned)
             crc = schema.image_checksum(picture)
             payload = encode(picture)
             payload_crc = crc if config.image.compression == "none" else zlib.crc32(payload)
@@ -79,7 +79,7 @@ def extract(source: Source, config: PrepareConfig, task: Task, report: Callable[
                             other.submit(writer.loss, place.split, place.row, place.shot, result.reason)
                         )
                     else:
-                        binned = transform.block_sum(result.frame, config.image.downsample)
+                        binned = pipeline.bin(result.frame)
                         waiting.append(other.submit(store, place, binned))
                     while len(waiting) > _AHEAD:
                         waiting.popleft().result()
@@ -96,20 +96,6 @@ def check_losses(lost: int, allowed: int, example: str) -> None:
             f"{lost} of the shots asked for have no image, {allowed} may be missing (max_missing), e.g. "
             f"{example}; look at the runs with `python -m prepare list`, or allow more"
         )
-
-
-def finisher(config: PrepareConfig, dark_mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from `block_sum` of a raw frame to the stored image that `config.image` describes."""
-    steps = config.image
-    binned = transform.block_mean(dark_mean, steps.downsample) if steps.subtract_dark else None
-    mean, after = transform.mean_of_sum, (steps.transpose, steps.log, steps.dtype)
-    return lambda total: transform.finish(mean(total, steps.downsample), binned, *after)
-
-
-def processor(config: PrepareConfig, dark_mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from a raw frame to the stored image that `config.image` describes."""
-    finish = finisher(config, dark_mean)
-    return lambda frame: finish(transform.block_sum(frame, config.image.downsample))
 
 
 def _check_keys(source: Source, run: int, places: Sequence[Place]) -> None:

@@ -1,9 +1,4 @@
-"""The maths on one image: functions of arrays, no file and no config object.
-
-Each step is right on its own; `process` composes them. Subtracting the dark and taking block
-means are both linear, so the dark is binned once and subtracted from the binned frame: the
-same numbers at a quarter of the work.
-"""
+"""The maths on one image, step by step: functions of arrays, no file and no config object."""
 
 from __future__ import annotations
 
@@ -73,35 +68,3 @@ def log_transform(image: np.ndarray) -> np.ndarray:
     """log(1 + max(0, I)), the 2016 study's transform: counts -> float32 of the same shape, no unit."""
     positive = np.maximum(image, 0, dtype=np.float32)
     return np.log1p(positive, out=positive)
-
-
-def process(
-    frame: np.ndarray,
-    binned_dark: Optional[np.ndarray],
-    downsample: Tuple[int, int] = (2, 2),
-    transpose: bool = True,
-    log: bool = True,
-    dtype: str = "float32",
-) -> np.ndarray:
-    """One raw frame to one stored image.
-
-    frame: (H, W) uint8 or uint16, counts. binned_dark: `block_mean` of the dark's mean,
-    (H/r, W/c), or None for no subtraction. Returns (W/c, H/r) if `transpose`, else (H/r, W/c),
-    C-contiguous, of `dtype`: log(1 + max(0, I)) if `log`, else counts.
-    """
-    return finish(block_mean(frame, downsample), binned_dark, transpose, log, dtype)
-
-
-def finish(
-    image: np.ndarray, binned_dark: Optional[np.ndarray], transpose: bool, log: bool, dtype: str
-) -> np.ndarray:
-    """What `process` does after the block mean, (H/r, W/c) float64, which is written over."""
-    if binned_dark is not None:
-        subtract_dark(image, binned_dark, out=image)
-    # The cast comes after the subtraction and before the log, which is 4 times faster in float32.
-    image = image.astype(np.float32)
-    if transpose:
-        image = np.ascontiguousarray(image.T)
-    if log:
-        image = log_transform(image)
-    return image.astype(dtype, copy=False)

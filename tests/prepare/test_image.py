@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from prepare.config import ImageConfig
 from prepare.image import transform
+from prepare.image.pipeline import Pipeline
+
+
+def image_of(frame, dark, **steps):
+    """What a build stores of `frame`."""
+    return Pipeline(ImageConfig(**steps), dark)(frame)
 
 
 def reference(frame, dark, blocks, transpose=True, log=True):
@@ -32,9 +39,9 @@ def cases(draw):
 
 
 @given(cases())
-def test_process_equals_the_reference(case):
+def test_a_stored_image_equals_the_reference(case):
     frame, dark, blocks = case
-    result = transform.process(frame, transform.block_mean(dark, blocks), blocks)
+    result = image_of(frame, dark, downsample=blocks)
     expected = reference(frame, dark, blocks)
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
@@ -46,7 +53,7 @@ def test_full_size_frame_equals_the_reference():
     rng = np.random.default_rng(1)
     frame = rng.integers(20, 4096, (726, 568)).astype(np.uint16)
     dark = rng.uniform(30, 60, frame.shape)
-    result = transform.process(frame, transform.block_mean(dark, (2, 2)))
+    result = image_of(frame, dark)
     assert result.shape == (284, 363)
     np.testing.assert_allclose(result, reference(frame, dark, (2, 2)), atol=1e-6, rtol=0)
 
@@ -54,18 +61,20 @@ def test_full_size_frame_equals_the_reference():
 @given(cases(), st.booleans(), st.booleans())
 def test_every_step_can_be_left_out(case, transpose, log):
     frame, dark, blocks = case
-    result = transform.process(frame, transform.block_mean(dark, blocks), blocks, transpose, log)
+    result = image_of(frame, dark, downsample=blocks, transpose=transpose, log=log)
     np.testing.assert_allclose(result, reference(frame, dark, blocks, transpose, log), atol=2e-3, rtol=1e-6)
 
 
 def test_without_dark():
     frame = np.full((4, 4), 10, np.uint16)
-    np.testing.assert_allclose(transform.process(frame, None), np.log(11), rtol=1e-6)
+    dark = np.full(frame.shape, 3.0)
+    np.testing.assert_allclose(image_of(frame, dark, subtract_dark=False), np.log(11), rtol=1e-6)
+    np.testing.assert_allclose(image_of(frame, None), np.log(11), rtol=1e-6)
 
 
 def test_below_the_dark_is_zero():
     frame = np.zeros((4, 4), np.uint16)
-    assert (transform.process(frame, np.full((2, 2), 32.0)) == 0).all()
+    assert (image_of(frame, np.full((4, 4), 32.0)) == 0).all()
 
 
 def test_sums_do_not_overflow():
@@ -79,4 +88,4 @@ def test_blocks_that_do_not_divide():
 
 
 def test_float16_is_stored_as_asked():
-    assert transform.process(np.ones((2, 2), np.uint16), None, dtype="float16").dtype == np.float16
+    assert image_of(np.ones((2, 2), np.uint16), None, dtype="float16").dtype == np.float16
