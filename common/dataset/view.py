@@ -43,6 +43,11 @@ class View(NamedTuple):
         """`image`, (h, w) as stored, with the camera's rows from top to bottom."""
         return image.T if self.transposed else image
 
+    def light(self, images: np.ndarray) -> np.ndarray:
+        """Stored images, (n, h, w), as pictures for `common.slices`: (n, time, energy) float32, counts."""
+        counts = np.exp(images, dtype=np.float32) - 1 if self.unit.startswith("log") else images
+        return counts if self.transposed else counts.transpose(0, 2, 1)
+
     def extent(self, image: np.ndarray) -> Tuple[int, int, int, int]:
         """left, right, bottom, top of `picture(image)` in the camera's pixels, as matplotlib wants them."""
         rows, columns = self.picture(image).shape
