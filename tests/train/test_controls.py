@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +22,8 @@ from train.config import load_config
 from train.controls import baselines, beam_free, record
 from train.controls.choice import Choice, Pool
 from train.controls.experiments import EXPERIMENTS, Bench, folds
-from train.controls.verdict import finding, verdict
+from train.controls.outcome import Called, Outcome
+from train.controls.verdict import verdict
 from train.data.dataset import open_data
 from train.data.minibatches import Position
 from train.metrics import effective, measure
@@ -289,11 +291,10 @@ def test_moments_of_a_known_spot():
 # --- words -----------------------------------------------------------------------------------
 
 
-def row(control: str, low: float, value: float, high: float, strict: float = 0.0) -> dict:
-    return {
-        "control": control, "what": control, "kind": "accuracy", "n": 100, "value": value, "chance": 0.5,
-        "interval": [low, high], "strict": [strict, 1.0],
-    }  # fmt: skip
+def row(control: str, low: float, value: float, high: float, strict: float = 0.0, **more) -> Outcome:
+    return Outcome(
+        control, control, "accuracy", 100, value, 100, (low, high), 0.5, (low, high), (strict, 1.0), **more
+    )
 
 
 def test_the_verdict_weighs_what_was_found():
@@ -303,17 +304,19 @@ def test_the_verdict_weighs_what_was_found():
     leak = row("beam_free", 0.7, 0.81, 0.9, 0.65)
     assert "beam-free pixels alone reach 0.81 [0.70, 0.90] of 100" in verdict([good, leak])[1]
     once = row("ebeam", 0.52, 0.6, 0.7, 0.45)
-    assert finding(once) == "barely above"
+    assert once.finding == "barely above"
     lines = verdict([good, free, once])
     assert lines[0].startswith("No leak found") and "look again with more shots" in lines[1]
     late = [row("time", 0.7, 0.75, 0.8, 0.65), row("time_common", 0.4, 0.5, 0.6)]
     lines = verdict([good, free, *late])
     assert lines[0].startswith("No leak found") and "runs differ in length" in lines[1]
     assert verdict([good, free, row("time", 0.7, 0.75, 0.8, 0.65)])[0].startswith("A leak")
-    unseen = {**row("unseen_70", 0.6, 0.7, 0.8, 0.55), "class": "lasing"}
-    unseen["called"] = [{"run": 70, "n": 50, "called": 40, "wilson": [0.67, 0.89]}]
+    called = (Called(70, 50, 40, (0.67, 0.89)),)
+    unseen = row("unseen_70", 0.6, 0.7, 0.8, 0.55, class_name="lasing", called=called)
     lines = verdict([good, free, unseen])
     assert "called lasing: run 70 0.80 [0.67, 0.89] of 50" in lines[1]
     assert "some of the 0.90 is of the runs it saw" in lines[1]
     assert "is of the runs it saw" not in verdict([row("network", 0.6, 0.75, 0.8), free, unseen])[1]
-    assert verdict([good, free, {**unseen, "interval": [0.4, 0.6]}])[1].endswith("is of the runs it saw")
+    assert verdict([good, free, dataclasses.replace(unseen, interval=(0.4, 0.6))])[1].endswith(
+        "is of the runs it saw"
+    )

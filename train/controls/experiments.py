@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from scipy import stats
@@ -12,11 +13,10 @@ from common.shots import time_in_run
 from train.config import TrainConfig
 from train.controls import baselines, beam_free
 from train.controls.choice import Choice, Pool
+from train.controls.outcome import Called, Outcome
 from train.data.dataset import Data
 from train.fit import loop
 from train.metrics import effective, measure
-
-Row = Dict[str, Any]
 
 STRICT = 0.998  # confidence beyond which a control is taken for a leak: there are several of them
 MOST_FOLDS = 4
@@ -69,7 +69,7 @@ class Bench:
         return loop.train_only(self.config, data, self.tick).predict(test)
 
 
-def network(bench: Bench) -> List[Row]:
+def network(bench: Bench) -> List[Outcome]:
     """The network as it is; where no run can be left out, its probability against the pulse energy, too."""
     test = Choice(bench.pool, bench.test)
     logits = bench.fit_and_try(Choice(bench.pool, bench.train), test)
@@ -77,7 +77,7 @@ def network(bench: Bench) -> List[Row]:
     return rows if folds(bench) else rows + _correlations(bench, bench.test, logits, "test shots")
 
 
-def permuted(bench: Bench) -> List[Row]:
+def permuted(bench: Bench) -> List[Outcome]:
     """The network on labels dealt out at random, in each split by itself."""
     rng = np.random.default_rng([bench.config.seed, 1])
     train, test = (
@@ -88,7 +88,7 @@ def permuted(bench: Bench) -> List[Row]:
     return [_scored(bench, "permuted", "the network, labels permuted", bench.test, test.labels, predicted)]
 
 
-def beam_free_pixels(bench: Bench) -> List[Row]:
+def beam_free_pixels(bench: Bench) -> List[Outcome]:
     """The network, and a logistic regression on the mean intensities of 16 fields, without beam."""
     kept = int(bench.mask.sum())
     if kept < FEWEST_PIXELS * bench.mask.size:
@@ -104,24 +104,31 @@ def beam_free_pixels(bench: Bench) -> List[Row]:
     ]
 
 
-def other_runs(bench: Bench) -> List[Row]:
+def other_runs(bench: Bench) -> List[Outcome]:
     """The network tested on runs it has not seen, one of a class after the other."""
-    rows: List[Row] = []
+    rows: List[Outcome] = []
     for fold in folds(bench):
         test = Choice(bench.pool, fold.test)
         logits = bench.fit_and_try(Choice(bench.pool, fold.train), test)
         predicted = logits.argmax(axis=1)
         unseen = ", ".join(map(str, fold.unseen))
-        row = _scored(
-            bench, f"unseen_{unseen}", f"the network, run {unseen} unseen", fold.test, test.labels, predicted
+        row = dataclasses.replace(
+            _scored(
+                bench,
+                f"unseen_{unseen}",
+                f"the network, run {unseen} unseen",
+                fold.test,
+                test.labels,
+                predicted,
+            ),
+            class_name=bench.data.classes[1],
+            called=tuple(_called(bench, run, fold.test, predicted) for run in np.unique(test.ids["run"])),
         )
-        row["class"] = bench.data.classes[1]
-        row["called"] = [_called(bench, run, fold.test, predicted) for run in np.unique(test.ids["run"])]
         rows += [row, *_correlations(bench, fold.test, logits, "unseen", fold.unseen)]
     return rows
 
 
-def simple(bench: Bench) -> List[Row]:
+def simple(bench: Bench) -> List[Outcome]:
     """Logistic regressions on the energy projection, four moments, the EBeam record, and time."""
     features, pool = bench.features, bench.pool
     rows = _regression(bench, "projection", "energy projection", features["projection"])
@@ -139,7 +146,7 @@ def simple(bench: Bench) -> List[Row]:
     return rows
 
 
-EXPERIMENTS: Dict[str, Callable[[Bench], List[Row]]] = {
+EXPERIMENTS: Dict[str, Callable[[Bench], List[Outcome]]] = {
     "simple": simple,
     "network": network,
     "permuted": permuted,
@@ -183,7 +190,7 @@ def folds(bench: Bench) -> List[Fold]:
 
 def _regression(
     bench: Bench, name: str, what: str, features: np.ndarray, only: Optional[np.ndarray] = None
-) -> List[Row]:
+) -> List[Outcome]:
     labels = bench.pool.labels
     train, test = (rows if only is None else rows[only[rows]] for rows in (bench.train, bench.test))
     if len(np.unique(labels[train])) < 2 or not len(test):
@@ -194,33 +201,33 @@ def _regression(
 
 def _scored(
     bench: Bench, name: str, what: str, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray
-) -> Row:
+) -> Outcome:
     score = measure.score(labels, predicted)
     # Blocks keep the shots' own class: permuted labels are independent from shot to shot all the same.
     n, freedom = effective.sample_size(labels == predicted, bench.pool.labels[rows], bench.block[rows])
-    return {
-        "control": name,
-        "what": what,
-        "kind": "accuracy",
-        "n": score.n,
-        "value": score.accuracy,
-        "chance": score.chance,
-        "wilson": list(score.interval),
-        "n_effective": n,
-        "interval": list(effective.interval(score.accuracy, n, freedom)),
-        "strict": list(effective.interval(score.accuracy, n, freedom, STRICT)),
-    }
+    return Outcome(
+        name,
+        what,
+        "accuracy",
+        score.n,
+        score.accuracy,
+        n,
+        effective.interval(score.accuracy, n, freedom),
+        score.chance,
+        score.interval,
+        effective.interval(score.accuracy, n, freedom, STRICT),
+    )
 
 
-def _called(bench: Bench, run: int, rows: np.ndarray, predicted: np.ndarray) -> Row:
+def _called(bench: Bench, run: int, rows: np.ndarray, predicted: np.ndarray) -> Called:
     of_run = bench.pool.ids["run"][rows] == run
     k, n = int((predicted[of_run] == 1).sum()), int(of_run.sum())
-    return {"run": int(run), "n": n, "called": k, "wilson": list(measure.wilson(k, n))}
+    return Called(int(run), n, k, measure.wilson(k, n))
 
 
 def _correlations(
     bench: Bench, rows: np.ndarray, logits: np.ndarray, of: str, runs: Optional[List[int]] = None
-) -> List[Row]:
+) -> List[Outcome]:
     """Spearman's correlation of p(lasing) with the pulse energy, run by run; by blocks, for they drift.
 
     The probability's order is that of the logits' difference, which does not end at 1.
@@ -234,15 +241,15 @@ def _correlations(
             pair = odds[of_run], energy[of_run]
             interval = effective.bootstrap(functools.partial(_rank, *pair), block[of_run], bench.config.seed)
             found.append(
-                {
-                    "control": f"energy_{run}",
-                    "what": f"p({bench.data.classes[1]}) against pulse energy, run {run}, {of}",
-                    "kind": "correlation",
-                    "n": len(of_run),
-                    "value": _rank(*pair, np.arange(len(of_run))),
-                    "n_effective": len(np.unique(block[of_run])),
-                    "interval": list(interval),
-                }
+                Outcome(
+                    f"energy_{run}",
+                    f"p({bench.data.classes[1]}) against pulse energy, run {run}, {of}",
+                    "correlation",
+                    len(of_run),
+                    _rank(*pair, np.arange(len(of_run))),
+                    len(np.unique(block[of_run])),
+                    interval,
+                )
             )
     return found
 

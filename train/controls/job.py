@@ -12,7 +12,8 @@ from common.progress import bar, say
 from train.config import TrainConfig
 from train.controls import record
 from train.controls.experiments import EXPERIMENTS, Bench, trainings
-from train.controls.record import Record, Row
+from train.controls.outcome import Outcome
+from train.controls.record import Record
 from train.controls.verdict import verdict
 from train.data.dataset import Data
 
@@ -50,7 +51,7 @@ def run(config: TrainConfig, data: Data, force: bool = False) -> List[str]:
     return ["", *record.lines(rows), "", *words]
 
 
-def _kept(run_dir: Path, key: str) -> Dict[str, List[Row]]:
+def _kept(run_dir: Path, key: str) -> Dict[str, List[Outcome]]:
     kept = record.read(run_dir)
     if kept.key not in ("", key):
         path = run_dir / record.RESULT

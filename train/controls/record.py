@@ -12,10 +12,9 @@ from common.dataset.safety import MAX_JSON, read_json
 from common.errors import DataError
 from common.files import atomic
 from train.config import TrainConfig
-from train.controls.verdict import finding
+from train.controls.outcome import Outcome
 
 RESULT, TABLE = "controls.json", "controls.csv"
-Row = Dict[str, Any]
 # The experiments in the order in which they are told; `simple` is several regressions.
 TOLD = ("network", "permuted", "beam_free", "other_runs", "simple")
 # Of a config: what changes nothing about the controls' outcome.
@@ -36,14 +35,14 @@ class Record(NamedTuple):
     """What is the result of what (`key_of`), the rows of each experiment done, and what they mean."""
 
     key: str
-    experiments: Dict[str, List[Row]]
+    experiments: Dict[str, List[Outcome]]
     verdict: List[str]  # empty until all are done
 
     @property
-    def rows(self) -> List[Row]:
+    def rows(self) -> List[Outcome]:
         """All rows: the network, its controls, the regressions, the correlations."""
         rows = [row for name in TOLD for row in self.experiments.get(name, [])]
-        return sorted(rows, key=lambda row: row["kind"])
+        return sorted(rows, key=lambda row: row.kind)
 
 
 def key_of(config: TrainConfig, data_digest: str) -> str:
@@ -63,29 +62,33 @@ def read(run_dir: Path) -> Record:
         with path.open("rb") as file:
             kept = read_json(file.read(MAX_JSON + 1), "")
         key, experiments, words = str(kept["key"]), kept["experiments"], kept.get("verdict", [])
-        record = Record(key, {name: experiments[name] for name in TOLD if name in experiments}, list(words))
-        lines(record.rows)  # rows that cannot be shown are none
+        done = {
+            name: [Outcome.from_json(row) for row in experiments[name]]
+            for name in TOLD
+            if name in experiments
+        }
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is damaged ({error}); --force runs the controls again") from None
-    return record
+    return Record(key, done, list(words))
 
 
 def write(run_dir: Path, record: Record) -> None:
     """Write controls.json, and with a verdict controls.csv."""
     more = {"verdict": record.verdict} if record.verdict else {}
-    in_order = {name: record.experiments[name] for name in TOLD if name in record.experiments}
+    done = record.experiments
+    in_order = {name: [row.to_json() for row in done[name]] for name in TOLD if name in done}
     content = {"key": record.key, "experiments": in_order, **more}
     atomic.write_text(run_dir / RESULT, json.dumps(content, indent=1) + "\n")
     if record.verdict:
         atomic.write_text(run_dir / TABLE, text_table.csv_text([_flat(row) for row in record.rows]))
 
 
-def lines(rows: List[Row]) -> List[str]:
+def lines(rows: List[Outcome]) -> List[str]:
     """The table as text."""
     return text_table.lines([cells(row) for row in rows])
 
 
-def line(row: Row) -> str:
+def line(row: Outcome) -> str:
     """One row as a sentence."""
     of_row = cells(row)
     chance = f", always guessing the larger class {of_row['larger class']}" if of_row["larger class"] else ""
@@ -93,37 +96,37 @@ def line(row: Row) -> str:
     return f"{of_row['control']}: {number}: {of_row['finding']}"
 
 
-def cells(row: Row) -> Dict[str, str]:
+def cells(row: Outcome) -> Dict[str, str]:
     """{column: text} of a row."""
-    accuracy = row["kind"] == "accuracy"
+    accuracy = row.kind == "accuracy"
     return {
-        "control": str(row["what"]),
-        "n": str(row["n"]),
-        "result": f"{row['value']:.3f}",
-        "95 % Wilson": _interval(row["wilson"]) if accuracy else "",
-        "effective n": f"{row['n_effective']:.0f}" + ("" if accuracy else " blocks"),
-        "95 % by blocks": _interval(row["interval"]),
-        "larger class": f"{row['chance']:.3f}" if accuracy else "",
-        "finding": finding(row),
+        "control": str(row.what),
+        "n": str(row.n),
+        "result": f"{row.value:.3f}",
+        "95 % Wilson": _interval(row.wilson) if accuracy else "",
+        "effective n": f"{row.n_effective:.0f}" + ("" if accuracy else " blocks"),
+        "95 % by blocks": _interval(row.interval),
+        "larger class": f"{row.chance:.3f}" if accuracy else "",
+        "finding": row.finding,
     }
 
 
-def _flat(row: Row) -> Dict[str, Any]:
+def _flat(row: Outcome) -> Dict[str, Any]:
     """A row for CSV."""
-    low, high = row.get("wilson", ("", ""))
+    low, high = row.wilson or ("", "")
     return {
-        "control": row["control"],
-        "what": row["what"],
-        "kind": row["kind"],
-        "n": row["n"],
-        "value": row["value"],
+        "control": row.control,
+        "what": row.what,
+        "kind": row.kind,
+        "n": row.n,
+        "value": row.value,
         "wilson_low": low,
         "wilson_high": high,
-        "n_effective": row["n_effective"],
-        "low": row["interval"][0],
-        "high": row["interval"][1],
-        "chance": row.get("chance", ""),
-        "finding": finding(row),
+        "n_effective": row.n_effective,
+        "low": row.interval[0],
+        "high": row.interval[1],
+        "chance": "" if row.chance is None else row.chance,
+        "finding": row.finding,
     }
 
 

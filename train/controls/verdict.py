@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
-Row = Dict[str, Any]
+from train.controls.outcome import Outcome
 
 # A control of these above chance says that runs can be told apart without lasing.
 LEAKS = {
@@ -27,29 +27,16 @@ NAMES = {
 }
 
 
-def finding(row: Row) -> str:
-    """One word or two for a row: where its interval is, relative to knowing nothing."""
-    low, high = row["interval"]
-    nothing = row["chance"] if row["kind"] == "accuracy" else 0.0
-    if low <= nothing <= high:
-        return "at chance" if row["kind"] == "accuracy" else "none"
-    if high < nothing:
-        return "below chance" if row["kind"] == "accuracy" else "negative"
-    if row["kind"] == "correlation":
-        return "positive"
-    return "above chance" if row["strict"][0] > nothing else "barely above"
-
-
-def verdict(rows: Sequence[Row]) -> List[str]:
+def verdict(rows: Sequence[Outcome]) -> List[str]:
     """The conclusion first, then its reasons, a sentence each."""
-    by_name = {row["control"]: row for row in rows}
+    by_name = {row.control: row for row in rows}
     network = by_name.get("network")
     leaks = _leaks(by_name)
     lines = [*leaks, *_doubts(by_name), *_unseen(rows, network), *_energy(rows), *_no_better(by_name)]
     if leaks:
         head = "A leak: the runs can be told apart without lasing, so the accuracy proves nothing."
-    elif network is not None and finding(network) not in ("above chance", "barely above"):
-        head = f"Nothing learned: the network is {finding(network)}, so there is nothing to believe."
+    elif network is not None and network.finding not in ("above chance", "barely above"):
+        head = f"Nothing learned: the network is {network.finding}, so there is nothing to believe."
     else:
         head = (
             "No leak found: what was tried without the picture of the beam does not tell the classes apart."
@@ -57,18 +44,18 @@ def verdict(rows: Sequence[Row]) -> List[str]:
     return [head, *lines]
 
 
-def _leaks(by_name: Dict[str, Row]) -> List[str]:
+def _leaks(by_name: Dict[str, Outcome]) -> List[str]:
     found, said = [], set()
     for name, reason in LEAKS.items():
         row = by_name.get(name)
-        if row is None or finding(row) != "above chance" or _explained(name, by_name) or reason in said:
+        if row is None or row.finding != "above chance" or _explained(name, by_name) or reason in said:
             continue
         said.add(reason)
-        found.append(f"{NAMES[name]} {_number(row)}: {reason}")
+        found.append(f"{NAMES[name]} {row}: {reason}")
     return found
 
 
-def _doubts(by_name: Dict[str, Row]) -> List[str]:
+def _doubts(by_name: Dict[str, Outcome]) -> List[str]:
     found = []
     if "network" in by_name and "beam_free" not in by_name:
         found.append("no pixel is without beam, so the camera background could not be tried by itself")
@@ -76,64 +63,57 @@ def _doubts(by_name: Dict[str, Row]) -> List[str]:
         row = by_name.get(name)
         if row is None:
             continue
-        if _explained(name, by_name) and finding(row) in ("above chance", "barely above"):
+        if _explained(name, by_name) and row.finding in ("above chance", "barely above"):
             found.append(
-                f"{NAMES[name]} {_number(row)}, but only because the runs differ in length: in the time "
-                f"that all have, it is {_number(by_name['time_common'])}"
+                f"{NAMES[name]} {row}, but only because the runs differ in length: in the time "
+                f"that all have, it is {by_name['time_common']}"
             )
-        elif finding(row) == "barely above":
-            found.append(f"{NAMES[name]} {_number(row)}, barely above chance; look again with more shots")
+        elif row.finding == "barely above":
+            found.append(f"{NAMES[name]} {row}, barely above chance; look again with more shots")
     return found
 
 
-def _explained(name: str, by_name: Dict[str, Row]) -> bool:
+def _explained(name: str, by_name: Dict[str, Outcome]) -> bool:
     """Whether time tells the classes apart only by how long the runs are."""
     return name == "time" and "time_common" in by_name
 
 
-def _unseen(rows: Sequence[Row], network: Optional[Row]) -> List[str]:
+def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> List[str]:
     found = []
     for row in rows:
-        if not row["control"].startswith("unseen_"):
+        if not row.control.startswith("unseen_"):
             continue
-        holds = finding(row) in ("above chance", "barely above")
+        holds = row.finding in ("above chance", "barely above")
         meaning = "what it learned holds there" if holds else "what it learned is of the runs it saw"
-        if holds and network is not None and row["interval"][1] < network["value"]:
-            meaning = f"some of the {network['value']:.2f} is of the runs it saw; expect this of a new run"
+        if holds and network is not None and row.interval[1] < network.value:
+            meaning = f"some of the {network.value:.2f} is of the runs it saw; expect this of a new run"
         called = "; ".join(
-            f"run {of['run']} {of['called'] / of['n']:.2f} [{of['wilson'][0]:.2f}, {of['wilson'][1]:.2f}] "
-            f"of {of['n']}"
-            for of in row["called"]
+            f"run {of.run} {of.called / of.n:.2f} [{of.wilson[0]:.2f}, {of.wilson[1]:.2f}] of {of.n}"
+            for of in row.called
         )
-        found.append(f"{row['what']}: {_number(row)} (called {row['class']}: {called}): {meaning}")
+        found.append(f"{row.what}: {row} (called {row.class_name}: {called}): {meaning}")
     return found
 
 
-def _energy(rows: Sequence[Row]) -> List[str]:
-    found = [row for row in rows if row["kind"] == "correlation"]
+def _energy(rows: Sequence[Outcome]) -> List[str]:
+    found = [row for row in rows if row.kind == "correlation"]
     if not found:
         return []
-    numbers = "; ".join(f"run {row['control'].partition('_')[2]} {_number(row)}" for row in found)
-    if all(finding(row) == "positive" for row in found):
+    numbers = "; ".join(f"run {row.control.partition('_')[2]} {row}" for row in found)
+    if all(row.finding == "positive" for row in found):
         return [
             f"within the lasing runs the probability rises with the pulse energy ({numbers}): as lasing would"
         ]
     return [f"within the lasing runs the probability does not clearly rise with the pulse energy ({numbers})"]
 
 
-def _no_better(by_name: Dict[str, Row]) -> List[str]:
-    network: Optional[Row] = by_name.get("network")
+def _no_better(by_name: Dict[str, Outcome]) -> List[str]:
+    network: Optional[Outcome] = by_name.get("network")
     found = []
     for name in ("projection", "moments"):
         row = by_name.get(name)
         if network is None or row is None:
             continue
-        if row["value"] >= network["value"]:
-            found.append(f"{NAMES[name]} {_number(row)}: the network's {network['value']:.2f} is no better")
+        if row.value >= network.value:
+            found.append(f"{NAMES[name]} {row}: the network's {network.value:.2f} is no better")
     return found
-
-
-def _number(row: Row) -> str:
-    low, high = row["interval"]
-    chance = f", larger class {row['chance']:.2f}" if row["kind"] == "accuracy" else ""
-    return f"{row['value']:.2f} [{low:.2f}, {high:.2f}] of {row['n']}{chance}"
