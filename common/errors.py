@@ -1,10 +1,10 @@
-"""Errors that a user can mend. Each message is one line: where, what value, what to do next."""
+"""Errors that a user can fix. Each message is one line: where, which value, what to do next."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can put right; commands print it as one line and exit with code 2."""
+    """Something the user can fix; commands print it as one line and exit with code 2."""
 
 
 class ConfigError(UserError):

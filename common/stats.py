@@ -1,4 +1,4 @@
-"""Statistics that several modules take in the same way: pure functions of arrays."""
+"""Statistics used by several modules: running moments, robust spread, even sampling."""
 
 from __future__ import annotations
 

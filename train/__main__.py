@@ -30,16 +30,16 @@ def main() -> None:
     \b
     python -m train describe configs/train/first_scale_up.yaml   # the network, layer by layer
     python -m train fit      configs/train/first_scale_up.yaml   # train -> runs/first_scale_up/
-    python -m train evaluate runs/first_scale_up                 # the closing numbers again
+    python -m train evaluate runs/first_scale_up                 # the final scores again
     python -m train predict  runs/first_scale_up data/next.h5    # every shot's probability
-    python -m train controls configs/train/first_scale_up.yaml   # is it lasing, or the run?
-    python -m train report   runs/first_scale_up                 # the pictures again
+    python -m train controls configs/train/first_scale_up.yaml   # lasing, or differences between runs?
+    python -m train report   runs/first_scale_up                 # the report again
     """
 
 
 @main.command()
 @config_argument
-@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint, if there is one.")
+@click.option("--resume", is_flag=True, help="Resume from the last checkpoint, if there is one.")
 @force_option
 def fit(config_path: str, resume: bool, force: bool) -> None:
     """Train the network of CONFIG; results go to runs/NAME/.
@@ -84,7 +84,7 @@ def _fit(config: TrainConfig, resume: bool) -> None:
 @main.command()
 @config_argument
 def describe(config_path: str) -> None:
-    """Print every layer of CONFIG's network: variables, output shape, MB (2^20 bytes).
+    """List the layers of CONFIG's network: variables, output shape, memory in MB (2^20 bytes).
 
     \b
     python -m train describe configs/train/first_scale_up.yaml
@@ -106,22 +106,26 @@ def describe(config_path: str) -> None:
     "--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try for a key; repeatable."
 )
 @click.option(
-    "--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each, seeds 1 to N."
+    "--seeds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Train each setting with seeds 1 to N.",
 )
-@click.option("--one-at-a-time", is_flag=True, help="CONFIG and each value by itself, not all combinations.")
+@click.option("--one-at-a-time", is_flag=True, help="Change one setting of CONFIG at a time instead.")
 @click.option(
     "--jobs",
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="Runs side by side, sharing the cores.",
+    help="Runs in parallel; they share the cores.",
 )
 def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int) -> None:
-    """Train CONFIG with every combination of the values; one table at the end.
+    """Train CONFIG with every combination of settings and write one table of the results.
 
-    A KEY is a dotted one of the config or the end of one; `*` stands for any keys between. Started
-    again, it skips finished runs and goes on with interrupted ones. Exits with 1 if a run failed;
-    the others are not touched by it.
+    KEY is a dotted key of the config or the end of one; `*` stands for any keys in between. Started
+    again, it skips finished runs and resumes interrupted ones. A run that fails does not stop the
+    others; the exit code is then 1.
 
     \b
     python -m train sweep configs/train/signal_noise_100.yaml --seeds 5
@@ -143,10 +147,10 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time
     "data_path",
     default=None,
     type=click.Path(dir_okay=False),
-    help="Another data file than the run's.",
+    help="Data file (default: the run's).",
 )
 def evaluate(run: str, data_path: Optional[str]) -> None:
-    """Print the closing numbers of a finished run again, on its own or another data file.
+    """Compute the final scores of a finished run again, on its own or another data file.
 
     \b
     python -m train evaluate runs/demo
@@ -174,14 +178,14 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     "--out",
     default=None,
     type=click.Path(dir_okay=False),
-    help="Where to, .csv or .h5; without it RUN/predictions_FILE.csv. A plot and a summary go beside it.",
+    help="Output file, .csv or .h5 (default: RUN/predictions_FILE.csv); a plot and a summary go beside it.",
 )
 @click.option(
-    "--split", "splits", multiple=True, metavar="S", help="Only this split; repeatable. Without it, all."
+    "--split", "splits", multiple=True, metavar="S", help="Only this split; repeatable (default: all splits)."
 )
 @force_option
 def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...], force: bool) -> None:
-    """Give every shot of FILE.h5, labeled or not, its probability by the network of RUN.
+    """Predict the class of every shot in FILE.h5, labeled or not, with the network of RUN.
 
     \b
     python -m train predict runs/demo data/next.h5
@@ -209,9 +213,9 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
 @click.option("--out", default=None, type=click.Path(dir_okay=False), help="Where to write the page.")
 @force_option
 def report(runs: Tuple[str, ...], out: Optional[str], force: bool) -> None:
-    """Write the report of a finished run, RUN/report.html, or a page that compares several.
+    """Write RUN/report.html for a finished run, or compare several runs on one page.
 
-    The page of several is comparison.html beside the first. Pages are one file each and need no network.
+    The comparison is comparison.html beside the first run. Each page is one file that opens offline.
 
     \b
     python -m train report runs/demo
@@ -244,13 +248,14 @@ def _report_of_fit(run_dir: Path, model: object, data: Data) -> None:
 
 @main.command()
 @config_argument
-@click.option("--steps", default=None, type=click.IntRange(1), help="Other than the config's.")
+@click.option("--steps", default=None, type=click.IntRange(1), help="Training steps (default: the config's).")
 @force_option
 def controls(config_path: str, steps: Optional[int], force: bool) -> None:
-    """Is it lasing, or the run? Train CONFIG's network where it must fail, and try without it.
+    """Test whether the accuracy comes from lasing or from run-to-run differences.
 
-    Labels permuted; beam-free pixels alone; runs it has not seen; logistic regressions on simple
-    numbers; the probability against the pulse energy. Started again, it goes on where it stopped.
+    Trains CONFIG's network on permuted labels, on beam-free pixels alone and without one run at a
+    time; compares it with logistic regressions on a few numbers; correlates its probability with the
+    pulse energy. Started again, it continues where it stopped.
 
     \b
     python -m train controls configs/train/demo.yaml

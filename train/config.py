@@ -196,7 +196,7 @@ class Regularize(Model):
 
 
 class Watch(Model):
-    """When training looks sick. A split has collapsed to one class that gets `share` of it or more."""
+    """When training is reported as failing. A split has collapsed if one class gets `share` of it."""
 
     share: float = Field(0.97, gt=0.5, le=1)
     evaluations: int = Field(3, ge=1)  # how many rows of the table running

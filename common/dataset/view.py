@@ -1,4 +1,4 @@
-"""How a stored image is shown: the way the camera saw it, with its axes named."""
+"""How to show a stored image: oriented as the camera saw it, with axis names and unit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class View(NamedTuple):
 
     transposed: axis 0 of a stored image is the camera's columns. blocks: (rows, columns) of the
     camera in one stored pixel. log: pixels are log(1 + counts), not counts. camera: whether a
-    camera took them at all. What is not said is what a config does that does not say it.
+    camera took them at all. The defaults are those of a config's `image:` section.
     """
 
     transposed: bool = True

@@ -1,1 +1,1 @@
-"""What the reports of both stages share: the page, how figures look, how a shot is shown."""
+"""What the reports of both stages share: page, figure style, camera images."""

@@ -1,4 +1,4 @@
-"""Camera images as figures: the way the camera saw them, with axes named, scale and unit."""
+"""Figures of camera images, oriented as the camera saw them, with axis names, scale and unit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def camera_image(
 
 
 def thumbnail(view: View, image: np.ndarray, limits: Tuple[float, float]) -> Any:
-    """One shot, small; the axes are named all the same."""
+    """A small figure of one shot, with axis names."""
     rows, columns = view.picture(image).shape
     height = min(2.6, max(1.0, 1.6 * rows / columns))
     figure, axes = new(2.2, height + 0.5, layout=None)  # there are many of them, and layout takes time

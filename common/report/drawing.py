@@ -1,4 +1,4 @@
-"""How figures look, and how they become part of a page: arrays -> matplotlib figure -> data URI."""
+"""The style of figures, and figures as data URIs for a page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _STYLE = {
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Within it figures have the reports' style; raises UserError if matplotlib is not installed."""
+    """Use the reports' figure style inside this context; raises UserError without matplotlib."""
     try:
         import matplotlib
     except ImportError as error:
@@ -60,7 +60,7 @@ def new(
 
 
 def clip(text: str, most: int = 34) -> str:
-    """A user's `text` for a figure: shortened to fit, its dollars no formula to matplotlib."""
+    """A user's `text` for a figure: shortened to fit, with dollar signs escaped for matplotlib."""
     text = text if len(text) <= most else text[: most - 1] + "…"
     return text.replace("$", r"\$")
 

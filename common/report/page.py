@@ -17,7 +17,7 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; with `strong`, the sentence that matters most; with `note`, a remark."""
+    """A paragraph; weight `strong` for the main statement, `note` for a remark."""
 
     text: str
     weight: str = ""  # "", "strong" or "note"
@@ -26,7 +26,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image: its data URI, what it shows for who cannot see it, and the words under it."""
+    """An image: data URI, alternative text, and caption."""
 
     source: str
     alt: str
@@ -45,7 +45,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; numbers are put right. It scrolls inside its box where the page is too narrow."""
+    """A table; numbers are right-aligned. It scrolls inside its box if the page is too narrow."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -93,5 +93,5 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def not_installed(error: ImportError) -> UserError:
-    """What to tell a user who lacks a package that reports need."""
+    """The error for a missing package that reports need."""
     return UserError(f"reports need matplotlib and Jinja2 ({error}); install: pip install -e '.[report]'")

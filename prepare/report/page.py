@@ -33,7 +33,7 @@ def subtitle(contents: Contents) -> str:
 
 
 def sections(contents: Contents) -> List[Section]:
-    """All parts of the page."""
+    """All sections of the page."""
     return [
         Section("contents", "What is in it", _contents(contents)),
         Section("skipped", "What was left out", _left_out(contents)),

@@ -81,10 +81,10 @@ ROW = {
     "change, words",
     [
         ({}, ["No leak found.", "the network, labels permuted <&>", "at chance"]),
-        ({"verdict": []}, ["Not all of them are done yet", "at chance"]),
+        ({"verdict": []}, ["Not all of the controls are done yet", "at chance"]),
         ({"key": "other"}, ["of another config or data file"]),
         ({"experiments": {"permuted": [{"what": 1}]}}, ["controls.json: is damaged"]),
-        (None, ["Not tried yet"]),
+        (None, ["Not run yet"]),
     ],
 )
 def test_the_controls_are_in_the_report(run, train, change, words):

@@ -1,7 +1,7 @@
-"""Is it lasing, or the run? The label is the run, so whatever differs between runs can be learned.
+"""Controls: does the accuracy come from lasing, or from other differences between the runs?
 
-`choice` gives shots of a data file
-other labels or fewer pixels, `beam_free` finds the pixels without beam, `baselines` is what a
-physicist would try first, `experiments` are the controls one by one, `job` runs and keeps them,
-`verdict` says in words what they mean.
+Labels are given to whole runs, so a network can learn whatever differs between the runs.
+`experiments` holds the controls, one function each; add a new one there. `choice` relabels or masks
+the shots of a data file, `beam_free` finds pixels without beam, `baselines` are simple regressions,
+`outcome` is one row of results, `record` stores the rows, `verdict` explains them, `job` runs it all.
 """

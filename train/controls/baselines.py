@@ -1,4 +1,4 @@
-"""What a physicist would try first: a handful of numbers of each shot, and logistic regression."""
+"""Baselines: logistic regressions on a few numbers computed from each shot."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def predict(
 
 
 def _folds(labels: np.ndarray, block: np.ndarray) -> list:
-    """Rows to fit and to try, block by block; none where there are too few blocks."""
+    """Pairs of rows to fit and to validate on, by blocks of time; empty if there are too few blocks."""
     if len(np.unique(block)) < _FOLDS:
         return []
     pairs: Iterator = GroupKFold(_FOLDS).split(labels, labels, block)

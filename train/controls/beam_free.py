@@ -1,12 +1,12 @@
-"""Which pixels are without beam, judged by the shots themselves.
+"""Find the pixels that the beam never reaches, from the statistics of the shots.
 
 The light of a beam comes and goes from shot to shot and falls on neighboring pixels together;
 the noise of a camera is each pixel's own, and a background that differs between runs stands still
 within a run. So the picture is cut into small squares, and the variance of a square's mean, shot
 to shot within runs, is compared with what the variances of its single pixels explain. Light of a
-few hundredths of a count in the mean shows; a background of any height, which is what is looked for,
-does not. On top, a square must be dark in the mean of all shots, and so must its neighbors be:
-tails reach further than they show.
+few hundredths of a count in the mean is detected; a constant background of any height, which the
+control is about, is not. A square must also be dark in the mean over all shots, and so must its
+neighbors, because the tails of the beam reach further than they can be detected.
 """
 
 from __future__ import annotations

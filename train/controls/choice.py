@@ -1,4 +1,4 @@
-"""Shots of a data file, chosen freely from its splits, under labels and with pixels of our choosing."""
+"""Choose shots from all splits of a data file, with other labels or with masked pixels."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Pool:
 
 
 class Choice:
-    """Shots of a pool that stand for a split (`Samples`).
+    """A choice of shots of a pool, used like a split (see `Samples`).
 
-    rows: which. labels: (n,) instead of their own. mask: (rows, columns) bool, pixels that stay;
-    the others are 0.
+    rows: which shots. labels: (n,), replace their own labels. mask: (rows, columns) bool, the pixels
+    that are kept; all others are set to 0.
     """
 
     def __init__(

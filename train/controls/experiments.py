@@ -1,4 +1,4 @@
-"""The controls one by one. Each gives rows of the table: accuracies, or correlations."""
+"""The controls, one function each; each returns its outcomes (accuracies or correlations)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Fold(NamedTuple):
 
 
 class Bench:
-    """The network, the shots and what is known of them; `tick` is called after every training step."""
+    """What all controls share: config, data, shots and their features; `tick` is called after each step."""
 
     def __init__(self, config: TrainConfig, data: Data, tick: Callable[[], None]) -> None:
         self.config, self.data, self.tick = config, data, tick
@@ -53,7 +53,7 @@ class Bench:
 
     @functools.cached_property
     def features(self) -> Dict[str, np.ndarray]:
-        """What the baselines see of the images, each (n, features) float64."""
+        """The features of the baselines by name, each (n, features) float64."""
         view, found = self.data.view, {"projection": [], "moments": [], "beam_free_intensity": []}
         for images in Choice(self.pool, np.arange(len(self.pool))).batches(_BATCH):
             pictures = images[..., 0]
@@ -70,7 +70,7 @@ class Bench:
 
 
 def network(bench: Bench) -> List[Outcome]:
-    """The network as it is; where no run can be left out, its probability against the pulse energy, too."""
+    """The unchanged network; if no run can be left out, also its correlation with pulse energy."""
     test = Choice(bench.pool, bench.test)
     logits = bench.fit_and_try(Choice(bench.pool, bench.train), test)
     rows = [_scored(bench, "network", "the network", bench.test, test.labels, logits.argmax(axis=1))]
@@ -78,7 +78,7 @@ def network(bench: Bench) -> List[Outcome]:
 
 
 def permuted(bench: Bench) -> List[Outcome]:
-    """The network on labels dealt out at random, in each split by itself."""
+    """The network trained on randomly permuted labels, permuted within each split."""
     rng = np.random.default_rng([bench.config.seed, 1])
     train, test = (
         Choice(bench.pool, rows, rng.permutation(bench.pool.labels[rows]))
@@ -89,7 +89,7 @@ def permuted(bench: Bench) -> List[Outcome]:
 
 
 def beam_free_pixels(bench: Bench) -> List[Outcome]:
-    """The network, and a logistic regression on the mean intensities of 16 fields, without beam."""
+    """The network, and a regression on the mean intensities of 16 fields, on beam-free pixels only."""
     kept = int(bench.mask.sum())
     if kept < FEWEST_PIXELS * bench.mask.size:
         return []
@@ -105,7 +105,7 @@ def beam_free_pixels(bench: Bench) -> List[Outcome]:
 
 
 def other_runs(bench: Bench) -> List[Outcome]:
-    """The network tested on runs it has not seen, one of a class after the other."""
+    """The network tested on runs that it was not trained on, leaving out one run of each class at a time."""
     rows: List[Outcome] = []
     for fold in folds(bench):
         test = Choice(bench.pool, fold.test)
@@ -156,12 +156,12 @@ EXPERIMENTS: Dict[str, Callable[[Bench], List[Outcome]]] = {
 
 
 def trainings(bench: Bench, name: str) -> int:
-    """How many networks an experiment trains."""
+    """The number of networks that an experiment trains."""
     return {"simple": 0, "other_runs": len(folds(bench))}.get(name, 1)
 
 
 def folds(bench: Bench) -> List[Fold]:
-    """Leave out one run of each class that has several; cut the run of a class with one in blocks of time.
+    """Folds that leave out one run of each class; a class with a single run is split by blocks of time.
 
     Where a class has more than 4 runs, several are left out at once. Shots in the guard gap at a
     block's start are left out of a run that is cut. Empty if each class has one run.
@@ -228,9 +228,9 @@ def _called(bench: Bench, run: int, rows: np.ndarray, predicted: np.ndarray) -> 
 def _correlations(
     bench: Bench, rows: np.ndarray, logits: np.ndarray, of: str, runs: Optional[List[int]] = None
 ) -> List[Outcome]:
-    """Spearman's correlation of p(lasing) with the pulse energy, run by run; by blocks, for they drift.
+    """Spearman's correlation of p(lasing) with pulse energy, for each run; interval by blocks of time.
 
-    The probability's order is that of the logits' difference, which does not end at 1.
+    Ranks are taken of the difference of the logits, which does not saturate as the probability does.
     """
     if logits.shape[1] != 2:
         return []

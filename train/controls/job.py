@@ -1,4 +1,4 @@
-"""`python -m train controls`: runs the controls, keeps each as it is done, puts them in one table."""
+"""`python -m train controls`: run the controls, store each when it is done, write the table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCK = "controls.lock"
 
 
 def run(config: TrainConfig, data: Data, force: bool = False) -> List[str]:
-    """Run the controls that are not done yet, say each row as it comes; returns table and verdict as lines.
+    """Run the controls that are not done yet and print their rows; returns table and verdict as lines.
 
     Writes controls.json, after every control, and at the end controls.csv into `config.run_dir`.
     Raises OutputExists if controls of another config or other data are there.

@@ -1,4 +1,4 @@
-"""What a control has found: a row of the table of controls."""
+"""The outcome of a control: one row of the table of controls."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class Outcome:
 
     @classmethod
     def from_json(cls, row: Dict[str, Any]) -> "Outcome":
-        """The outcome that `to_json` made `row` of; raises TypeError for what is none."""
+        """Read what `to_json` returned; raises TypeError or ValueError for anything else."""
         outcome = cls(**{**row, "called": tuple(Called(**of_run) for of_run in row.get("called", ()))})
-        outcome.finding, str(outcome)  # numbers that cannot be shown are none
+        outcome.finding, str(outcome)  # raise here if a number is missing
         return outcome
 
     def to_json(self) -> Dict[str, Any]:
-        """As JSON, without what is not set."""
+        """The outcome as JSON, without fields that are not set."""
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: value for name, value in dataclasses.asdict(self).items() if value != usual[name]}
 
     @property
     def finding(self) -> str:
-        """A word or two: where the interval is, relative to knowing nothing."""
+        """In a word or two, where the interval lies relative to chance."""
         (low, high), accuracy = self.interval, self.kind == "accuracy"
         nothing = self.chance if accuracy else 0.0
         if low <= nothing <= high:
@@ -66,7 +66,7 @@ class Outcome:
         return "above chance" if self.strict[0] > nothing else "barely above"
 
     def __str__(self) -> str:
-        """The number with all that it must not stand without."""
+        """The value with its interval, the number of shots and the share of the larger class."""
         low, high = self.interval
         chance = f", larger class {self.chance:.2f}" if self.kind == "accuracy" else ""
         return f"{self.value:.2f} [{low:.2f}, {high:.2f}] of {self.n}{chance}"

@@ -1,4 +1,4 @@
-"""What the controls of a run have found: controls.json, kept after each of them, and controls.csv."""
+"""The stored outcomes of a run's controls: controls.json, written after each control, and controls.csv."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_MATTER = {
 
 
 class Record(NamedTuple):
-    """What is the result of what (`key_of`), the rows of each experiment done, and what they mean."""
+    """key: of config and data (`key_of`). experiments: the outcomes by experiment. verdict: in words."""
 
     key: str
     experiments: Dict[str, List[Outcome]]
@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
 
 def key_of(config: TrainConfig, data_digest: str) -> str:
-    """What a result is the result of: the same key, the same outcome."""
+    """A digest of everything that the outcomes depend on: config and data."""
     # Without defaults, so that a setting that a newer version adds does not make old results others'.
     settings = config.model_dump(mode="json", exclude=_NO_MATTER, exclude_defaults=True)
     text = json.dumps([settings, data_digest], sort_keys=True)
@@ -54,7 +54,7 @@ def key_of(config: TrainConfig, data_digest: str) -> str:
 
 
 def read(run_dir: Path) -> Record:
-    """The record in a run's folder, an empty one if there is none; raises DataError for a damaged one."""
+    """Read the record in a run's folder (empty if there is none); raises DataError if it is damaged."""
     path = run_dir / RESULT
     if not path.exists():
         return Record("", {}, [])

@@ -1,4 +1,4 @@
-"""What the controls mean, in words."""
+"""Explain the outcomes of the controls in words."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = {
 
 
 def verdict(rows: Sequence[Outcome]) -> List[str]:
-    """The conclusion first, then its reasons, a sentence each."""
+    """The conclusion, then its reasons, one sentence each."""
     by_name = {row.control: row for row in rows}
     network = by_name.get("network")
     leaks = _leaks(by_name)
@@ -74,7 +74,7 @@ def _doubts(by_name: Dict[str, Outcome]) -> List[str]:
 
 
 def _explained(name: str, by_name: Dict[str, Outcome]) -> bool:
-    """Whether time tells the classes apart only by how long the runs are."""
+    """Whether time separates the classes only because the runs differ in length."""
     return name == "time" and "time_common" in by_name
 
 

@@ -1,1 +1,1 @@
-"""What a run trains on: data files as splits and minibatches."""
+"""Training data: data files as splits and minibatches."""

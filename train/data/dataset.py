@@ -1,4 +1,4 @@
-"""What a run trains on: one or several data files that are one data set, as splits."""
+"""Open one or several data files as one data set: splits, classes, digest."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from train.data.readahead import ReadAhead
 
 
 class Position(NamedTuple):
-    """Where in the data a run is: epoch, and minibatches of it that are done. Both count from 0."""
+    """How far a run has read: epochs done, and minibatches done of the current epoch."""
 
     epoch: int
     batch: int
@@ -33,7 +33,7 @@ Planned = Tuple[np.ndarray, Optional[Position]]  # rows that are read together, 
 
 
 class Samples(Protocol):
-    """What training and prediction ask of shots: a split of data files, or a choice among its shots.
+    """The interface of training and prediction to shots: a `Split`, or a choice of shots of one.
 
     ids: (n,) ID_DTYPE; labels: (n,) int64.
     """

@@ -1,4 +1,4 @@
-"""Batches read ahead by a thread, so that reading overlaps with the step."""
+"""Read batches ahead in a thread, so that reading overlaps with the training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run for TensorBoard: the table's numbers as they come; at the end kernels, mean images and the graph."""
+"""TensorBoard files: the table's numbers during training; kernels, mean images and graph at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of a run goes, and what it takes of the machine."""
+"""Time and memory used by a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A watch on training: networks that collapse to one class, and other signs that it is sick."""
+"""Watch for failing training: collapse to one class, vanished gradients, a bad first loss."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HELPS = {
 
 
 class Watcher:
-    """Looks at the rows of the table as they come; says each finding once, marks every row.
+    """Checks each row of the table; reports each finding once, but marks every affected row.
 
     A row holds for each split `SPLIT_largest`, the class that most shots are called, and
     `SPLIT_largest_share`, their share.
@@ -98,7 +98,7 @@ def swings(rows: Iterable[Mapping[str, Any]], splits: Iterable[str], share: floa
 
 
 def not_finite(step: int, loss: float, norm: float, rate: float) -> str:
-    """What to say when the loss or the gradient is NaN or infinite."""
+    """The message for a loss or gradient that is NaN or infinite."""
     return (
         f"step {step}: the loss is {loss}, |grad| {norm}: lower learning_rate.start ({rate:g} at this step) "
         "or the momentum, or give optimizer.clip_norm"

@@ -1,1 +1,1 @@
-"""How good a classifier is."""
+"""Measures of a classifier: accuracy, intervals, ROC, effective sample size."""

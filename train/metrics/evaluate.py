@@ -1,4 +1,4 @@
-"""The closing numbers of a run, for `fit` and `evaluate`."""
+"""The final scores of a run, for `fit` and `evaluate`."""
 
 from __future__ import annotations
 

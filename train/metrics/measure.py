@@ -1,4 +1,4 @@
-"""How good a classifier is, and how sure one can be: pure functions of numbers and arrays."""
+"""Accuracy and its uncertainty: pure functions of numbers and arrays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Score(NamedTuple):
         return wilson(self.correct, self.n)
 
     def __str__(self) -> str:
-        """The accuracy with all that it must not stand without."""
+        """The accuracy with its interval, the number of shots and the share of the larger class."""
         low, high = self.interval
         return (
             f"accuracy {self.accuracy:.3f} [{low:.3f}, {high:.3f}] of {self.n} shots, always guessing the "

@@ -1,4 +1,4 @@
-"""What is done to images at training time, as layers of the model: a saved model needs nothing else.
+"""Preprocessing as layers of the model, so that a saved model takes stored images.
 
 | word | what it does | where its numbers come from |
 |---|---|---|

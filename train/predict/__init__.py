@@ -1,1 +1,1 @@
-"""A trained network applied to shots."""
+"""Prediction: apply a trained network to shots."""

@@ -1,4 +1,4 @@
-"""A finished network applied to every shot of a data file, labeled or not, a few at a time."""
+"""Apply a trained network to every shot of a data file, a few images at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # TensorFlow is loaded after what can be refused without it
 
 
 class Predicted(NamedTuple):
-    """What came out: one row for each run and split, one for each labeled split, images per second."""
+    """Results: one row for each run and split, one for each labeled split, images per second."""
 
     n: int
     runs: List[Dict[str, Any]]
@@ -41,7 +41,7 @@ class Predicted(NamedTuple):
 
 
 def default_out(run_dir: Path, data_path: Path) -> Path:
-    """Where predictions go if nothing else is said: beside the run."""
+    """The default output path: in the run's folder."""
     return run_dir / f"predictions_{data_path.stem}.csv"
 
 
@@ -115,7 +115,7 @@ def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Pred
 
 
 def stream(predictor: Predictor, split: Split) -> Iterator[Part]:
-    """The predictions of `split` in order, a few shots at a time. Raises DataError for what is no number."""
+    """The predictions of `split` in order, a few shots at a time; raises DataError for NaN or infinity."""
     done = 0
     for logits in predictor.stream(split):
         rows = np.s_[done : done + len(logits)]
@@ -173,7 +173,7 @@ def of_labeled(parts: Sequence[Part]) -> List[Dict[str, Any]]:
 
 
 def lines(done: Predicted, classes: Sequence[str]) -> List[str]:
-    """What is said on the screen."""
+    """The results as lines of text."""
     of_splits = [
         f"{row['split']}: {measure.Score(row['n'], row['correct'], row['chance'])}" for row in done.splits
     ]

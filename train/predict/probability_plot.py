@@ -1,4 +1,4 @@
-"""A picture of what a network says over time: a panel for each run."""
+"""Plot predicted probabilities over time, one panel for each run."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _panel(
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Over a window of shots, narrower at the ends. (n,) -> (n,)."""
+    """Running mean over a window of shots that is narrower at the ends, (n,) -> (n,)."""
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     here = np.arange(len(values))
     half = _WINDOW // 2

@@ -1,4 +1,4 @@
-"""Reports of training runs: one file that opens anywhere, of one run or of several side by side."""
+"""Reports of training runs: self-contained HTML pages of one run, or comparing several."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from train.run import folder
 
 
 def write(run_dir: Path, out: Optional[Path] = None) -> Path:
-    """Write the report of the finished run in `run_dir`; raises DataError. TensorFlow must have been started.
+    """Write the report of the finished run in `run_dir`; raises DataError. Start TensorFlow before.
 
-    Without the data file that the run was trained on, the parts that need its images say so.
+    If the data file of the run is missing, the sections that need its images say so.
     """
     run, shots, missing = read_run(run_dir), None, ""
     try:
@@ -30,14 +30,14 @@ def write(run_dir: Path, out: Optional[Path] = None) -> Path:
 
 
 def write_with(run_dir: Path, model: Any, data: Data) -> Path:
-    """The same, for a model and data that are loaded already."""
+    """Write the report from a model and data that are already loaded."""
     run = read_run(run_dir)
     with drawing():  # before the work: it says if a package is missing
         return _write(run, look(model, data), "", run_dir / folder.REPORT)
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
-    """Write a page that puts finished runs side by side; needs neither TensorFlow nor the data."""
+    """Write a page comparing finished runs; needs neither TensorFlow nor the data files."""
     runs: List[Run] = [read_run(run_dir) for run_dir in run_dirs]
     with drawing():
         sections = compare.sections(runs)

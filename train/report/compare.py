@@ -1,4 +1,4 @@
-"""Several training runs side by side: what differs, and what came of it."""
+"""The page comparing several training runs: settings that differ, and results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def subtitle(runs: Sequence[Run]) -> str:
-    """Which runs, in a line."""
+    """The names of the runs."""
     return ", ".join(run.config.name for run in runs)
 
 
 def sections(runs: Sequence[Run]) -> List[Section]:
-    """All parts of the page."""
+    """All sections of the page."""
     return [
         Section("result", "What was learned", _result(runs)),
         Section("settings", "Settings that differ", _settings(runs)),
@@ -162,7 +162,7 @@ def _cost(runs: Sequence[Run]) -> List[Block]:
 
 
 def _flat(value: Any, key: str = "") -> Dict[str, str]:
-    """A config as {dotted key: value as JSON}; lists stay whole, but for the network's layers."""
+    """A config as {dotted key: value as JSON}; lists are kept whole, except the network's layers."""
     if isinstance(value, dict) and value:
         parts = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], dict):

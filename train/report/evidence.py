@@ -1,4 +1,4 @@
-"""What a report is made from: the files of a run, and what its model says of the shots."""
+"""What a report is made from: the files of a run and the predictions of its model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A shot to show: its key, image (h, w), label, predicted class and that class's probability."""
+    """An example shot: key, image (h, w), label, predicted class and its probability."""
 
     shot: ShotId
     image: np.ndarray
@@ -52,7 +52,7 @@ class Example(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the model says of the held-out shots, and what images look like to it.
+    """Predictions of the held-out shots, mean images, contributions and example shots.
 
     split: which shots. labels, runs: (n,) integers; energy: (n,) mJ; probabilities: (n, classes).
     means, contributions: (classes, h, w), of `mean_shots` and `contribution_shots` shots of each
@@ -78,7 +78,7 @@ class Evidence(NamedTuple):
 
 
 def read_run(run_dir: Path) -> Run:
-    """The run in `run_dir`; raises DataError if it is none, has not ended, or its files are damaged."""
+    """Read the run in `run_dir`; raises DataError if there is none, it is unfinished, or it is damaged."""
     if not (run_dir / folder.CONFIG).exists():
         raise DataError(
             f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
@@ -129,7 +129,7 @@ def look(model: Any, data: Data) -> Evidence:
 
 
 def choose(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> List[int]:
-    """Rows to show: of each class EXAMPLES right ones drawn at random, then the most surely wrong ones."""
+    """Example rows: of each class EXAMPLES correct ones at random, then the most confident errors."""
     rng = np.random.default_rng(seed)
     predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     chosen: List[int] = []

@@ -154,7 +154,7 @@ def kernels(view: View, kernel: np.ndarray) -> Any:
 
 
 def bars(title: str, seconds: Dict[str, float]) -> Any:
-    """Where the time went."""
+    """A bar chart of seconds by what they were spent on."""
     figure, axes = new(4.3, 0.9 + 0.3 * len(seconds))
     axes.barh(list(seconds), list(seconds.values()), color=COLORS[0], height=0.6)
     for y, value in enumerate(seconds.values()):

@@ -1,4 +1,4 @@
-"""The parts of a training report that are drawn from the images and what the model says of them."""
+"""The sections of a training report that need the images and the predictions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from train.report.evidence import EXAMPLES, Evidence, Run
 
 
 def sections(run: Run, shots: Evidence) -> List[Section]:
-    """All of these parts, in order."""
+    """All of these sections, in order."""
     return [Section(id_, title, make(run, shots)) for id_, title, make in _PARTS]
 
 
 def left_out(missing: str) -> List[Section]:
-    """In their places, why they are not there."""
+    """The same sections, each saying why it is left out."""
     text = f"Left out, because it is drawn from the images, and they cannot be read: {missing}"
     return [Section(id_, title, [Text(text, "note")]) for id_, title, _ in _PARTS]
 

@@ -1,4 +1,4 @@
-"""The report of one training run: what is said, and in which order."""
+"""The report of one training run: its sections and their order."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from train.run import folder
 
 
 def subtitle(run: Run) -> str:
-    """What was trained on what, in a line."""
+    """The classes and the data file, in one line."""
     return f"{' or '.join(run.classes)}, from {run.summary['data']}"
 
 
 def sections(run: Run, shots: Optional[Evidence], missing: str) -> List[Section]:
-    """All parts of the page. `shots` is None where the images are not there; `missing` says why."""
+    """All sections of the page. `shots` is None if the images cannot be read; `missing` says why."""
     return [
         Section("result", "What was learned", _result(run)),
         Section("curves", "Learning curves", [Pictures(curves.pictures(run))]),
         Section("confusion", "Confusion matrices", _confusion(run)),
         *(images.sections(run, shots) if shots else images.left_out(missing)),
-        Section("controls", "Is it lasing, or the run?", _controls(run)),
+        Section("controls", "Controls: lasing, or differences between runs?", _controls(run)),
         Section("network", "The network", _network(run)),
         Section("cost", "Where the time and memory went", _cost(run)),
         Section("watch", "What the watch found", _watch(run)),
@@ -39,7 +39,7 @@ def sections(run: Run, shots: Optional[Evidence], missing: str) -> List[Section]
 
 
 def sentence(run: Run) -> str:
-    """What was learned and how sure that is."""
+    """The test accuracy with its interval, in one sentence."""
     test = run.summary["splits"]["test"]
     low, high = test["interval"]
     found = (
@@ -107,15 +107,16 @@ def _controls(run: Run) -> List[Block]:
     if not kept.rows:
         return [
             Text(
-                "Not tried yet. Where the classes are different runs, whatever differs between the runs can "
-                f"be learned, lasing or not: {how} trains it where it must fail, and without the beam."
+                "Not run yet. Where the classes are different runs, a network can learn whatever differs "
+                f"between the runs. {how} tests this with permuted labels, beam-free pixels, runs it was not "
+                "trained on, and simple regressions."
             )
         ]
     if kept.key != record.key_of(run.config, run.summary["data_digest"]):
         return [Text(f"The controls here are of another config or data file; {how} --force runs them again.")]
     cells = [record.cells(row) for row in kept.rows]
     columns = [name for name in cells[0] if name != "95 % Wilson"]  # which is too narrow, and leaves no room
-    head, *reasons = kept.verdict or [f"Not all of them are done yet; {how} goes on."]
+    head, *reasons = kept.verdict or [f"Not all of the controls are done yet; {how} continues."]
     return [
         Text(head, "strong"),
         *(Text(f"{reason[0].upper()}{reason[1:]}.") for reason in reasons if reason),

@@ -1,4 +1,4 @@
-"""Zip files (checkpoints, model.keras) that may come from anywhere, read in memory of their own size."""
+"""Read untrusted zip files (checkpoints, model.keras) in no more memory than their own size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to resume exactly where it stopped.
 
     runs/NAME/checkpoints/step-00000120.npz     the last KEEP of them
 
@@ -100,7 +100,7 @@ def find(run_dir: Path) -> List[Path]:
 
 
 def clear(run_dir: Path) -> None:
-    """Remove all checkpoints of `run_dir`, the oldest first: what a kill leaves is still the newest."""
+    """Remove all checkpoints of `run_dir`, oldest first, so that a kill in between leaves the newest."""
     for path in find(run_dir):
         path.unlink()
     folder = run_dir / FOLDER
@@ -109,7 +109,7 @@ def clear(run_dir: Path) -> None:
 
 
 def _prune(newest: Path) -> None:
-    """Remove what is not among the last KEEP up to `newest`; later ones are damaged, or they would be it."""
+    """Remove all but the last KEEP up to `newest`; any later ones are damaged, or they would be `newest`."""
     paths = find(newest.parent.parent)
     upto = paths.index(newest) + 1
     for path in (*paths[: max(upto - KEEP, 0)], *paths[upto:]):

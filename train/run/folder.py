@@ -1,4 +1,4 @@
-"""The folder of a run, runs/NAME/: who may write there, and what an earlier run left."""
+"""The folder of a run, runs/NAME/: its file names, its lock, and files of an earlier run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MAY_CHANGE = {
 
 @contextlib.contextmanager
 def claimed(run_dir: Path, resume: bool, force: bool) -> Iterator[None]:
-    """Work in `run_dir`, alone. Raises OutputBusy, and OutputExists if a run stands there unasked."""
+    """Lock `run_dir`. Raises OutputBusy, or OutputExists if it holds a run and neither flag is set."""
     try:
         with lock.only_one(run_dir / LOCK, run_dir):
             if not resume and not force:
@@ -59,7 +59,7 @@ def clear(run_dir: Path) -> None:
 
 
 def reopen(run_dir: Path) -> None:
-    """Make a finished run an unfinished one: its model and its closing numbers will be others."""
+    """Turn a finished run into an unfinished one: remove its report, summary and model."""
     for name in (REPORT, SUMMARY, MODEL):
         (run_dir / name).unlink(missing_ok=True)
 

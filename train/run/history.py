@@ -1,4 +1,4 @@
-"""The table of a run: the 2016 study's, printed line by line, and metrics.csv with everything."""
+"""The table of a run: the columns of the 2016 study on the screen, all columns in metrics.csv."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Grids of settings, each with several seeds."""
+"""Sweeps: train a config with every combination of settings, each with several random seeds."""

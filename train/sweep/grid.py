@@ -1,4 +1,4 @@
-"""The points of a sweep: what to set, to which values, and the config of every run."""
+"""The points of a sweep: settings, their values, and the config of every run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Key = Tuple[str, ...]
 
 
 class Setting(NamedTuple):
-    """One --set: its name as typed, the places of the config it stands for, and the values to try."""
+    """One --set option: its name as typed, the config keys it matches, and the values to try."""
 
     name: str
     keys: List[Key]
@@ -43,9 +43,9 @@ class Case(NamedTuple):
 def parse_setting(text: str, base: TrainConfig) -> Setting:
     """`learning_rate.start=.1,.01`: a key of the config and values, as in YAML.
 
-    The key is a dotted one, or the end of one that is the only such (`momentum`), or has a `*`
-    for any keys between (`network.*.bias`: of every layer). Raises UserError for a key that the
-    config does not have or that fits more than one place.
+    The key is a dotted key, the end of one if that is unique (`momentum`), or a pattern in which `*`
+    stands for any keys in between (`network.*.bias`: the bias of every layer). Raises UserError for
+    a key that the config does not have or that is ambiguous.
     """
     name, equals, values = text.partition("=")
     if not equals or not name or not values:
@@ -60,7 +60,7 @@ def parse_setting(text: str, base: TrainConfig) -> Setting:
 def plan(
     base: TrainConfig, settings: Sequence[Setting], seeds: int, one_at_a_time: bool = False
 ) -> List[Case]:
-    """All points, validated before anything runs; raises ConfigError.
+    """All points of the grid, validated before anything runs; raises ConfigError.
 
     The points are every combination of the values, or with `one_at_a_time` the config as it is
     and each value by itself.
@@ -90,7 +90,7 @@ def _case(base: TrainConfig, point: Sequence[Tuple[Setting, Any]], seeds: int) -
 
 
 def _fitting(name: str, base: TrainConfig) -> List[Key]:
-    """The places of the config that `name` stands for: one, or with a `*` at least one."""
+    """The config keys that `name` matches: exactly one, or with a `*` at least one."""
     keys = {".".join(key): key for key in _keys(base.model_dump(mode="json"))}
     if "*" in name:
         pattern = re.escape(name).replace(r"\*", ".+")
@@ -113,7 +113,7 @@ def _fitting(name: str, base: TrainConfig) -> List[Key]:
 
 
 def _keys(data: Any, before: Key = ()) -> List[Key]:
-    """Every place in `data`, places in the list of layers by their number from 0."""
+    """Every key in `data`; layers are numbered from 0."""
     pairs = data.items() if isinstance(data, dict) else enumerate(data)
     keys: List[Key] = []
     for name, value in pairs:

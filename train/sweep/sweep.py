@@ -54,7 +54,7 @@ def sweep(
 
 
 def run(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
-    """Run what is not finished, `jobs` at a time; returns how many failed.
+    """Run all configs that are not finished, `jobs` at a time; returns how many failed.
 
     Interrupted, it lets the runs under way save their checkpoints before it goes on as Interrupted.
     """
@@ -82,7 +82,7 @@ def run(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
 
 
 def is_finished(config: TrainConfig) -> bool:
-    """Whether the run of this very config on its data file as it is now has come to its end."""
+    """Whether a run of exactly this config, on its data file as it is now, has finished."""
     try:
         summary = json.loads((config.run_dir / folder.SUMMARY).read_text())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""The table that a sweep ends with: what came of every point, over its seeds."""
+"""The table at the end of a sweep: results of every point over its seeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def table(cases: Sequence[Case], is_finished: Callable[[TrainConfig], bool]) -> 
 
 
 def lines(rows: Sequence[Row]) -> List[str]:
-    """The table and what is to be known about its numbers, as aligned lines of text."""
+    """The table with notes on its numbers, as aligned lines of text."""
     splits = [split for split in SPLITS if any(f"{split}_mean" in row for row in rows)]
     shown = [_shown(row, splits) for row in rows]
     if not any(row["nan"] for row in rows):
@@ -113,7 +113,7 @@ def _shown(row: Row, splits: Sequence[str]) -> Dict[str, str]:
 
 
 def _about(rows: Sequence[Row], splits: Sequence[str]) -> List[str]:
-    """How many shots the accuracies are of, what guessing gives, and how sure one can be."""
+    """Notes on the number of shots, the accuracy of guessing, and its interval."""
     text = []
     for split in splits:
         sizes: List[Tuple[int, float]] = sorted(
