@@ -65,10 +65,11 @@ def _fit(config: TrainConfig, resume: bool) -> None:
         runtime.check_compute(config.compute)
         from train.fit import loop
         from train.metrics import evaluate
+        from train.model.predictor import Predictor
 
         result = loop.fit(config, data, threads, resume)
         with result.clock.part("evaluation"):
-            scores = evaluate.scores(result.stepper, data)
+            scores = evaluate.scores(Predictor(result.stepper.whole), data)
         used = timing.usage(threads)
         loop.write_summary(config, data, result, {"splits": scores, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
@@ -78,7 +79,7 @@ def _fit(config: TrainConfig, resume: bool) -> None:
         say(timing.usage_line(used))
         say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
         if config.report:
-            _report_of_fit(config.run_dir, result.stepper.model, data)
+            _report_of_fit(config.run_dir, result.stepper.whole, data)
 
 
 @main.command()
@@ -96,7 +97,7 @@ def describe(config_path: str) -> None:
     minibatch = (
         config.minibatch if isinstance(config.minibatch, int) else number_of_images(config, "train") or 80
     )
-    for line in table(config.network, config.input, classes, minibatch):
+    for line in table(config, classes, minibatch):
         say(line)
 
 

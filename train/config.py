@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
+from typing import Annotated, ClassVar, List, Literal, Optional, Union
 
-from pydantic import Field, Strict, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from common.config import Model, load
+from train.config_images import Augment, Axis, Empty, OneOf, Pair, Preprocess
 
-# Rows, columns of the stored image. Lists are taken for it: below a validator that sees the
-# file's values first, strict models do not know any more that they came from a file.
-Pair = Annotated[Tuple[int, int], Strict(False)]
 Padding = Literal["same", "valid"]
 DataPath = Annotated[str, Field(min_length=1)]
-# What each does, and how it is defined for a single image: train/model/preprocess.py.
-Preprocess = Literal[
-    "log", "subtract_mean", "scale_01", "scale_11", "whiten_minibatch", "standardize", "image_contrast"
-]
 
 
 class Weights(Model):
-    """How weights start and are held down. Normal with `stddev`, cut off at two stddev or not."""
+    """How weights start and are held down. Normal with `stddev`, cut off at two stddev or not.
 
-    init: Literal["truncated_normal", "normal"] = "truncated_normal"
+    he_normal: cut off, with the stddev sqrt(2 / inputs of a unit), which keeps the size of what relu
+    passes on (He, Zhang, Ren, Sun 2015); `stddev` then has no say.
+    """
+
+    init: Literal["truncated_normal", "normal", "he_normal"] = "truncated_normal"
     stddev: float = Field(0.01, ge=0)
     bias: Optional[float] = 0.0  # null: no bias
     l1: float = Field(0.0, ge=0)  # times the sum of |w| of the kernel, added to the loss
@@ -84,19 +82,23 @@ class Dropout(Model):
     rate: float = Field(gt=0, lt=1)
 
 
-class Empty(Model):
-    """A layer without settings."""
+class Mean(Model):
+    """The mean over one whole axis of the image, which stays, of length 1; 0 is time, 1 energy."""
+
+    axis: Axis
 
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "softplus", "tanh", "sigmoid")
 
 
-class Layer(Model):
+class Layer(OneOf):
     """One layer: exactly one of these keys. A layer without settings is its bare name, `- relu`."""
 
+    what: ClassVar[str] = "a layer"
     convolution: Optional[Convolution] = None
     max_pool: Optional[Pool] = None
     average_pool: Optional[Pool] = None
+    mean: Optional[Mean] = None
     hidden: Optional[Hidden] = None
     output: Optional[Output] = None
     batch_normalization: Optional[BatchNormalization] = None
@@ -109,36 +111,8 @@ class Layer(Model):
     tanh: Optional[Empty] = None
     sigmoid: Optional[Empty] = None
 
-    @property
-    def kind(self) -> str:
-        """The key that is given."""
-        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
-
-    @property
-    def settings(self) -> Model:
-        """What is given under the key."""
-        return getattr(self, self.kind)
-
-    @model_serializer
-    def _only_what_is_given(self) -> Dict[str, Any]:
-        return {self.kind: self.settings.model_dump()}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {key: {} if settings is None else settings for key, settings in value.items()}
-        return value
-
     @model_validator(mode="after")
-    def _one_kind(self) -> "Layer":
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a layer is one of {', '.join(type(self).model_fields)}; given: {given or 'none'}"
-            )
+    def _positive(self) -> "Layer":
         for name in ("kernel_size", "pool_size", "strides"):
             if min(getattr(self.settings, name, (1, 1))) < 1:
                 raise ValueError(f"{name}: {list(getattr(self.settings, name))} is not positive")
@@ -163,8 +137,9 @@ class Optimizer(Model):
 
 
 class LearningRate(Model):
-    """The rate at step t, which counts from 1; never under `minimum`.
+    """The rate at step t, which counts from 1; never under `minimum` after the warm-up.
 
+    For the first `warmup` steps it rises in equal parts to `start`; then the schedule begins.
     exponential: start * decay^((t - 1) / steps), the exponent rounded down if `staircase` (with a
     minimum, the ancestors' drop schedule). cosine: from start to minimum over `steps`, then minimum.
     """
@@ -175,10 +150,13 @@ class LearningRate(Model):
     steps: int = Field(10, gt=0)
     staircase: bool = True
     minimum: float = Field(0.0, ge=0)
+    warmup: int = Field(0, ge=0)
 
     def at(self, step: int) -> float:
         """The rate of the update at `step`."""
-        done = (step - 1) / self.steps
+        if step <= self.warmup:
+            return self.start * step / self.warmup
+        done = (step - self.warmup - 1) / self.steps
         if self.kind == "constant":
             return self.start
         if self.kind == "cosine":
@@ -227,7 +205,8 @@ class TrainConfig(Model):
     seed: int = Field(1, ge=0, lt=2**31)
     threads: Threads = Threads()
     input: Pair = (284, 363)  # rows and columns of the stored images
-    preprocess: List[Preprocess] = []  # in this order
+    preprocess: List[Preprocess] = []  # in this order, part of the model
+    augment: List[Augment] = []  # in this order, in training only, at the place of preprocess' `augment`
     network: List[Layer] = Field(min_length=1)
     regularize: Optional[Regularize] = None
     optimizer: Optimizer = Optimizer()
@@ -265,13 +244,20 @@ class TrainConfig(Model):
         kinds = [layer.kind for layer in self.network]
         if kinds.count("output") != 1 or kinds[-1] != "output":
             raise ValueError("network: the last layer, and no other, must be `output`")
+        places = [step.kind for step in self.preprocess].count("augment")
+        if places != bool(self.augment):
+            raise ValueError(
+                "augment: its steps need one `- augment` in preprocess, which says where they are done"
+                if self.augment
+                else "preprocess: has the word augment, but there are no steps under `augment:`"
+            )
         if self.microbatch is not None and "batch_normalization" in kinds:
             raise ValueError(
                 "microbatch: not with batch_normalization, whose averages are over the whole minibatch"
             )
         flat = kinds.index("hidden") if "hidden" in kinds else len(kinds) - 1
         for n, kind in enumerate(kinds):
-            if n > flat and kind in ("convolution", "average_pool", "max_pool"):
+            if n > flat and kind in ("convolution", "average_pool", "max_pool", "mean"):
                 raise ValueError(
                     f"network[{n}]: {kind} after a fully connected layer, which has no rows and columns"
                 )

@@ -16,7 +16,7 @@ from common.cores import available_cores
 from tests.benchmarks.race import Row, race, ratio
 from train.config import Threads, TrainConfig, load_config
 from train.fit import runtime
-from train.model.shapes import layer_shapes
+from train.model.shapes import layer_shapes, network_input
 
 CONFIGS = Path("configs/train")
 STUDY = "first_scale_up"
@@ -188,7 +188,7 @@ def catalog() -> List[Tuple[str, int, float]]:
 def forward_operations(config: TrainConfig) -> int:
     """Floating-point operations of the forward pass of one image, of kernels alone."""
     total = 0
-    for shape in layer_shapes(config.network, config.input, 2):
+    for shape in layer_shapes(config.network, network_input(config), 2):
         if shape.kernel:
             positions = math.prod(shape.output[:-1]) if len(shape.kernel) == 4 else 1
             total += 2 * positions * math.prod(shape.kernel)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from train.config import ACTIVATIONS, Layer, TrainConfig
+from train.config_images import Preprocess
 from train.fit import step
 from train.model import network, saved
 from train.model.optimizers import build as build_optimizer
@@ -172,7 +173,7 @@ def stepper(microbatch=None, layers=None, **settings) -> step.Stepper:
         {"convolution": {"kernel_size": [3, 3], "filters": 4, "stddev": 0.3}}, "relu",
         {"hidden": {"units": 5, "stddev": 0.2, "l1": 0.01}}, "relu", {"output": {"stddev": 0.5, "l2": 0.1}},
     ]  # fmt: skip
-    before = build_preprocess(["whiten_minibatch"], IMAGE, lambda: iter([images(20)]))
+    before = build_preprocess([Preprocess(whiten_minibatch={})], IMAGE, lambda: iter([images(20)]))
     config = TrainConfig.model_validate_json(
         '{"name": "a", "data": "a", "steps": 1, "network": ["output"], "optimizer": {"kind": "momentum"}}'
     )
@@ -241,3 +242,25 @@ def test_resuming_is_exact_with_dropout_and_batch_normalization_too(data, write_
     again = load(tmp_path / "runs" / "small")
     for a, b in zip([*whole.model, whole.gradient], [*again.model, again.gradient]):
         assert np.array_equal(a, b)
+
+
+def test_mean_is_over_one_axis_which_stays():
+    model = built([{"mean": {"axis": 1}}, {"output": {"stddev": 0.1}}]).get_layer("convnet")
+    x = images(4)
+    np.testing.assert_allclose(
+        model.get_layer("mean_1")(x), x.mean(axis=2, keepdims=True), rtol=1e-5, atol=1e-6
+    )
+    assert model.get_layer("output").kernel.shape == (IMAGE[0], 3)
+
+
+def test_he_normal_has_the_stddev_of_its_inputs():
+    """sqrt(2 / inputs); what is cut off is made up for by a wider normal."""
+    layers = [
+        {"convolution": {"kernel_size": [3, 3], "filters": 50, "init": "he_normal"}},
+        {"convolution": {"kernel_size": [3, 3], "filters": 60, "init": "he_normal"}},
+        "output",
+    ]
+    for layer, inputs in zip(built(layers).get_layer("convnet").layers[1:3], (9, 9 * 50)):
+        kernel = layer.kernel.numpy()
+        assert kernel.std() == pytest.approx(np.sqrt(2 / inputs), rel=0.1)
+        assert np.abs(kernel).max() <= 2.3 * np.sqrt(2 / inputs)

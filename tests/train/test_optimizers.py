@@ -113,3 +113,10 @@ def test_rates_never_rise_and_never_fall_under_the_minimum(kind, start, decay, s
     assert rates[0] == pytest.approx(start)
     assert all(a >= b - 1e-12 for a, b in zip(rates, rates[1:]))
     assert min(rates) >= minimum - 1e-12
+
+
+def test_the_rate_warms_up_in_equal_parts_and_then_the_schedule_begins():
+    rate = LearningRate(kind="cosine", start=0.4, warmup=4, steps=10, minimum=0.1)
+    plain = LearningRate(kind="cosine", start=0.4, steps=10, minimum=0.1)
+    assert [rate.at(step) for step in range(1, 5)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert [rate.at(4 + step) for step in range(1, 13)] == [plain.at(step) for step in range(1, 13)]

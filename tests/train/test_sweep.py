@@ -56,7 +56,11 @@ def test_values_are_yaml_lists_and_words_included(base):
     assert [case.label.split(",")[0] for case in cases] == [
         "preprocess=none", "preprocess=log", "preprocess=log+standardize",
     ]  # fmt: skip
-    assert [case.runs[0].preprocess for case in cases] == [[], ["log"], ["log", "standardize"]]
+    assert [[step.kind for step in case.runs[0].preprocess] for case in cases] == [
+        [],
+        ["log"],
+        ["log", "standardize"],
+    ]
     assert cases[0].runs[0].minibatch == "full"
 
 
@@ -103,7 +107,7 @@ def test_settings_that_cannot_be(base, text, message):
     [
         ("momentum=.9,1.5", "--set momentum=1.5: optimizer.momentum: 1.5: input should be less than 1"),
         ("minibatch=0", "minibatch: 0 is not positive"),
-        ("preprocess=[lgo]", "'lgo' is not a choice; did you mean 'log'?"),
+        ("preprocess=[lgo]", "preprocess[0].lgo: unknown key; did you mean 'log'?"),
     ],
 )
 def test_one_bad_value_stops_the_sweep_before_any_run(base, write_config, train, text, message, tmp_path):

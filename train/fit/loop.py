@@ -17,7 +17,8 @@ from common.files import atomic
 from common.progress import bar, say, warn
 from train.config import TrainConfig
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position
+from train.data.minibatches import Batch, Position, Samples
+from train.data.prepared import Prepared
 from train.fit.board import Board
 from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
@@ -25,6 +26,7 @@ from train.fit.timing import Stopwatch, short
 from train.fit.watch import Watcher, not_finite
 from train.metrics import measure
 from train.model import network, optimizers
+from train.model.predictor import Predictor
 from train.run import checkpoint, folder
 from train.run.checkpoint import Checkpoint
 from train.run.history import HEADER, History, line
@@ -66,17 +68,18 @@ def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False)
     return _Run(config, data, stepper, state).go()
 
 
-def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Stepper:
+def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Predictor:
     """The network after all of the config's steps on `data`: no table, no files; `tick` after each step."""
-    stepper, train = _stepper(config, data), data.splits["train"]
+    stepper = _stepper(config, data)
+    train = _prepared(config, stepper, data.splits["train"])
     with closing(train.minibatches(config.minibatch, config.seed, Position(0, 0))) as batches:
         for step, batch in zip(range(1, config.steps + 1), batches):
             rate = config.learning_rate.at(step)
-            result = stepper.step(batch.images, batch.labels, rate)
+            result = stepper.step(batch.images, batch.labels, rate, step)
             if not _is_finite(result):
                 raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
             tick()
-    return stepper
+    return Predictor(stepper.whole)
 
 
 def build_model(config: TrainConfig, data: Data) -> keras.Model:
@@ -86,7 +89,22 @@ def build_model(config: TrainConfig, data: Data) -> keras.Model:
 
 def _stepper(config: TrainConfig, data: Data) -> Stepper:
     optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
-    return Stepper(build_model(config, data), optimizer, config.microbatch, config.optimizer.clip_norm)
+    return Stepper(
+        build_model(config, data),
+        optimizer,
+        config.microbatch,
+        config.optimizer.clip_norm,
+        config.augment,
+        config.seed,
+    )
+
+
+def _prepared(config: TrainConfig, stepper: Stepper, samples: Samples) -> Samples:
+    """`samples` with the images that the stepper takes."""
+    if not config.augment:
+        return samples
+    fixed = Predictor(stepper.whole.get_layer(network.FIXED))
+    return Prepared(samples, fixed.outputs, fixed.model.output_shape[1:3], config.cache == "stream")
 
 
 def _is_finite(result: StepResult) -> bool:
@@ -99,7 +117,9 @@ class _Run:
     def __init__(
         self, config: TrainConfig, data: Data, stepper: Stepper, state: Optional[Checkpoint]
     ) -> None:
-        self.config, self.data, self.stepper = config, data, stepper
+        self.config, self.stepper, self.stored = config, stepper, data
+        splits = {name: _prepared(config, stepper, split) for name, split in data.splits.items()}
+        self.data = data._replace(splits=splits)
         self.step = state.step if state else 0
         self.position = state.position if state else Position(0, 0)
         self.table = History(state.table if state else b"")
@@ -137,9 +157,9 @@ class _Run:
         finally:
             progress.close()
         with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
-            self.stepper.model.save(partial)
+            self.stepper.whole.save(partial)
         if self.board:
-            self.board.finish(self.stepper.model, self.data, self.step)
+            self.board.finish(self.stepper.whole, self.stored, self.step)
         mean = self._in_steps() / self.done if self.done else 0.0
         return Result(self.stepper, self.table, stopped, self.step, mean, self.clock)
 
@@ -155,7 +175,7 @@ class _Run:
         rate = self.config.learning_rate.at(step)
         with interrupt.held():  # weights, position and table change together or not at all
             with self.clock.part("step"):
-                result = self.stepper.step(batch.images, batch.labels, rate)
+                result = self.stepper.step(batch.images, batch.labels, rate, step)
             self.done += 1
             if not _is_finite(result):
                 self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})

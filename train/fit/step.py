@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from common.errors import DataError
+from train.config_images import Augment
+from train.model.augment import augment, draws
+from train.model.network import trained_part
 from train.model.predictor import Predictor, tensor
 
 LABELS = tf.TensorSpec((None,), tf.int64)
+NUMBERS = tf.TensorSpec((None, None), tf.float32)
 
 
 class StepResult(NamedTuple):
@@ -33,8 +37,11 @@ class Stepper(Predictor):
     loss = mean softmax cross entropy over the minibatch + the model's regularization. The
     gradient's norm and angle are those of the whole gradient, all variables as one vector, as it
     is before clipping. With `microbatch` the gradient is the weighted mean of the gradients of
-    parts of the minibatch: the same number, in less memory. The preprocessing sees the whole
-    minibatch all the same.
+    parts of the minibatch: the same number, in less memory. Augmentation and preprocessing see the
+    whole minibatch all the same.
+
+    `model` is the part of the `whole` model that training works on: it takes images as they are after
+    the preprocessing of the name `fixed`, where there is one.
     """
 
     def __init__(
@@ -43,25 +50,34 @@ class Stepper(Predictor):
         optimizer: keras.optimizers.Optimizer,
         microbatch: Optional[int] = None,
         clip_norm: Optional[float] = None,
+        augmentation: Sequence[Augment] = (),
+        seed: int = 0,
     ) -> None:
-        super().__init__(model)
+        super().__init__(trained_part(model))
+        self.whole, model = model, self.model
+        self._augmentation, self._seed = augmentation, seed
         self.optimizer, self.microbatch, self.clip_norm = optimizer, microbatch, clip_norm
         self._before, self._convnet = model.get_layer("preprocess"), model.get_layer("convnet")
         optimizer.build(model.trainable_variables)
         self.gradient = tf.Variable(tf.zeros(sum(int(np.prod(v.shape)) for v in model.trainable_variables)))
         # XLA (jit_compile) makes a step 4 times slower on a CPU.
-        self._whole = tf.function(self._whole_graph, input_signature=[self._image, LABELS])
-        self._prepare = tf.function(lambda x: self._before(x, training=True), input_signature=[self._image])
-        self._gradient_of = tf.function(self._gradient_graph, input_signature=[self._image, LABELS])
+        self._whole = tf.function(self._whole_graph, input_signature=[self._image, LABELS, NUMBERS])
+        self._prepare = tf.function(self._prepare_graph, input_signature=[self._image, NUMBERS])
+        prepared = tf.TensorSpec((None, *self._before.output_shape[1:]), tf.float32)
+        self._gradient_of = tf.function(self._gradient_graph, input_signature=[prepared, LABELS])
         self._apply = tf.function(self._apply_graph)
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rate: float) -> StepResult:
-        """One update at learning rate `rate`. images: (n, rows, columns, 1) float32; labels: (n,) int64."""
+    def step(self, images: np.ndarray, labels: np.ndarray, rate: float, number: int = 1) -> StepResult:
+        """One update, the step of that number, at learning rate `rate`.
+
+        images: (n, rows, columns, 1) float32; labels: (n,) int64.
+        """
         self.optimizer.learning_rate.assign(rate)
         n, size = len(labels), self.microbatch or len(labels)
+        numbers = draws(self._augmentation, self._seed, number, n)
         if size >= n:
-            return StepResult(*self._whole(tensor(images), labels).numpy().tolist())
-        x, sums = self._prepare(tensor(images)), None
+            return StepResult(*self._whole(tensor(images), labels, numbers).numpy().tolist())
+        x, sums = self._prepare(tensor(images), numbers), None
         for start in range(0, n, size):
             part = self._gradient_of(x[start : start + size], labels[start : start + size])
             weighted = [min(size, n - start) / n * value for value in part]
@@ -92,8 +108,11 @@ class Stepper(Predictor):
             variable.assign(value)
         self.gradient.assign(gradient)
 
-    def _whole_graph(self, images, labels):
-        flat, cross_entropy, loss = self._gradient_graph(self._before(images, training=True), labels)
+    def _prepare_graph(self, images, numbers):
+        return self._before(augment(self._augmentation, images, numbers), training=True)
+
+    def _whole_graph(self, images, labels, numbers):
+        flat, cross_entropy, loss = self._gradient_graph(self._prepare_graph(images, numbers), labels)
         return tf.stack([cross_entropy, loss, *self._apply_graph(flat)])
 
     def _gradient_graph(self, x, labels):

@@ -12,7 +12,9 @@ from train.config import ACTIVATIONS, Layer, Regularize, TrainConfig, Weights
 from train.model import preprocess
 from train.model.convolution import Convolution
 from train.model.pooling import AveragePool
-from train.model.shapes import LayerShape, layer_shapes
+from train.model.shapes import LayerShape, layer_shapes, network_input
+
+FIXED = "fixed"  # the name of the part that training does once for every image
 
 
 @keras.saving.register_keras_serializable("xtcav_lasing")
@@ -31,12 +33,39 @@ class LocalResponseNormalization(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
+@keras.saving.register_keras_serializable("xtcav_lasing")
+class MeanOfAxis(keras.layers.Layer):
+    """The mean over axis 0 or 1 of each image, which stays, of length 1."""
+
+    def __init__(self, axis: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def call(self, x):
+        return keras.ops.mean(x, axis=self.axis + 1, keepdims=True)
+
+    def get_config(self) -> Dict[str, Any]:
+        return {**super().get_config(), "axis": self.axis}
+
+
 def of_config(config: TrainConfig, classes: int, batches: Optional[preprocess.Batches] = None) -> keras.Model:
     """The config's model; its preprocessing is adapted to `batches` of the train split, if they are given."""
-    before = preprocess.build(config.preprocess, config.input, batches)
-    return build(
-        config.network, config.input, classes, config.seed, before, config.regularize, config.compute
-    )
+    size = network_input(config)
+    fixed_steps, steps = preprocess.parts(config.preprocess)
+    image, fixed = tuple(config.input), None
+    if config.augment:
+        fixed = preprocess.build(fixed_steps, image, batches, FIXED)
+        image = fixed.output_shape[1:3]
+    seen = batches if fixed is None or batches is None else lambda: map(fixed.predict_on_batch, batches())
+    before = preprocess.build(steps, image, seen, first=len(config.preprocess) - len(steps) + 1)
+    return build(config.network, size, classes, config.seed, before, config.regularize, config.compute, fixed)
+
+
+def trained_part(model: keras.Model) -> keras.Model:
+    """What training works on: the model without its part `fixed`, sharing its variables; or all of it."""
+    if FIXED not in [layer.name for layer in model.layers]:
+        return model
+    return _chain([model.get_layer(name) for name in ("preprocess", "convnet")])
 
 
 def build(
@@ -47,11 +76,14 @@ def build(
     before: Optional[keras.Model] = None,
     regularize: Optional[Regularize] = None,
     compute: str = "float32",
+    fixed: Optional[keras.Model] = None,
 ) -> keras.Model:
     """The model: images (n, rows, columns, 1) float32 -> logits (n, classes).
 
     It has two parts, `preprocess` (which is `before`) and `convnet`, so that the first can be done
-    to a whole minibatch and the second to parts of it. Weights are drawn from `seed`, each layer
+    to a whole minibatch and the second to parts of it; and before them `fixed`, if it is given, which
+    training does once for every image, and no more when it has been augmented. image: rows and
+    columns of what the convnet gets. Weights are drawn from `seed`, each layer
     from a seed of its own. With compute "bfloat16" the layers compute in it; weights and logits are
     float32. Raises ConfigError for a name in `regularize.layers` that is no layer.
     """
@@ -67,8 +99,14 @@ def build(
     convnet = keras.Model(inputs, x, name="convnet")
     if before is None:
         before = preprocess.build([], image)
-    images = keras.Input((*image, 1), name="image")
-    return keras.Model(images, convnet(before(images)), name="model")
+    return _chain([*([] if fixed is None else [fixed]), before, convnet])
+
+
+def _chain(parts: Sequence[keras.Model]) -> keras.Model:
+    x = images = keras.Input(parts[0].input_shape[1:], name="image")
+    for part in parts:
+        x = part(x)
+    return keras.Model(images, x, name="model")
 
 
 def _layer(
@@ -94,21 +132,24 @@ def _layer(
         return LocalResponseNormalization(**settings.model_dump(), **named)
     if kind == "dropout":
         return keras.layers.Dropout(settings.rate, seed=seed, **named)
+    if kind == "mean":
+        return MeanOfAxis(settings.axis, **named)
     pool = AveragePool if kind == "average_pool" else keras.layers.MaxPooling2D
     return pool(settings.pool_size, settings.strides, settings.padding, **named)
 
 
 def _weights(settings: Weights, name: str, seed: int, regularize: Optional[Regularize]) -> Dict[str, Any]:
     """Keras' arguments for how the weights of a layer start and what is added to the loss for them."""
-    kind = {
-        "truncated_normal": keras.initializers.TruncatedNormal,
-        "normal": keras.initializers.RandomNormal,
+    start = {
+        "truncated_normal": keras.initializers.TruncatedNormal(stddev=settings.stddev, seed=seed),
+        "normal": keras.initializers.RandomNormal(stddev=settings.stddev, seed=seed),
+        "he_normal": keras.initializers.HeNormal(seed=seed),
     }[settings.init]
     listed = regularize is not None and name in regularize.layers
     l1 = settings.l1 + (regularize.l1 if listed else 0.0)
     l2 = settings.l2 + (regularize.l2 if listed else 0.0)
     return {
-        "kernel_initializer": kind(stddev=settings.stddev, seed=seed),
+        "kernel_initializer": start,
         "kernel_regularizer": keras.regularizers.L1L2(l1, l2) if l1 or l2 else None,
         "use_bias": settings.bias is not None,
         "bias_initializer": keras.initializers.Constant(settings.bias or 0.0),

@@ -38,6 +38,10 @@ class Predictor:
         pixels = int(np.prod(model.input_shape[1:]))
         self._batch = max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * pixels))))
 
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """What the model makes of (n, rows, columns, 1) float32."""
+        return self._logits(tensor(images)).numpy()
+
     def predict(self, split: Samples) -> np.ndarray:
         """Logits of all shots of `split`, (n, classes) float32."""
         return np.concatenate(list(self.stream(split)))
@@ -45,7 +49,7 @@ class Predictor:
     def stream(self, split: Samples) -> Iterator[np.ndarray]:
         """The same in order, a few shots at a time; NaN for an image with values that are not numbers."""
         for batch in split.batches(self._batch):
-            logits = self._logits(tensor(batch)).numpy()
+            logits = self.outputs(batch)
             if not np.isfinite(batch.sum()):  # relu makes a number of a NaN, so the logits do not tell
                 logits[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan
             yield logits

@@ -2,7 +2,11 @@
 
 | word | what it does | where its numbers come from |
 |---|---|---|
+| counts | exp(x) - 1, of a stored logarithm | - |
+| bin, crop | mean over blocks of pixels, the middle of the image | settings |
+| center | a window around the beam (train/model/center.py) | settings |
 | log | log(1 + max(0, x)) | - |
+| scale | (x - subtract) / divide | settings |
 | subtract_mean | x - m | the mean of all pixels of the train split |
 | scale_01, scale_11 | to [0, 1], [-1, 1] | least and greatest pixel of the train split |
 | standardize | (x - mean) / std, per pixel | the train split |
@@ -23,6 +27,8 @@ import numpy as np
 from keras import ops
 
 from common.stats import Moments
+from train.config_images import Preprocess
+from train.model.center import Center
 
 # A pixel that hardly changes must not blow up on the one shot where it does.
 STD_FLOOR = 1e-3
@@ -36,6 +42,14 @@ class Log(keras.layers.Layer):
 
     def call(self, x):
         return ops.log1p(ops.maximum(x, 0.0))
+
+
+@keras.saving.register_keras_serializable("xtcav_lasing")
+class Counts(keras.layers.Layer):
+    """exp(x) - 1."""
+
+    def call(self, x):
+        return ops.expm1(x)
 
 
 @keras.saving.register_keras_serializable("xtcav_lasing")
@@ -78,32 +92,59 @@ class ImageContrast(keras.layers.Layer):
         return (x - mean) / ops.maximum(ops.sqrt(variance), STD_FLOOR)
 
 
-def build(words: Sequence[str], image: Tuple[int, int], batches: Optional[Batches] = None) -> keras.Model:
-    """The model of the preprocessing: images (n, rows, columns, 1) float32 -> the same shape.
+def parts(steps: Sequence[Preprocess]) -> Tuple[List[Preprocess], List[Preprocess]]:
+    """The steps before and after the place of augmentation; without one all are after it."""
+    kinds = [step.kind for step in steps]
+    place = kinds.index("augment") if "augment" in kinds else -1
+    return list(steps[: max(place, 0)]), list(steps[place + 1 :])
+
+
+def build(
+    steps: Sequence[Preprocess],
+    image: Tuple[int, int],
+    batches: Optional[Batches] = None,
+    name: str = "preprocess",
+    first: int = 1,
+) -> keras.Model:
+    """The model of the preprocessing: images (n, rows, columns, 1) float32 -> the same, perhaps smaller.
 
     batches: a function that iterates over all images of the train split, a few at a time; it is
-    called once for each word that needs numbers. Without it, they are to be loaded.
+    called once for each step that needs numbers. Without it, they are to be loaded. first: the
+    number of the first step, in the names of layers.
     """
     inputs = keras.Input((*image, 1), name="image")
     x = inputs
-    for n, word in enumerate(words):
-        layer = _layer(word, f"{word}_{n + 1}")
+    for n, step in enumerate(steps, first):
+        layer = _layer(step, tuple(x.shape[1:3]), f"{step.kind}_{n}")
         if batches is not None and isinstance(layer, Affine):
             so_far = keras.Model(inputs, x)
-            layer.build((None, *image, 1))
-            layer.set_weights(_numbers(word, (np.asarray(so_far(batch)) for batch in batches())))
+            layer.build(x.shape)
+            layer.set_weights(_numbers(step.kind, (np.asarray(so_far(batch)) for batch in batches())))
         x = layer(x)
-    return keras.Model(inputs, x, name="preprocess")
+    return keras.Model(inputs, x, name=name)
 
 
-def _layer(word: str, name: str) -> keras.layers.Layer:
-    if word == "log":
+def _layer(step: Preprocess, image: Tuple[int, int], name: str) -> keras.layers.Layer:
+    kind, settings = step.kind, step.settings
+    if kind == "counts":
+        return Counts(name=name)
+    if kind == "log":
         return Log(name=name)
-    if word == "image_contrast":
+    if kind == "bin":
+        return keras.layers.AveragePooling2D(settings, settings, name=name)
+    if kind == "center":
+        return Center(settings.threshold, settings.size, name=name)
+    if kind == "crop":
+        before = [(size - kept) // 2 for size, kept in zip(image, settings)]
+        after = [size - kept - left for size, kept, left in zip(image, settings, before)]
+        return keras.layers.Cropping2D(tuple(zip(before, after)), name=name)
+    if kind == "scale":
+        return keras.layers.Rescaling(1 / settings.divide, -settings.subtract / settings.divide, name=name)
+    if kind == "image_contrast":
         return ImageContrast(name=name)
-    if word == "whiten_minibatch":
+    if kind == "whiten_minibatch":
         return WhitenMinibatch(per_pixel=True, name=name)
-    return Affine(per_pixel=word == "standardize", name=name)
+    return Affine(per_pixel=kind == "standardize", name=name)
 
 
 def _numbers(word: str, batches: Iterator[np.ndarray]) -> List[np.ndarray]:

@@ -19,7 +19,7 @@ from common.dataset.safety import HDF5_ERRORS, check_hdf5
 from common.errors import DataError
 from train.config import load_config
 from train.model import network
-from train.model.shapes import FLOAT_BYTES, layer_shapes
+from train.model.shapes import FLOAT_BYTES, layer_shapes, network_input
 from train.run import folder
 from train.run.archive import ZIP_ERRORS, members
 
@@ -36,7 +36,7 @@ def load_model(run_dir: Path) -> keras.Model:
         raise DataError(f"{path}: no such model; finish the run with `python -m train fit CONFIG --resume`")
     config, classes = load_config(str(run_dir / folder.CONFIG)), folder.classes(run_dir)
     raw = _weights(path)
-    shapes = layer_shapes(config.network, config.input, len(classes))
+    shapes = layer_shapes(config.network, network_input(config), len(classes))
     if sum(layer.variables for layer in shapes) * FLOAT_BYTES > len(raw):
         raise DataError(f"{path}: holds fewer numbers than the network in {run_dir / folder.CONFIG} has")
     model = network.of_config(config, len(classes))

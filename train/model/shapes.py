@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 
+from common.config import Model
 from common.errors import ConfigError
-from train.config import Convolution, Layer, Pool
+from train.config import Convolution, Layer, Pool, TrainConfig
+from train.config_images import OneOf, Preprocess
 
 FLOAT_BYTES = 4
 MB = 2**20  # the 2016 study's MB
@@ -26,6 +28,27 @@ class LayerShape(NamedTuple):
     def variables(self) -> int:
         """Number of unknown variables: those that training changes."""
         return sum(math.prod(shape) for shape in (self.kernel, self.bias) if shape)
+
+
+def preprocess_sizes(steps: Sequence[Preprocess], image: Tuple[int, int]) -> List[Tuple[int, int]]:
+    """Rows and columns of the image after each step; raises ConfigError where there are not enough pixels."""
+    sizes, size = [], tuple(image)
+    for n, step in enumerate(steps):
+        wanted = step.settings.size if step.kind == "center" else step.settings
+        if step.kind in ("bin", "center", "crop"):
+            if any(pixels > have for pixels, have in zip(wanted, size)):
+                raise ConfigError(
+                    f"preprocess[{n}]: {step.kind}: {wanted[0]} x {wanted[1]} pixels of an image that has "
+                    f"{size[0]} x {size[1]} here"
+                )
+            size = tuple(a // b for a, b in zip(size, wanted)) if step.kind == "bin" else tuple(wanted)
+        sizes.append(size)
+    return sizes
+
+
+def network_input(config: TrainConfig) -> Tuple[int, int]:
+    """Rows and columns of the images that the network gets, after the preprocessing; raises ConfigError."""
+    return [tuple(config.input), *preprocess_sizes(config.preprocess, config.input)][-1]
 
 
 def layer_shapes(network: Sequence[Layer], image: Tuple[int, int], classes: int) -> List[LayerShape]:
@@ -53,6 +76,8 @@ def layer_shapes(network: Sequence[Layer], image: Tuple[int, int], classes: int)
                 )
             if kind == "convolution":
                 kernel = (*settings.kernel_size, before[2], settings.filters)
+        elif kind == "mean":
+            shape = (*(1 if axis == settings.axis else size for axis, size in enumerate(shape[:2])), shape[2])
         elif kind in ("hidden", "output"):
             units = settings.units if kind == "hidden" else classes
             kernel = (math.prod(shape), units)
@@ -69,8 +94,13 @@ def layer_shapes(network: Sequence[Layer], image: Tuple[int, int], classes: int)
     return layers
 
 
-def describe(network: Sequence[Layer], image: Tuple[int, int], classes: int, minibatch: int) -> List[str]:
-    """The layers as a table and the 2016 study's two sentences, as lines of text."""
+def describe(config: TrainConfig, classes: int, minibatch: int) -> List[str]:
+    """The layers as a table and the 2016 study's two sentences, as lines of text.
+
+    Above them, where the config has some, the steps of preprocessing and augmentation.
+    """
+    image = network_input(config)
+    network = config.network
     layers = layer_shapes(network, image, classes)
     gradients = {
         shape.name: f"  by phases, r = {r}" if r else "  stock"
@@ -81,7 +111,10 @@ def describe(network: Sequence[Layer], image: Tuple[int, int], classes: int, min
     pools = (shape.name for shape in layers if shape.kind == "average_pool")
     gradients.update(dict.fromkeys(pools, "  by matrix products"))
     width = max(len(layer.name) for layer in layers) + 2
-    lines = [f"{'layer':<{width}}{'kernel':<20}{'bias':<8}{'output':<24}{'MB':>9}{'variables':>12}  gradient"]
+    lines = _describe_images(config)
+    lines += [
+        f"{'layer':<{width}}{'kernel':<20}{'bias':<8}{'output':<24}{'MB':>9}{'variables':>12}  gradient"
+    ]
     rows = [LayerShape("input", "input", (), (), (*image, 1), True), *layers]
     for layer in rows:
         output = (minibatch, *layer.output)
@@ -99,6 +132,28 @@ def describe(network: Sequence[Layer], image: Tuple[int, int], classes: int, min
     )
     lines.append(f"convnet maps {math.prod(image):,} features to {classes} outputs.")
     return lines
+
+
+def _describe_images(config: TrainConfig) -> List[str]:
+    """What is done to an image before the network, step by step, with the pixels it has then."""
+    sizes = preprocess_sizes(config.preprocess, config.input)
+    rows = []
+    for step, (height, width) in zip(config.preprocess, sizes):
+        if step.kind == "augment":
+            rows += [("in training only", _told(each), "") for each in config.augment]
+        else:
+            rows.append(("preprocess", _told(step), f"{height} x {width}"))
+    width = max((len(told) for _, told, _ in rows), default=0) + 2
+    return [f"{what:<18}{told:<{width}}{size}".rstrip() for what, told, size in rows] + ([""] if rows else [])
+
+
+def _told(step: OneOf) -> str:
+    """A step and its settings in a line: `center: threshold 8.0, size [96, 112]`."""
+    settings = step.settings
+    if not isinstance(settings, Model):
+        return f"{step.kind}: {list(settings)}"
+    given = settings.model_dump(mode="json")
+    return f"{step.kind}: {', '.join(f'{k} {v}' for k, v in given.items())}" if given else step.kind
 
 
 def phases_for(window: Sequence[int], strides: Sequence[int]) -> int:

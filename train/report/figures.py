@@ -128,7 +128,7 @@ def by_run(runs: Sequence[Tuple[str, int, int, int]], classes: Sequence[str]) ->
     for y, (_, label, correct, n) in enumerate(runs):
         value, (low, high) = correct / n, measure.wilson(correct, n)
         axes.errorbar(
-            value, y, xerr=[[value - low], [high - value]], fmt="o", capsize=3,
+            value, y, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", capsize=3,
             color=COLORS[label % len(COLORS)],
         )  # fmt: skip
     axes.set_yticks(range(len(runs)), [f"{name}, {clip(classes[label])}" for name, label, *_ in runs])

@@ -134,7 +134,7 @@ def _network(run: Run) -> List[Block]:
     config = run.config
     train = run.summary["splits"]["train"]["n"]
     minibatch = config.minibatch if isinstance(config.minibatch, int) else train
-    return [Code("\n".join(describe(config.network, config.input, len(run.classes), minibatch)))]
+    return [Code("\n".join(describe(config, len(run.classes), minibatch)))]
 
 
 def _cost(run: Run) -> List[Block]:

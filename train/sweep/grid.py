@@ -13,7 +13,7 @@ from common.config import RENAMED, Loader, from_data, suggest
 from common.errors import UserError
 from train.config import TrainConfig
 from train.data.dataset import number_of_classes
-from train.model.shapes import layer_shapes
+from train.model.shapes import layer_shapes, network_input
 
 # What a sweep gives each run itself.
 _OWN = {
@@ -85,7 +85,7 @@ def _case(base: TrainConfig, point: Sequence[Tuple[Setting, Any]], seeds: int) -
         data["name"] = f"{words}_seed{seed}"
         data["runs_dir"] = str(Path(base.runs_dir) / f"{base.name}_sweep")
         runs.append(from_data(data, TrainConfig, f"--set {label}"))
-    layer_shapes(runs[0].network, runs[0].input, number_of_classes(runs[0]) or 2)
+    layer_shapes(runs[0].network, network_input(runs[0]), number_of_classes(runs[0]) or 2)
     return Case(label, runs)
 
 

@@ -1,0 +1,70 @@
+"""Samples whose images went through the part of the preprocessing that never changes, once and for all."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any, Callable, Generator, Iterator, Sequence, Tuple, Union
+
+import numpy as np
+
+from train.data.dataset import MEMORY_SHARE, available_memory
+from train.data.images import empty
+from train.data.minibatches import Batch, Planned, Position, Samples, positions
+from train.data.readahead import ReadAhead
+
+_BATCH = 32
+
+Process = Callable[[np.ndarray], np.ndarray]
+
+
+class Prepared:
+    """`samples` with their images after `process`: in memory if they fit, else made each time.
+
+    process: images (n, h, w, 1) float32 -> (n, *image, 1), each image by itself. stream: do not keep them.
+    """
+
+    def __init__(
+        self, samples: Samples, process: Process, image: Tuple[int, int], stream: bool = False
+    ) -> None:
+        self._samples, self._process, self.image = samples, process, image
+        self._kept = None
+        if not stream and 4 * len(samples) * image[0] * image[1] <= MEMORY_SHARE * available_memory():
+            kept, done = empty(len(samples), *image), 0
+            for batch in self.batches(_BATCH):
+                kept[done : done + len(batch)] = batch[..., 0]
+                done += len(batch)
+            self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._samples, name)  # what is not about images
+
+    def images(self, rows: Sequence[int]) -> np.ndarray:
+        if self._kept is None:
+            return self._process(self._samples.images(rows))
+        return self._kept[np.asarray(rows), ..., None]
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        if self._kept is None:
+            yield from map(self._process, self._samples.batches(size))
+            return
+        for start in range(0, len(self), size):
+            yield self._kept[start : start + size, ..., None]
+
+    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
+        if self._kept is None:
+            with closing(self._samples.minibatches(size, seed, at)) as batches:
+                for batch in batches:
+                    yield batch._replace(images=self._process(batch.images))
+        plan, labels = positions(len(self), size, seed, at), self._samples.labels
+        if size == "full" or size >= len(self):
+            yield from (Batch(self._kept[..., None], labels, after) for _, after in plan)
+        reader: ReadAhead[Planned] = ReadAhead(self._read, plan, size, self.image)
+        with reader:
+            for images, (rows, after) in reader:
+                yield Batch(images, labels[rows], after)
+
+    def _read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        np.take(self._kept, rows, axis=0, out=out, mode="clip")
