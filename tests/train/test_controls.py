@@ -21,7 +21,7 @@ from tests.train.test_commands import refused
 from train.config import load_config
 from train.controls import baselines, beam_free, record
 from train.controls.choice import Choice, Pool
-from train.controls.experiments import EXPERIMENTS, Bench, folds
+from train.controls.controls import CONTROLS, Bench, folds
 from train.controls.outcome import Called, Outcome
 from train.controls.verdict import verdict
 from train.data.dataset import open_data
@@ -132,7 +132,7 @@ def test_a_planted_leak_is_found_and_said_in_words(write_config, train, tmp_path
 
 
 def test_every_experiment_is_told():
-    assert sorted(record.TOLD) == sorted(EXPERIMENTS)
+    assert sorted(record.TOLD) == sorted(CONTROLS)
 
 
 def test_started_again_it_goes_on_where_it_stopped(write_config, train, tmp_path):
@@ -142,8 +142,8 @@ def test_started_again_it_goes_on_where_it_stopped(write_config, train, tmp_path
     path = tmp_path / "runs/small/controls.json"
     text, table = path.read_text(), (tmp_path / "runs/small/controls.csv").read_text()
     result = json.loads(text)
-    kept = {name: rows for name, rows in result["experiments"].items() if name != "permuted"}
-    path.write_text(json.dumps({"key": result["key"], "experiments": kept}))
+    kept = {name: rows for name, rows in result["controls"].items() if name != "permuted"}
+    path.write_text(json.dumps({"key": result["key"], "controls": kept}))
     again = train("controls", config).output
     assert again.splitlines()[0].startswith("the network, labels permuted: ")  # only that one is run
     assert again.partition("\n\n")[2] == first.partition("\n\n")[2]

@@ -83,7 +83,7 @@ ROW = {
         ({}, ["No leak found.", "the network, labels permuted <&>", "at chance"]),
         ({"verdict": []}, ["Not all of the controls are done yet", "at chance"]),
         ({"key": "other"}, ["of another config or data file"]),
-        ({"experiments": {"permuted": [{"what": 1}]}}, ["controls.json: is damaged"]),
+        ({"controls": {"permuted": [{"what": 1}]}}, ["controls.json: is damaged"]),
         (None, ["Not run yet"]),
     ],
 )
@@ -95,7 +95,7 @@ def test_the_controls_are_in_the_report(run, train, change, words):
         )
         whole = {
             "key": record.key_of(config, summary["data_digest"]),
-            "experiments": {"permuted": [ROW]},
+            "controls": {"permuted": [ROW]},
             "verdict": ["No leak found."],
         }
         (run / "controls.json").write_text(json.dumps({**whole, **change}))

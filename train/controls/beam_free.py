@@ -11,9 +11,11 @@ neighbors, because the tails of the beam reach further than they can be detected
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Tuple
+from typing import Iterator, NamedTuple, Sequence, Tuple
 
 import numpy as np
+
+from common.stats import Moments
 
 SQUARE = 8  # pixels
 # Squares without beam scatter by sqrt(2 / shots) around their mean; this many times that is light.
@@ -25,13 +27,10 @@ _DARK = 0.25  # of the way from the darkest squares to the brightest, in the mea
 
 
 class Sums(NamedTuple):
-    """Over the shots of one run: their number, sums and sums of squares of pixels and of squares' means."""
+    """Over the shots of one run: moments of the pixels, and of the squares' means."""
 
-    n: int
-    pixels: np.ndarray
-    pixels_squared: np.ndarray
-    squares: np.ndarray
-    squares_squared: np.ndarray
+    pixels: Moments
+    squares: Moments
 
 
 def side(shape: Tuple[int, int]) -> int:
@@ -47,28 +46,22 @@ def squares(images: np.ndarray, size: int) -> np.ndarray:
 
 def sums(batches: Iterator[np.ndarray], shape: Tuple[int, int]) -> Sums:
     """The sums over one run's images, (n, rows, columns, 1) float32 a batch."""
-    size = side(shape)
-    total = [0, 0.0, 0.0, 0.0, 0.0]
+    found, size = Sums(Moments(), Moments()), side(shape)
     for batch in batches:
-        images = batch[..., 0]
-        means = squares(images, size)
-        total[0] += len(images)
-        total[1] += images.sum(axis=0, dtype=np.float64)
-        total[2] += np.einsum("nhw,nhw->hw", images, images, dtype=np.float64)
-        total[3] += means.sum(axis=0)
-        total[4] += (means**2).sum(axis=0)
-    return Sums(*total)
+        found.pixels.add(batch[..., 0])
+        found.squares.add(squares(batch[..., 0], size))
+    return found
 
 
 def mask(of_runs: Tuple[Sums, ...], shape: Tuple[int, int]) -> np.ndarray:
     """The pixels without beam, `shape` bool."""
     size = side(shape)
-    freedom = sum(run.n - 1 for run in of_runs)
-    together = _within(of_runs, "squares", "squares_squared") / freedom
-    alone = squares(_within(of_runs, "pixels", "pixels_squared")[None], size)[0] / freedom / size**2
+    freedom = sum(run.pixels.count - 1 for run in of_runs)
+    together = _within([run.squares for run in of_runs]) / freedom
+    alone = squares(_within([run.pixels for run in of_runs])[None], size)[0] / freedom / size**2
     ratio = np.divide(together, alone, out=np.ones_like(together), where=alone > 0)
     steady = ratio <= min(np.percentile(ratio, 5), _COMMON) * (1 + _LIGHT * np.sqrt(2 / freedom))
-    mean = sum(run.squares for run in of_runs) / sum(run.n for run in of_runs)
+    mean = sum(run.squares.total for run in of_runs) / sum(run.squares.count for run in of_runs)
     low, high = np.percentile(mean, 5), np.percentile(mean, 99.5)
     lit = ~(steady & (mean <= low + _DARK * (high - low)))
     free = ~_grown(lit)
@@ -91,9 +84,9 @@ def cells(images: np.ndarray, keep: np.ndarray, parts: int = 4) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
-def _within(of_runs: Tuple[Sums, ...], name: str, name_squared: str) -> np.ndarray:
+def _within(of_runs: Sequence[Moments]) -> np.ndarray:
     """Sum over runs of the squared distances from the run's own mean."""
-    return sum(getattr(run, name_squared) - getattr(run, name) ** 2 / run.n for run in of_runs)
+    return sum(run.squares - run.total**2 / run.count for run in of_runs)
 
 
 def _grown(lit: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from common.files import lock
 from common.progress import bar, say
 from train.config import TrainConfig
 from train.controls import record
-from train.controls.experiments import EXPERIMENTS, Bench, trainings
+from train.controls.controls import CONTROLS, Bench, trainings
 from train.controls.outcome import Outcome
 from train.controls.record import Record
 from train.controls.verdict import verdict
@@ -34,13 +34,13 @@ def run(config: TrainConfig, data: Data, force: bool = False) -> List[str]:
         key = record.key_of(config, data.digest)
         done = {} if force else _kept(run_dir, key)
         bench = Bench(config, data, lambda: progress.update(1))
-        todo = [name for name in EXPERIMENTS if name not in done]
+        todo = [name for name in CONTROLS if name not in done]
         total = sum(trainings(bench, name) for name in todo) * config.steps
         progress = bar(None, "controls", "step", total=total)
-        for name, experiment in EXPERIMENTS.items():
+        for name, control in CONTROLS.items():
             progress.set_description(f"controls: {name}")
             if name in todo:
-                done[name] = experiment(bench)
+                done[name] = control(bench)
                 record.write(run_dir, Record(key, done, []))
                 for row in done[name]:
                     say(record.line(row))
@@ -56,4 +56,4 @@ def _kept(run_dir: Path, key: str) -> Dict[str, List[Outcome]]:
     if kept.key not in ("", key):
         path = run_dir / record.RESULT
         raise OutputExists(f"{path}: is of another config, number of steps or data file; --force replaces it")
-    return dict(kept.experiments)
+    return dict(kept.controls)

@@ -15,7 +15,7 @@ from train.config import TrainConfig
 from train.controls.outcome import Outcome
 
 RESULT, TABLE = "controls.json", "controls.csv"
-# The experiments in the order in which they are told; `simple` is several regressions.
+# The controls in the order of the table; `simple` is several regressions.
 TOLD = ("network", "permuted", "beam_free", "other_runs", "simple")
 # Of a config: what changes nothing about the controls' outcome.
 _NO_MATTER = {
@@ -32,16 +32,16 @@ _NO_MATTER = {
 
 
 class Record(NamedTuple):
-    """key: of config and data (`key_of`). experiments: the outcomes by experiment. verdict: in words."""
+    """key: of config and data (`key_of`). controls: their outcomes by name. verdict: in words."""
 
     key: str
-    experiments: Dict[str, List[Outcome]]
+    controls: Dict[str, List[Outcome]]
     verdict: List[str]  # empty until all are done
 
     @property
     def rows(self) -> List[Outcome]:
         """All rows: the network, its controls, the regressions, the correlations."""
-        rows = [row for name in TOLD for row in self.experiments.get(name, [])]
+        rows = [row for name in TOLD for row in self.controls.get(name, [])]
         return sorted(rows, key=lambda row: row.kind)
 
 
@@ -61,12 +61,8 @@ def read(run_dir: Path) -> Record:
     try:
         with path.open("rb") as file:
             kept = read_json(file.read(MAX_JSON + 1), "")
-        key, experiments, words = str(kept["key"]), kept["experiments"], kept.get("verdict", [])
-        done = {
-            name: [Outcome.from_json(row) for row in experiments[name]]
-            for name in TOLD
-            if name in experiments
-        }
+        key, controls, words = str(kept["key"]), kept["controls"], kept.get("verdict", [])
+        done = {name: [Outcome.from_json(row) for row in controls[name]] for name in TOLD if name in controls}
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is damaged ({error}); --force runs the controls again") from None
     return Record(key, done, list(words))
@@ -75,9 +71,9 @@ def read(run_dir: Path) -> Record:
 def write(run_dir: Path, record: Record) -> None:
     """Write controls.json, and with a verdict controls.csv."""
     more = {"verdict": record.verdict} if record.verdict else {}
-    done = record.experiments
+    done = record.controls
     in_order = {name: [row.to_json() for row in done[name]] for name in TOLD if name in done}
-    content = {"key": record.key, "experiments": in_order, **more}
+    content = {"key": record.key, "controls": in_order, **more}
     atomic.write_text(run_dir / RESULT, json.dumps(content, indent=1) + "\n")
     if record.verdict:
         atomic.write_text(run_dir / TABLE, text_table.csv_text([_flat(row) for row in record.rows]))

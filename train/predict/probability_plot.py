@@ -9,7 +9,7 @@ import numpy as np
 
 from common.files import atomic
 from common.report.drawing import COLORS, GRAY, new
-from common.shots import nanoseconds
+from common.shots import time_in_run
 from train.predict.predictions import Part
 
 MOST_PANELS = 40
@@ -27,7 +27,7 @@ def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) 
     labels = np.concatenate(
         [np.full(len(part.ids), -1) if part.labels is None else part.labels for part in parts]
     )
-    runs = np.unique(ids["run"])
+    runs, time = np.unique(ids["run"]), time_in_run(ids)
     shown = runs[:MOST_PANELS]
     figure, axes = new(
         10, 1.0 + 1.9 * len(shown), "constrained", nrows=len(shown), squeeze=False, sharey=True
@@ -35,8 +35,7 @@ def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) 
     axes = axes[:, 0]
     for axis, run in zip(axes, shown):
         of_run = ids["run"] == run
-        time = nanoseconds(ids[of_run])
-        _panel(axis, (time - time.min()) / 1e9, probability[of_run], labels[of_run], classes)
+        _panel(axis, time[of_run], probability[of_run], labels[of_run], classes)
         axis.set_title(f"run {run}, {int(of_run.sum())} shots", fontsize=10, loc="left")
     axes[-1].set_xlabel("time since the run's first shot here (s)")
     more = f" (the first {MOST_PANELS} of {len(runs)} runs)" if len(runs) > len(shown) else ""

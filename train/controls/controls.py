@@ -146,7 +146,7 @@ def simple(bench: Bench) -> List[Outcome]:
     return rows
 
 
-EXPERIMENTS: Dict[str, Callable[[Bench], List[Outcome]]] = {
+CONTROLS: Dict[str, Callable[[Bench], List[Outcome]]] = {
     "simple": simple,
     "network": network,
     "permuted": permuted,
@@ -156,7 +156,7 @@ EXPERIMENTS: Dict[str, Callable[[Bench], List[Outcome]]] = {
 
 
 def trainings(bench: Bench, name: str) -> int:
-    """The number of networks that an experiment trains."""
+    """The number of networks that a control trains."""
     return {"simple": 0, "other_runs": len(folds(bench))}.get(name, 1)
 
 
