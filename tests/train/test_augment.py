@@ -11,7 +11,7 @@ import pytest
 from tests.train.conftest import SHAPE, write_data
 from tests.train.test_commands import refused, table
 from tests.train.test_resume import same
-from train.config_images import Augment
+from train.config.images import Augment
 from train.data.minibatches import Position
 from train.data.prepared import Prepared
 from train.model.augment import augment, draws

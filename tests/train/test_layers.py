@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from train.config import ACTIVATIONS, Layer, TrainConfig
-from train.config_images import Preprocess
+from train.config.images import Preprocess
 from train.fit import step
 from train.model import network, saved
 from train.model.optimizers import build as build_optimizer

@@ -10,7 +10,7 @@ import pytest
 
 from common.dataset import schema
 from tests.train.conftest import SHAPE, write_data
-from train.config_images import Preprocess
+from train.config.images import Preprocess
 from train.model import preprocess
 
 WORDS = [

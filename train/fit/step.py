@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import DataError
-from train.config_images import Augment
+from train.config.images import Augment
 from train.model.augment import augment, draws
 from train.model.network import trained_part
 from train.model.predictor import Predictor, tensor

@@ -12,7 +12,7 @@ from typing import Callable, Dict, Sequence, Tuple
 import numpy as np
 import tensorflow as tf
 
-from train.config_images import Augment, Blur, Mirror, Noise, Stretch
+from train.config.images import Augment, Blur, Mirror, Noise, Stretch
 from train.model.windows import cut
 
 _STREAM = 1  # keeps these numbers apart from those that order the shots of an epoch

@@ -27,7 +27,7 @@ import numpy as np
 from keras import ops
 
 from common.stats import Moments
-from train.config_images import Preprocess
+from train.config.images import Preprocess
 from train.model.center import Center
 
 # A pixel that hardly changes must not blow up on the one shot where it does.

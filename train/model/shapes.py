@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 from common.config import Model
 from common.errors import ConfigError
 from train.config import Convolution, Layer, Pool, TrainConfig
-from train.config_images import OneOf, Preprocess
+from train.config.images import OneOf, Preprocess
 
 FLOAT_BYTES = 4
 MB = 2**20  # the 2016 study's MB

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, List, Literal, Optional, Union
 from pydantic import Field, model_validator
 
 from common.config import Model, load
-from train.config_images import Augment, Axis, Empty, OneOf, Pair, Preprocess
+from train.config.images import Augment, Axis, Empty, OneOf, Pair, Preprocess
 
 Padding = Literal["same", "valid"]
 DataPath = Annotated[str, Field(min_length=1)]
