@@ -1,4 +1,4 @@
-"""What every command shares: the CONFIG argument, --force, and errors as one line."""
+"""Shared by all commands: the CONFIG argument, --force, and errors printed as one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.progress import printable
 
 config_argument = click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
-force_option = click.option("--force", is_flag=True, help="Replace the output if it exists already.")
+force_option = click.option("--force", is_flag=True, help="Overwrite existing output.")
 
 
 class CommandGroup(click.Group):

@@ -1,4 +1,4 @@
-"""Progress bars and lines that do not tear each other."""
+"""Progress bars, and lines printed above them."""
 
 from __future__ import annotations
 

@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 @click.group(cls=CommandGroup)
 @click.version_option(__version__, prog_name="prepare")
 def main() -> None:
-    """From the XTCAV camera's files to one HDF5 file that `python -m train` reads.
+    """Prepare an HDF5 data set for `python -m train` from the XTCAV camera's files.
 
     \b
-    python -m prepare simulate configs/prepare/demo.yaml   # no data at hand: make some
+    python -m prepare simulate configs/prepare/demo.yaml   # simulate runs if you have no data
     python -m prepare list     configs/prepare/demo.yaml   # what is in the runs
     python -m prepare select   configs/prepare/demo.yaml   # draw shots -> data_manifest/demo.csv
-    python -m prepare build    configs/prepare/demo.yaml   # extract them -> data/demo.h5
-    python -m prepare verify   data/demo.h5                # is the file sound
-    python -m prepare report   data/demo.h5                # look at it
+    python -m prepare build    configs/prepare/demo.yaml   # make their images -> data/demo.h5
+    python -m prepare verify   data/demo.h5                # check the file
+    python -m prepare report   data/demo.h5                # a page of pictures of it
     """
 
 
 @main.command()
 @config_argument
 @force_option
-@click.option("--if-missing", is_flag=True, help="Keep the runs that are there, write only the others.")
+@click.option("--if-missing", is_flag=True, help="Keep existing runs and write only missing ones.")
 @click.option(
     "--format",
     "form",
@@ -76,7 +76,7 @@ def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None
     help="Frames read of each run for its mean intensity.",
 )
 def list_runs(config_path: str, frames: int) -> None:
-    """Show what is in the runs: shots, frames, damaged, missing, time range, mean intensity.
+    """List the runs: shots, frames, damaged and missing ones, time range, mean intensity.
 
     \b
     python -m prepare list configs/prepare/demo.yaml
@@ -96,8 +96,8 @@ def list_runs(config_path: str, frames: int) -> None:
 def select(config_path: str, force: bool, if_missing: bool) -> None:
     """Draw balanced splits and write them to data_manifest/NAME.csv.
 
-    With a manifest there already, its rows stay and only what is missing is drawn; --force
-    draws anew.
+    If the manifest exists, its rows are kept and only missing shots are drawn; --force draws
+    everything again.
 
     \b
     python -m prepare select configs/prepare/demo.yaml
@@ -203,7 +203,7 @@ def signal_noise(config_path: str, force: bool) -> None:
     help="Shots whose pixels are compared, spread over the runs.",
 )
 def check_psana(config_path: str, shots: int) -> None:
-    """Read the config's runs through psana and by the native reader and compare; exit 1 if they differ.
+    """Compare psana with the native reader on the config's runs; exit code 1 if they differ.
 
     \b
     python -m prepare check-psana configs/prepare/amo86815.yaml --shots 500
@@ -231,7 +231,7 @@ def check_psana(config_path: str, shots: int) -> None:
     help="Images to compare with the camera's files.",
 )
 def verify(path: str, sample: int) -> None:
-    """Check a finished HDF5 file: structure, digests, every image; exit 1 if something is wrong.
+    """Check a finished data file: structure, digests, every image; exit code 1 if something is wrong.
 
     \b
     python -m prepare verify data/demo.h5
@@ -253,10 +253,10 @@ def verify(path: str, sample: int) -> None:
 @click.option("--out", default=None, type=click.Path(dir_okay=False), help="Where to write the page.")
 @force_option
 def report(path: str, out: Optional[str], force: bool) -> None:
-    """Write a page of pictures of what is in a data file: FILE.report.html, beside it.
+    """Write FILE.report.html, a page that shows what a data file contains.
 
-    Dark and hot pixels, mean intensity over time, histograms, shots before and after each step (with the
-    camera's files at hand), what was left out, splits, records. One file, which needs no network.
+    Dark and hot pixels, mean intensity over time, histograms, shots before and after each step (if the
+    camera's files are there), shots left out, splits and machine records. It opens offline.
 
     \b
     python -m prepare report data/demo.h5

@@ -1,4 +1,4 @@
-"""Do psana and the native reader agree? The same runs read by both: keys, records, pixels."""
+"""Compare psana and the native reader: read the same runs by both; compare keys, records, pixels."""
 
 from __future__ import annotations
 

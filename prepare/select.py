@@ -5,8 +5,8 @@ each class the test split takes the shots with the lowest hashes, the validation
 from 1/2, and the train split comes down from 1: asking for more of one leaves the others as
 they are. Of unlabeled runs, split `predict` takes all or those with the lowest hashes.
 
-A manifest that is there already is the memory of what was drawn: its rows stay, and what is
-missing is added, so that a run that has grown changes nothing.
+An existing manifest is never redrawn: its rows are kept and missing shots are added, so that a run
+that has grown does not change what was drawn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a source says of each shot of a run: its key, whether its frame can be used, its records."""
+"""The table of shots that a source returns for a run: key, status of the frame, machine records."""
 
 from __future__ import annotations
 

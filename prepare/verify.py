@@ -1,4 +1,4 @@
-"""Is an HDF5 file what its build says it is? Collects every problem rather than stopping at one."""
+"""Verify a data file; reports every problem instead of stopping at the first."""
 
 from __future__ import annotations
 

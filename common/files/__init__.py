@@ -1,1 +1,1 @@
-"""Files that appear complete or not at all, one process at a time."""
+"""Atomic files and locks."""

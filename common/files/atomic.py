@@ -1,4 +1,4 @@
-"""Files that appear under their final name only when they are complete."""
+"""Write files atomically: they appear under their final name only when they are complete."""
 
 from __future__ import annotations
 

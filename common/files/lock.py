@@ -1,4 +1,4 @@
-"""One process at a time at an output: the second is refused by name."""
+"""Lock an output, so that only one process writes it; a second one is refused."""
 
 from __future__ import annotations
 

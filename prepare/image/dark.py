@@ -1,4 +1,4 @@
-"""The dark: what the camera shows without beam, averaged with outliers rejected."""
+"""The dark image: the mean of frames without beam, with outliers rejected."""
 
 from __future__ import annotations
 

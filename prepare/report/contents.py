@@ -1,4 +1,4 @@
-"""What a data set report is made from: a pass over the data file, and a few of the camera's frames."""
+"""What a data set report is made from: one pass over the data file and a few camera frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a data file: what is said, and in which order."""
+"""The report of a data file: its sections and their order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_RUNS = 24  # whose mean intensities are drawn
 
 
 def subtitle(contents: Contents) -> str:
-    """What file, in a line."""
+    """The experiment and the file, in one line."""
     attributes = contents.attributes
     return f"{contents.path}: experiment {attributes['experiment']}, built {attributes['created']}"
 

@@ -69,7 +69,7 @@ class SignalNoiseConfig(Model):
 
 
 class Written(NamedTuple):
-    """What came out."""
+    """What was written."""
 
     counts: Dict[str, int]
     content_digest: str

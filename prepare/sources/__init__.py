@@ -1,4 +1,4 @@
-"""Where shots come from: the source that a config names."""
+"""Open the source of shots that a config names."""
 
 from __future__ import annotations
 

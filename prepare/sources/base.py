@@ -1,4 +1,4 @@
-"""What a source of shots gives. Everything above a source is the same code for all of them."""
+"""The interface of sources, which list the shots of runs and read their frames."""
 
 from __future__ import annotations
 

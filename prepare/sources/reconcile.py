@@ -1,4 +1,4 @@
-"""What was received from psana against what was asked for: no shot disappears silently."""
+"""Check what psana returned against what was requested, so that no shot disappears silently."""
 
 from __future__ import annotations
 

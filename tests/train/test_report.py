@@ -210,7 +210,7 @@ def test_the_decision_comes_from_where_the_signal_is(data, write_config, train, 
     from train.model.saved import load_model
 
     with open_data(run.config.data, run.config.input, ["train", "test"]) as opened:
-        shots = evidence.look(load_model(run.folder), opened)
+        shots = evidence.look(load_model(run.run_dir), opened)
         lasing = opened.splits["train"].labels == 1
         mean = opened.splits["train"].images(np.flatnonzero(lasing)).mean(axis=0)[..., 0]
     np.testing.assert_allclose(shots.means[1], mean, atol=1e-6)
