@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Iterable, Optional, TypeVar
+from typing import Callable, Iterable, Optional, TypeVar
 
 import click
 from tqdm import tqdm
@@ -11,12 +11,19 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 _silent = False
+_passed_on: Optional[Callable[[str], None]] = None
 
 
 def silence() -> None:
     """From now on no bar, line or warning of this process: another one speaks for it."""
     global _silent
     _silent = True
+
+
+def pass_on(to: Callable[[str], None]) -> None:
+    """From now on give the warnings of this process to `to`: another process shows them."""
+    global _passed_on
+    _passed_on = to
 
 
 def bar(
@@ -37,6 +44,9 @@ def say(line: str = "") -> None:
 
 def warn(line: str) -> None:
     """Print a warning on standard error, above any bar that is running."""
+    if _passed_on is not None:
+        _passed_on(line)
+        return
     if _silent:
         return
     with tqdm.external_write_mode(file=sys.stderr):

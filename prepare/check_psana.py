@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
@@ -13,9 +12,8 @@ from prepare.config import PrepareConfig
 from prepare.select import uniform_hash
 from prepare.shots import BAD_FIDUCIAL, DUPLICATE, USABLE
 from prepare.sources import Source
-from prepare.sources.base import default_directory
 from prepare.sources.native import XtcSource
-from prepare.sources.psana import open_psana
+from prepare.sources.psana import find_directory, open_psana
 
 _SHOWN = 3  # differences of a kind that are shown
 Key = Tuple[int, int, int]
@@ -30,10 +28,11 @@ class Verdict(NamedTuple):
 
 def check(config: PrepareConfig, shots: int) -> Verdict:
     """Compare all keys and records of the config's runs, and the pixels of `shots` shots spread over them."""
-    if config.source.kind == "xtc":
-        config = config.model_copy(update={"source": config.source.model_copy(update={"kind": "psana"})})
-    directory = default_directory(config.experiment, config.source.dir)
-    native = XtcSource(str(Path(directory)), config.camera.address)
+    kind = "psana" if config.source.kind == "xtc" else config.source.kind
+    directory = find_directory(config.experiment, config.source.dir)
+    source = config.source.model_copy(update={"kind": kind, "dir": directory})
+    config = config.model_copy(update={"source": source})
+    native = XtcSource(directory, config.camera.address)
     psana = open_psana(config, keep_listings=False)
     runs = [*config.runs.dark, *config.runs.measured]
     verdict = Verdict([], [])
@@ -61,8 +60,7 @@ def _check_run(run: int, psana: Source, native: Source, shots: int, verdict: Ver
     for name in RECORD_DTYPE.names:
         unequal = np.flatnonzero((a[name] != b[name]) & ~(np.isnan(a[name]) & np.isnan(b[name])))
         _differ(differences, f"{name} differs at", [both[i] for i in unequal])
-    # Shots that only the camera's stream has are not in psana 1's index; no beam data marks them.
-    chosen = [key for key, good, shot in zip(both, usable, a) if good == (True, True) and _has_record(shot)]
+    chosen = [key for key, good in zip(both, usable) if good == (True, True)]
     chosen = sorted(sorted(chosen, key=lambda key: uniform_hash(0, (run, *key)))[:shots])
     _differ(differences, "pixels differ at", _unequal_frames(run, psana, native, chosen, mine, theirs))
     verdict.compared.append(
@@ -93,10 +91,6 @@ def _by_key(shots: np.ndarray) -> Dict[Key, int]:
 
 def _where(keys: List[Key], usable: List[tuple], case: tuple) -> List[Key]:
     return [key for key, these in zip(keys, usable) if these == case]
-
-
-def _has_record(shot: np.void) -> bool:
-    return not all(np.isnan(shot[name]) for name in RECORD_DTYPE.names)
 
 
 def _differ(lines: List[str], what: str, keys: List[Key]) -> None:

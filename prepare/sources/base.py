@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -78,9 +77,3 @@ class Source(abc.ABC):
 
 def _pixels(shape: Optional[Tuple[int, ...]]) -> str:
     return " x ".join(map(str, shape or ()))
-
-
-def default_directory(experiment: str, directory: Optional[str]) -> str:
-    """`directory`, or where both psanas look without one: $SIT_PSDM_DATA/INSTRUMENT/EXPERIMENT/xtc."""
-    root = os.environ.get("SIT_PSDM_DATA", "/reg/d/psdm")
-    return directory if directory is not None else os.path.join(root, experiment[:3], experiment, "xtc")

@@ -27,7 +27,7 @@ from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.formats.xtc1.format import FIDUCIALS
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
 from prepare.sources import psana2_calls
-from prepare.sources.base import FrameResult, Source, default_directory
+from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
 from prepare.sources.reconcile import reconcile
 
@@ -46,14 +46,14 @@ class Psana2Source(Source):
         self,
         psana: ModuleType,
         experiment: str,
-        directory: Optional[str],
+        directory: str,
         camera: str,
         listings: Optional[Path] = None,
     ) -> None:
         self._psana = psana
         self._listings = Listings(listings)
         self._experiment = experiment
-        self._directory = Path(default_directory(experiment, directory))
+        self._directory = Path(directory)
         self._camera = camera
         self._files = files_by_run(self._directory, XTC2)
         self._streams: Dict[int, List[_Stream]] = {}

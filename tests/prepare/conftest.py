@@ -18,6 +18,7 @@ from prepare.sources import FrameResult, Source
 from prepare.sources.native import XtcSource
 
 XTC1 = Path(__file__).parents[1] / "data" / "xtc1"
+STAND_IN = Path(__file__).parent / "stand_in"  # the folder of a module `psana`
 
 
 def settings(tmp_path: Path, source: Path = XTC1 / "experiment") -> dict:
@@ -50,6 +51,13 @@ def write_config(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def stand_in(monkeypatch) -> Path:
+    """The stand-in for psana 1 is what `import psana` finds, here and in processes that are started."""
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    return STAND_IN
 
 
 @pytest.fixture

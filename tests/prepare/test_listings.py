@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
+import shutil
 
 import numpy as np
 import pytest
 
 from prepare.sources.listings import Listings
 from tests.prepare.conftest import XTC1, make_shots
-from tests.prepare.stand_in import Psana1
+from tests.prepare.small_data import write_small_data
 
 SHOTS = make_shots(70, 5)
 
@@ -75,17 +75,32 @@ def test_nothing_is_kept_unasked(tmp_path):
 
 
 def test_build_lists_no_run_that_select_has_listed_and_check_psana_trusts_none(
-    prepare, write_config, monkeypatch
+    prepare, write_config, stand_in, tmp_path, monkeypatch
 ):
-    psana = Psana1(XTC1 / "experiment")
-    monkeypatch.setitem(sys.modules, "psana", psana)
-    config = write_config(source__kind="psana1")
-    modes = []
-    source = psana.DataSource
-    monkeypatch.setattr(psana, "DataSource", lambda text: modes.append(text.split(":")[2]) or source(text))
-    assert prepare("select", config).exit_code == 0
-    assert modes.count("smd") == 3
-    assert prepare("build", config).exit_code == 0
-    assert modes.count("smd") == 4  # the dark run
-    assert prepare("check-psana", config).exit_code == 0
-    assert modes.count("smd") == 8
+    folder = tmp_path / "experiment"
+    shutil.copytree(XTC1 / "experiment", folder)
+    write_small_data(folder)
+    log = tmp_path / "listed"
+    monkeypatch.setenv("STAND_IN_LOG", str(log))
+    config = write_config(folder, source__kind="psana1")
+
+    def opened(command: str) -> list:
+        log.write_text("")
+        assert prepare(command, config).exit_code == 0
+        return sorted(log.read_text().split())
+
+    assert opened("select") == ["69", "70", "71"]
+    assert opened("build") == [
+        "68",
+        "68",
+        "68",
+        "69",
+        "70",
+        "71",
+    ]  # 68 is listed, all are read, the dark twice
+    (path,) = (tmp_path / "data").glob("*.h5")
+    path.unlink()
+    small = folder / "smalldata" / "e815-r0070-s80-c00.smd.xtc"
+    os.utime(small, ns=(1, 1))
+    assert opened("build") == ["68", "68", "69", "70", "70", "71"]  # small data count as well
+    assert opened("check-psana") == ["68", "68", "69", "69", "70", "70", "71", "71"]

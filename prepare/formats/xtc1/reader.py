@@ -98,12 +98,11 @@ class XtcFile:
         """A DataError that names this file and an offset in it."""
         return DataError(f"{self.path}: offset {offset}: {what}")
 
-    def datagrams(self) -> Iterator[Datagram]:
-        """The datagrams in order, up to the end of the file or to one that is cut off.
+    def datagrams(self, start: int = 0) -> Iterator[Datagram]:
+        """The datagrams from offset `start` on, up to the end of the file or to one that is cut off.
 
         The last one yielded ends at the file's size unless the file is cut short.
         """
-        start = 0
         while self.size - start >= DATAGRAM_SIZE:
             nanoseconds, seconds, word2, word3, env, damage, _, _, type_word, extent = DATAGRAM.unpack(
                 self._peek(start, DATAGRAM_SIZE)

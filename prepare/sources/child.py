@@ -1,0 +1,324 @@
+"""A source in a process of its own: what kills that process is one line here, not our end.
+
+psana ends its process where it meets what it did not expect (`abort()` on a fatal message, a failed
+assertion, a segmentation fault), and no exception reaches Python. It also writes on standard
+error and output, reads settings from the environment, and starts threads. All of that stays in the
+child; frames come through a pipe, 0.08 ms of processor time on either side for 726 x 568 pixels, and
+the child reads the next one while this process works on the last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, Callable, Dict, Iterator, NoReturn, Optional, Sequence, Tuple
+
+import numpy as np
+
+from common import progress
+from common.errors import DataError, UserError
+from prepare.sources.base import FrameResult, Source
+
+_VALUE, _FRAME, _END, _WARNING, _ERROR = range(5)  # what the child answers
+_LOG_LIMIT = 1 << 20  # bytes of the child's own messages that are kept
+_LAST_WORDS = 200  # characters of them in an error
+_PATIENCE = 10.0  # s for a child that closed its pipe to end
+# What launchers of MPI and Slurm tell a rank. The child is none, and psana 2 starts MPI when it is imported.
+_OF_MPI = ("PMI", "OMPI_", "MPI_", "MV2_", "HYD", "PALS_", "SLURM_")
+# The child starts in the parent's environment but finds modules where the parent does.
+_START = "import sys; sys.path[:] = {path}; from prepare.sources import child; child.serve({fds})"
+
+
+class ChildSource(Source):
+    """The source that `make(*arguments)` opens, in a process of its own, which ends with this one.
+
+    name and place: who reads and where, for messages; advice: what to do where the process dies or
+    fails in a way that nobody foresaw. `make` is a function of a module, `arguments` are passed by
+    pickle. Raises what `make` raises.
+    """
+
+    def __init__(
+        self, make: Callable[..., Source], arguments: Sequence[Any], name: str, place: str, advice: str
+    ) -> None:
+        self._name, self._place, self._advice = name, place, advice
+        self._known: Dict[tuple, Any] = {}
+        self._asked = 0  # requests, so that a stream knows that it was ended by another one
+        self._streaming = False
+        self._log = _nameless_file()
+        self._process, self._requests, self._answers, self._lifeline = _start(self._log)
+        try:
+            self._ask(make, *arguments)
+            self._value(place)
+        except BaseException:
+            self.close()
+            raise
+
+    def runs(self) -> Tuple[int, ...]:
+        return self._remembered("runs")
+
+    def shots(self, run: int) -> np.ndarray:
+        return self._remembered("shots", run)
+
+    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+        return self._remembered("files", run)
+
+    def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
+        left = list(indices)
+        while left:  # another request ends the stream; what is left is asked for again
+            mine = self._ask("frames", run, left)
+            self._streaming = True
+            while left and self._asked == mine:
+                result = self._received_frame(f"run {run}")
+                if result is None:
+                    raise DataError(f"run {run}: {self._name} ended {len(left)} shots too early")
+                left.pop(0)
+                yield result
+
+    def close(self) -> None:
+        """End the process."""
+        if self._lifeline is None:
+            return
+        os.close(self._lifeline)  # which ends it, whatever it is doing
+        self._lifeline = None
+        self._requests.close()
+        self._answers.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._log)
+
+    def _remembered(self, method: str, *arguments: Any) -> Any:
+        request = (method, *arguments)
+        if request not in self._known:
+            self._ask(*request)
+            self._known[request] = self._value(self._where(arguments))
+        return self._known[request]
+
+    def _ask(self, what: Any, *arguments: Any) -> int:
+        """Send a request; what is still on its way for the last one is thrown away."""
+        where = self._place if callable(what) else self._where(arguments)
+        try:
+            self._requests.send((what, arguments))
+        except OSError:
+            self._died(where)
+        self._asked += 1
+        while self._streaming:
+            self._throw_away(where)
+        return self._asked
+
+    def _where(self, arguments: Sequence[Any]) -> str:
+        return f"run {arguments[0]}" if arguments else self._place
+
+    def _value(self, where: str) -> Any:
+        kind, value = self._answer(where)
+        if kind == _ERROR:
+            raise self._told(value, where)
+        return value
+
+    def _received_frame(self, where: str) -> Optional[FrameResult]:
+        """The next frame of the stream; None at its end."""
+        kind, value = self._answer(where)
+        self._streaming = kind == _FRAME
+        if kind == _ERROR:
+            raise self._told(value, where)
+        return self._frame(value, where) if kind == _FRAME else None
+
+    def _throw_away(self, where: str) -> None:
+        """The next frame of a stream that nobody reads any more, or its end."""
+        kind, value = self._answer(where)
+        self._streaming = kind == _FRAME
+        if kind == _FRAME:
+            self._frame(value, where)
+
+    def _answer(self, where: str) -> Tuple[int, Any]:
+        """The next answer that is not a warning, which is shown."""
+        while True:
+            try:
+                kind, value = self._answers.recv()
+            except (EOFError, OSError):
+                self._died(where)
+            if kind != _WARNING:
+                return kind, value
+            progress.warn(value)
+
+    def _frame(self, value: tuple, where: str) -> FrameResult:
+        index, shape, dtype, reason = value
+        if shape is None:
+            return FrameResult(index, None, reason)
+        frame = np.empty(shape, dtype)
+        self._read_into(memoryview(frame).cast("B"), where)
+        frame.flags.writeable = False
+        return FrameResult(index, frame, reason)
+
+    def _read_into(self, buffer: memoryview, where: str) -> None:
+        done = 0
+        while done < len(buffer):
+            count = os.readv(self._answers.fileno(), [buffer[done:]])
+            if not count:
+                self._died(where)
+            done += count
+
+    def _told(self, error: Any, where: str) -> BaseException:
+        """The exception for what the child raised: the user's own, or a line for one nobody foresaw."""
+        if isinstance(error, BaseException):
+            return error
+        kind, text, trace = error
+        line = _one_line(text)
+        told = DataError(f"{where}: {self._name} failed: {kind}{': ' if line else ''}{line}; {self._advice}")
+        told.__cause__ = RuntimeError(f"in the process of {self._name}:\n{trace}")
+        return told
+
+    def _died(self, where: str) -> NoReturn:
+        try:
+            code = self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            code = 0
+        words = _last_words(self._log)
+        how = f"was ended by {_signal(-code)}" if code < 0 else f"ended by itself (exit code {code})"
+        if code == -signal.SIGKILL:
+            how += ", from outside; was there too little memory?"
+        self._streaming = False
+        self.close()
+        said = f", last words: '{words}'" if words else ""
+        raise DataError(f"{where}: the process of {self._name} {how}{said}; {self._advice}")
+
+
+def _start(log: int) -> Tuple[subprocess.Popen, Connection, Connection, int]:
+    """A child that serves: process, pipes of requests and answers, and what it lives by."""
+    its_requests, requests = os.pipe()
+    answers, its_answers = os.pipe()
+    its_lifeline, lifeline = os.pipe()
+    fds = (its_requests, its_answers, its_lifeline)
+    code = _START.format(path=ascii(sys.path), fds=", ".join(map(str, fds)))
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=fds,
+            start_new_session=True,  # Ctrl-C is for us; we end it
+            env={name: value for name, value in os.environ.items() if not name.startswith(_OF_MPI)},
+        )
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return process, Connection(requests, readable=False), Connection(answers, writable=False), lifeline
+
+
+def _nameless_file() -> int:
+    """A descriptor of a file for the child's own messages, which goes when nobody has it open."""
+    log, path = tempfile.mkstemp(prefix="xtcav-")
+    os.unlink(path)
+    return log
+
+
+def _signal(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def _last_words(log: int) -> str:
+    """The end of what the child wrote, as one line."""
+    size = os.fstat(log).st_size
+    text = os.pread(log, 4096, max(0, size - 4096)).decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _one_line(lines[-1]) if lines else ""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LAST_WORDS else f"{line[:_LAST_WORDS]} ..."
+
+
+# --- in the child ------------------------------------------------------------------------------
+
+
+def serve(requests: int, answers: int, lifeline: int) -> None:
+    """Answer the parent's requests; the first one opens the source."""
+    _live_by(lifeline)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a batch system sends them to all; the parent decides
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    server = _Server(Connection(requests, writable=False), Connection(answers, readable=False))
+    progress.pass_on(lambda line: server.send(_WARNING, line))
+    server.run()
+
+
+def _live_by(lifeline: int) -> None:
+    """End this process when the parent's end of the pipe `lifeline` closes, however the parent ends.
+
+    By a signal whose default is to end the process: a thread that waits would need Python's
+    lock, which psana may hold for ever.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        gone = os.read(lifeline, 1) == b""  # before the signal was set up
+    except BlockingIOError:
+        return
+    if gone:
+        os._exit(0)
+
+
+class _Server:
+    def __init__(self, requests: Connection, answers: Connection) -> None:
+        self._requests, self._answers = requests, answers
+
+    def run(self) -> None:
+        source: Optional[Source] = None
+        while True:
+            what, arguments = self._requests.recv()  # the end of the pipe ends the process
+            try:
+                if source is None:
+                    source = what(*arguments)
+                    self.send(_VALUE, None)
+                elif what == "frames":
+                    self._stream(source.frames(*arguments))
+                else:
+                    self.send(_VALUE, getattr(source, what)(*arguments))
+            except (UserError, OSError, MemoryError) as error:
+                self.send(_ERROR, error)
+            except Exception as error:
+                self.send(_ERROR, (type(error).__name__, str(error), traceback.format_exc()))
+
+    def _stream(self, results: Iterator[FrameResult]) -> None:
+        """Send frames until there are no more, or something else is asked for."""
+        for result in results:
+            if self._requests.poll():
+                break
+            self._send_frame(result)
+        self.send(_END, None)
+
+    def _send_frame(self, result: FrameResult) -> None:
+        if result.frame is None:
+            self.send(_FRAME, (result.index, None, None, result.reason))
+            return
+        frame = np.ascontiguousarray(result.frame)
+        self.send(_FRAME, (result.index, frame.shape, frame.dtype.str, result.reason))
+        view, done = memoryview(frame).cast("B"), 0
+        while done < len(view):
+            done += os.write(self._answers.fileno(), view[done:])
+
+    def send(self, kind: int, value: Any) -> None:
+        _forget_messages()
+        self._answers.send((kind, value))
+
+
+def _forget_messages() -> None:
+    """Keep what this process wrote about itself from growing without end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fstat(2).st_size > _LOG_LIMIT:
+        os.ftruncate(2, 0)
+        os.lseek(2, 0, os.SEEK_SET)
