@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from train.model.convolution import padding_of
+from train.model.costs import padding_of
 
 
 def shares(size: int, window: int, stride: int, padding: str) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 from common.config import Model
 from common.errors import ConfigError
 from train.config import Convolution, Layer, Pool, TrainConfig
 from train.config.images import OneOf, Preprocess
+from train.model.costs import outputs_of, ways_of
 
 FLOAT_BYTES = 4
 MB = 2**20  # the 2016 study's MB
@@ -102,27 +103,22 @@ def describe(config: TrainConfig, classes: int, minibatch: int) -> List[str]:
     image = network_input(config)
     network = config.network
     layers = layer_shapes(network, image, classes)
-    gradients = {
-        shape.name: f"  by phases, r = {r}" if r else "  stock"
-        for layer, shape in zip(network, layers)
-        if layer.kind == "convolution"
-        for r in [phases_for(layer.settings.kernel_size, layer.settings.strides)]
-    }
-    pools = (shape.name for shape in layers if shape.kind == "average_pool")
-    gradients.update(dict.fromkeys(pools, "  by matrix products"))
+    rows = [LayerShape("input", "input", (), (), (*image, 1), True), *layers]
+    ways = {shape.name: way for shape, way in zip(layers, _ways(config, rows))}
     width = max(len(layer.name) for layer in layers) + 2
     lines = _describe_images(config)
-    lines += [
-        f"{'layer':<{width}}{'kernel':<20}{'bias':<8}{'output':<24}{'MB':>9}{'variables':>12}  gradient"
-    ]
-    rows = [LayerShape("input", "input", (), (), (*image, 1), True), *layers]
+    lines.append(
+        f"{'layer':<{width}}{'kernel':<20}{'bias':<8}{'output':<24}{'MB':>9}{'variables':>12}  "
+        "forward / gradient by kernel / by input"
+    )
     for layer in rows:
         output = (minibatch, *layer.output)
         size = math.prod(output) * FLOAT_BYTES / MB
-        lines.append(
+        line = (
             f"{layer.name:<{width}}{str(layer.kernel or '-'):<20}{str(layer.bias or '-'):<8}{str(output):<24}"
-            f"{size:>9.2f}{layer.variables or '-':>12}{gradients.get(layer.name, '')}"
+            f"{size:>9.2f}{layer.variables or '-':>12}  {ways.get(layer.name, '')}"
         )
+        lines.append(line.rstrip())
     convnet = sum(layer.variables for layer in layers if layer.in_convnet)
     total = sum(layer.variables for layer in layers)
     hidden = total - convnet
@@ -132,6 +128,18 @@ def describe(config: TrainConfig, classes: int, minibatch: int) -> List[str]:
     )
     lines.append(f"convnet maps {math.prod(image):,} features to {classes} outputs.")
     return lines
+
+
+def _ways(config: TrainConfig, rows: Sequence[LayerShape]) -> Iterator[str]:
+    """How each layer of the network is computed on a CPU, "" for one that is as TensorFlow has it."""
+    for layer, before in zip(config.network, rows):
+        settings, inputs = layer.settings, before.output
+        if layer.kind == "convolution":
+            channels = inputs[2], settings.filters
+            axes = settings.kernel_size, settings.strides, settings.padding
+            yield str(ways_of(inputs[:2], *axes, channels, config.compute))
+        else:
+            yield "direct / matrix products" if layer.kind == "average_pool" else ""
 
 
 def _describe_images(config: TrainConfig) -> List[str]:
@@ -156,28 +164,11 @@ def _told(step: OneOf) -> str:
     return f"{step.kind}: {', '.join(f'{k} {v}' for k, v in given.items())}" if given else step.kind
 
 
-def phases_for(window: Sequence[int], strides: Sequence[int]) -> int:
-    """The factor r by which `convolution` computes this kernel's gradient; 0: the stock gradient.
-
-    Measured on 2 cores with AVX-512, time of forward, relu and kernel gradient against stock:
-    16 x 16 stride 2: r = 1 0.50, r = 2 0.64; 32 x 32 stride 2: r = 1 1.0, r = 2 0.48, with 16 channels
-    in 0.35; 12 x 12 stride 4: r = 1 1.16. A rule rather than a timing, so that a run repeats bit for bit.
-    """
-    if max(strides) < 2 or min(window) < 16:
-        return 0
-    return 1 if min(window) < 24 else 2
-
-
 def _windowed(shape: Tuple[int, ...], settings: Union[Convolution, Pool]) -> Tuple[int, int, int]:
     convolution = isinstance(settings, Convolution)
     window = settings.kernel_size if convolution else settings.pool_size
-    rows, columns = (_sized(*axis, settings.padding) for axis in zip(shape, window, settings.strides))
+    rows, columns = (outputs_of(*axis, settings.padding) for axis in zip(shape, window, settings.strides))
     return rows, columns, settings.filters if convolution else shape[2]
-
-
-def _sized(size: int, window: int, stride: int, padding: str) -> int:
-    """Positions of a window along one axis (TensorFlow's rule)."""
-    return -(-size // stride) if padding == "same" else -(-(size - window + 1) // stride)
 
 
 def _percent(part: int, total: int) -> str:
