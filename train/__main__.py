@@ -11,7 +11,7 @@ import click
 
 from common import __version__, interrupt
 from common.cli import CommandGroup, config_argument, force_option
-from common.errors import DataError, UserError
+from common.errors import UserError
 from common.files import atomic
 from common.progress import say, warn
 from train.config import TrainConfig, load_config
@@ -64,16 +64,16 @@ def _fit(config: TrainConfig, resume: bool) -> None:
         threads = runtime.start(config.threads, config.seed)
         runtime.check_compute(config.compute)
         from train.fit import loop
-        from train.metrics import evaluate
+        from train.metrics import scores
         from train.model.predictor import Predictor
 
         result = loop.fit(config, data, threads, resume)
         with result.clock.part("evaluation"):
-            scores = evaluate.scores(Predictor(result.stepper.whole), data)
+            found = scores.of_data(Predictor(result.stepper.whole), data)
         used = timing.usage(threads)
-        loop.write_summary(config, data, result, {"splits": scores, "usage": used})
+        loop.write_summary(config, data, result, {"splits": found, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
-        for line in evaluate.score_lines(scores, data.classes):
+        for line in scores.lines(found, data.classes):
             say(line)
         say(timing.line(result.clock.times(data.reading)))
         say(timing.usage_line(used))
@@ -134,10 +134,10 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time
     python -m train sweep configs/train/scale_up.yaml --set 'preprocess=[],[log]' --set 'network.*.bias=0.1' \
         --one-at-a-time --seeds 5 --jobs 2
     """
-    from train.sweep.sweep import sweep as run
+    from train.sweep.sweep import run_sweep
 
     with interrupt.advising("the same command goes on where it stopped"):
-        failed = run(load_config(config_path), settings, seeds, one_at_a_time, jobs)
+        failed = run_sweep(load_config(config_path), settings, seeds, one_at_a_time, jobs)
     sys.exit(1 if failed else 0)
 
 
@@ -158,16 +158,16 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     python -m train evaluate runs/demo --data data/first_scale_up.h5
     """
     run_dir = Path(run)
-    config = _config_of(run_dir)
+    config = folder.config_of(run_dir)
     with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
         folder.check_classes(run_dir, data.classes, str(data.path))
         threads = runtime.start(config.threads, config.seed)
-        from train.metrics import evaluate as closing
+        from train.metrics import scores
         from train.model import saved
         from train.model.predictor import Predictor
 
-        model = saved.load_model(run_dir)
-        for line in closing.score_lines(closing.scores(Predictor(model), data), data.classes):
+        found = scores.of_data(Predictor(saved.load_model(run_dir)), data)
+        for line in scores.lines(found, data.classes):
             say(line)
         say(timing.usage_line(timing.usage(threads)))
 
@@ -192,21 +192,9 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
     python -m train predict runs/demo data/next.h5
     python -m train predict runs/demo data/demo.h5 --split test --out test.h5
     """
-    run_dir, config = Path(run), _config_of(Path(run))
-    with open_data(data_path, None, splits, "stream", unlabeled=True) as data:
-        from train.predict import job
+    from train.predict import job
 
-        path = Path(out) if out else job.default_out(run_dir, data.paths[0])
-        data = job.check(run_dir, config, data, splits, path, force)
-        threads = runtime.start(config.threads, config.seed)
-        from train.model import saved
-        from train.model.predictor import Predictor
-
-        done = job.predict(Predictor(saved.load_model(run_dir)), run_dir, data, path)
-        for line in job.lines(done, data.classes):
-            say(line)
-        say(timing.usage_line(timing.usage(threads)))
-        say(f"{path}: the predictions; {done.plot.name}: over time; {done.summary.name}: this summary")
+    job.run(Path(run), data_path, splits, Path(out) if out else None, force)
 
 
 @main.command()
@@ -222,26 +210,26 @@ def report(runs: Tuple[str, ...], out: Optional[str], force: bool) -> None:
     python -m train report runs/demo
     python -m train report runs/demo runs/first_scale_up --out runs/two.html
     """
-    from train import report as reports
+    from train.report import write, write_comparison
 
     folders = [Path(run) for run in runs]
     if out is not None:
         atomic.refuse_existing(out, force)
     if len(folders) > 1:
         path = Path(out) if out else folders[0].parent / "comparison.html"
-        say(f"{reports.write_comparison(folders, path)}: {len(folders)} runs; open it in a browser")
+        say(f"{write_comparison(folders, path)}: {len(folders)} runs; open it in a browser")
         return
-    config = _config_of(folders[0])
+    config = folder.config_of(folders[0])
     runtime.start(config.threads, config.seed)
-    say(f"{reports.write(folders[0], Path(out) if out else None)}: open it in a browser")
+    say(f"{write(folders[0], Path(out) if out else None)}: open it in a browser")
 
 
 def _report_of_fit(run_dir: Path, model: object, data: Data) -> None:
     """The report at the end of a training, which has succeeded, whatever happens here."""
-    from train import report as reports
+    from train.report import write_with
 
     try:
-        say(f"{reports.write_with(run_dir, model, data)}: open it in a browser")
+        say(f"{write_with(run_dir, model, data)}: open it in a browser")
     except Exception as error:  # hours of training must not end as a failure for want of a picture
         reason = " ".join(str(error).split()) or type(error).__name__
         warn(f"no report was drawn ({reason}); try again with: python -m train report {run_dir}")
@@ -264,33 +252,12 @@ def controls(config_path: str, steps: Optional[int], force: bool) -> None:
     """
     config = load_config(config_path)
     config = config.model_copy(update={"steps": steps or config.steps})
+    try:
+        from train.controls import job
+    except ImportError as error:
+        raise UserError(f"controls need scikit-learn ({error}); install: pip install -e '.[train]'") from None
     with interrupt.advising("the same command goes on where it stopped"):
-        _controls(config, force)
-
-
-def _controls(config: TrainConfig, force: bool) -> None:
-    with open_data(config.data, config.input, ["train", "test"], config.cache) as data:
-        runtime.start(config.threads, config.seed)
-        try:
-            from train.controls import job
-        except ImportError as error:
-            raise UserError(
-                f"controls need scikit-learn ({error}); install: pip install -e '.[train]'"
-            ) from None
-        for line in job.run(config, data, force):
-            say(line)
-        say(f"{config.run_dir}: controls.csv (the table), controls.json")
-        if (config.run_dir / folder.SUMMARY).exists():
-            say(f"`python -m train report {config.run_dir}` puts them into the run's report")
-
-
-def _config_of(run_dir: Path) -> TrainConfig:
-    """The config of the run in `run_dir`; raises DataError if there is none."""
-    if not (run_dir / "config.yaml").exists():
-        raise DataError(
-            f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
-        )
-    return load_config(str(run_dir / "config.yaml"))
+        job.run(config, force)
 
 
 if __name__ == "__main__":

@@ -198,9 +198,9 @@ def test_what_is_finished_of_other_settings_or_other_data_is_run_again(
     run = plan(base, [], seeds=1)[0].runs[0]
     finish(run, train)
     started = record_starts(monkeypatch)
-    assert sweep.run([run]) == 0 and started == []
+    assert sweep.run_all([run]) == 0 and started == []
     changed = run.model_copy(update={"steps": 12})
-    sweep.run([changed])
+    sweep.run_all([changed])
     assert started == [(run.name, "--force")]
     other_threads = run.model_copy(update={"threads": run.threads.model_copy(update={"intra": 2})})
     assert sweep.is_finished(other_threads)
@@ -221,7 +221,7 @@ def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
     finish(run, train)
     (run.run_dir / "summary.json").unlink()
     started = record_starts(monkeypatch)
-    sweep.run([run])
+    sweep.run_all([run])
     assert started == [(run.name, "--resume")]
 
 
@@ -230,7 +230,7 @@ def test_jobs_share_the_cores(base, monkeypatch):
     record_starts(monkeypatch)
     alone = base.model_copy(update={"threads": type(base.threads)()})
     runs = plan(alone, [], seeds=3)[0].runs
-    sweep.run(runs, jobs=3)
+    sweep.run_all(runs, jobs=3)
     threads = [load_config(str(run.run_dir.parent / f"{run.name}.yaml")).threads.intra for run in runs]
     assert threads == [2, 2, 2]
 
@@ -239,7 +239,7 @@ def test_as_many_runs_side_by_side_as_asked_for(base, monkeypatch):
     record_starts(monkeypatch, "import time; time.sleep(0.5)")
     runs = plan(base, [], seeds=4)[0].runs
     start = time.monotonic()
-    sweep.run(runs, jobs=4)
+    sweep.run_all(runs, jobs=4)
     assert time.monotonic() - start < 1.9  # one after the other they take 2 s
 
 

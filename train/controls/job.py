@@ -15,12 +15,25 @@ from train.controls.controls import CONTROLS, Bench, trainings
 from train.controls.outcome import Outcome
 from train.controls.record import Record
 from train.controls.verdict import verdict
-from train.data.dataset import Data
+from train.data.dataset import Data, open_data
+from train.fit import runtime
+from train.run import folder
 
 LOCK = "controls.lock"
 
 
-def run(config: TrainConfig, data: Data, force: bool = False) -> List[str]:
+def run(config: TrainConfig, force: bool = False) -> None:
+    """The whole of `python -m train controls`. Raises UserError."""
+    with open_data(config.data, config.input, ["train", "test"], config.cache) as data:
+        runtime.start(config.threads, config.seed)
+        for line in run_on(config, data, force):
+            say(line)
+    say(f"{config.run_dir}: controls.csv (the table), controls.json")
+    if (config.run_dir / folder.SUMMARY).exists():
+        say(f"`python -m train report {config.run_dir}` puts them into the run's report")
+
+
+def run_on(config: TrainConfig, data: Data, force: bool = False) -> List[str]:
     """Run the controls that are not done yet and print their rows; returns table and verdict as lines.
 
     Writes controls.json, after every control, and at the end controls.csv into `config.run_dir`.

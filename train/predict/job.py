@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy.special import softmax
@@ -15,17 +15,18 @@ from scipy.special import softmax
 from common import text_table
 from common.errors import DataError
 from common.files import atomic
-from common.progress import bar
+from common.progress import bar, say
 from common.report.drawing import drawing
 from train.config import TrainConfig
-from train.data.dataset import Data
+from train.data.dataset import Data, open_data
 from train.data.minibatches import Split
+from train.fit import runtime, timing
 from train.metrics import measure
 from train.predict import predictions, probability_plot
 from train.predict.predictions import Part
 from train.run import folder
 
-if TYPE_CHECKING:  # TensorFlow is loaded after what can be refused without it
+if TYPE_CHECKING:
     from train.model.predictor import Predictor
 
 
@@ -38,6 +39,23 @@ class Predicted(NamedTuple):
     images_per_second: float
     plot: Path
     summary: Path
+
+
+def run(run_dir: Path, data_path: str, splits: Sequence[str], out: Optional[Path], force: bool) -> None:
+    """The whole of `python -m train predict`. Raises UserError."""
+    config = folder.config_of(run_dir)
+    with open_data(data_path, None, splits, "stream", unlabeled=True) as data:
+        path = out or default_out(run_dir, data.paths[0])
+        data = check(run_dir, config, data, splits, path, force)
+        threads = runtime.start(config.threads, config.seed)
+        from train.model import saved  # TensorFlow is loaded after what can be refused without it
+        from train.model.predictor import Predictor
+
+        done = predict(Predictor(saved.load_model(run_dir)), run_dir, data, path)
+    for line in lines(done, data.classes):
+        say(line)
+    say(timing.usage_line(timing.usage(threads)))
+    say(f"{path}: the predictions; {done.plot.name}: over time; {done.summary.name}: this summary")
 
 
 def default_out(run_dir: Path, data_path: Path) -> Path:

@@ -13,7 +13,7 @@ from common.dataset.view import View
 from common.errors import DataError
 from common.shots import ShotId, shot_id
 from common.stats import evenly
-from train.config import TrainConfig, load_config
+from train.config import TrainConfig
 from train.data.dataset import Data
 from train.data.minibatches import Split, mean_image, some_batches
 from train.run import folder
@@ -79,10 +79,7 @@ class Evidence(NamedTuple):
 
 def read_run(run_dir: Path) -> Run:
     """Read the run in `run_dir`; raises DataError if there is none, it is unfinished, or it is damaged."""
-    if not (run_dir / folder.CONFIG).exists():
-        raise DataError(
-            f"{run_dir}: no run here (no config.yaml); runs are made by `python -m train fit CONFIG`"
-        )
+    config = folder.config_of(run_dir)
     for name in (folder.SUMMARY, folder.METRICS):
         if not (run_dir / name).exists():
             raise DataError(f"{run_dir}: has no {name}; finish the run with `train fit CONFIG --resume`")
@@ -91,7 +88,7 @@ def read_run(run_dir: Path) -> Run:
         rows = list(History((run_dir / folder.METRICS).read_bytes()))
     except ValueError as error:
         raise DataError(f"{run_dir}: summary.json or metrics.csv is damaged ({error})") from None
-    return Run(run_dir, load_config(str(run_dir / folder.CONFIG)), summary, rows)
+    return Run(run_dir, config, summary, rows)
 
 
 def look(model: Any, data: Data) -> Evidence:

@@ -11,7 +11,7 @@ from common.dataset.safety import MAX_JSON, read_json
 from common.errors import DataError, OutputExists
 from common.files import atomic, lock
 from common.progress import warn
-from train.config import TrainConfig
+from train.config import TrainConfig, load_config
 from train.data.dataset import Data
 from train.run import checkpoint
 from train.run.checkpoint import Checkpoint
@@ -45,6 +45,15 @@ def claimed(run_dir: Path, resume: bool, force: bool) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             run_dir.rmdir()  # only if it is empty: nothing was begun
+
+
+def config_of(run_dir: Path) -> TrainConfig:
+    """The config of the run in `run_dir`; raises DataError if there is no run."""
+    if not (run_dir / CONFIG).exists():
+        raise DataError(
+            f"{run_dir}: no run here (no {CONFIG}); runs are made by `python -m train fit CONFIG`"
+        )
+    return load_config(str(run_dir / CONFIG))
 
 
 def clear(run_dir: Path) -> None:

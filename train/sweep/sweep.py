@@ -33,7 +33,7 @@ class _Running(NamedTuple):
     process: subprocess.Popen
 
 
-def sweep(
+def run_sweep(
     base: TrainConfig, texts: Sequence[str], seeds: int, one_at_a_time: bool = False, jobs: int = 1
 ) -> int:
     """The whole of `python -m train sweep`; returns how many runs failed. Raises UserError.
@@ -43,7 +43,7 @@ def sweep(
     cases = plan(base, [parse_setting(text, base) for text in texts], seeds, one_at_a_time)
     for case in cases:
         _digest(case.runs[0])  # data that are not there: rather one error than one for each run
-    failed = run([config for case in cases for config in case.runs], jobs)
+    failed = run_all([config for case in cases for config in case.runs], jobs)
     rows = sweep_table.table(cases, is_finished)
     for line in sweep_table.lines(rows):
         say(line)
@@ -53,7 +53,7 @@ def sweep(
     return failed
 
 
-def run(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
+def run_all(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
     """Run all configs that are not finished, `jobs` at a time; returns how many failed.
 
     Interrupted, it lets the runs under way save their checkpoints before it goes on as Interrupted.

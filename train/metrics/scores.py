@@ -12,37 +12,37 @@ from train.metrics import measure
 from train.model.predictor import Predictor
 
 
-def scores(predictor: Predictor, data: Data) -> Dict[str, Any]:
+def of_data(predictor: Predictor, data: Data) -> Dict[str, Any]:
     """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, and by pulse energy."""
     return {
         name: _of_split(predictor.predict(split), split, data.classes) for name, split in data.splits.items()
     }
 
 
-def score_lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
-    """`scores` as lines of text."""
-    lines = []
+def lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
+    """What `of_data` returns, as lines of text."""
+    text = []
     for name, s in of_splits.items():
         score = measure.Score(s["n"], s["correct"], s["chance"])
-        lines.append(f"{name:<10} {score}; Z {score.z:.2f}, p {score.p_value:.2g}")
+        text.append(f"{name:<10} {score}; Z {score.z:.2f}, p {score.p_value:.2g}")
     for name, s in of_splits.items():
         if name == "train":
             continue
         for label, counts in zip(classes, s["confusion"]):
             what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
-            lines.append(f"{name:<10} {sum(counts)} {label}: {what}")
+            text.append(f"{name:<10} {sum(counts)} {label}: {what}")
         for band in s["by_pulse_energy"]:
             low, high = measure.wilson(band["found"], band["n"])
             share = band["found"] / band["n"]
-            lines.append(
+            text.append(
                 f"{name:<10} {band['n']} {band['name']} {classes[1]} ({band['low']:.4f} to "
                 f"{band['high']:.4f} mJ): {share:.2f} [{low:.2f}, {high:.2f}] called {classes[1]}"
             )
         if s["by_pulse_energy"] and s["without_pulse_energy"]:
-            lines.append(
+            text.append(
                 f"{name:<10} {s['without_pulse_energy']} {classes[1]} shots have no gas-detector record"
             )
-    return lines
+    return text
 
 
 def _of_split(logits: np.ndarray, split: Split, classes: List[str]) -> Dict[str, Any]:
