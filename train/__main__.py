@@ -90,14 +90,14 @@ def describe(config_path: str) -> None:
     \b
     python -m train describe configs/train/first_scale_up.yaml
     """
-    from train.model.shapes import describe as table
+    from train.model import shapes
 
     config = load_config(config_path)
     classes = number_of_classes(config) or 2
     minibatch = (
         config.minibatch if isinstance(config.minibatch, int) else number_of_images(config, "train") or 80
     )
-    for line in table(config, classes, minibatch):
+    for line in shapes.describe(config, classes, minibatch):
         say(line)
 
 
