@@ -26,7 +26,7 @@ REASONS: Dict[int, str] = {
     TOO_MANY: "more islands than two bunches",
 }
 
-_SMALLEST = 8  # pixels
+SMALLEST = 8  # pixels
 _SIZE = 180  # pixels along the longer side, to which pictures are binned: a slice stays some pixels wide
 _LINE = 5  # binned pixels: what is narrower in time is no beam
 _NOISE = 6.0  # standard deviations of the noise, and
@@ -72,7 +72,7 @@ def read(pictures: np.ndarray, blocks: Tuple[int, int] = (1, 1)) -> Slices:
     itself: its slices divide the time from 2 % to 98 % of its charge, and energies are relative to its mean.
     Raises ValueError for pictures of under 8 x 8 pixels.
     """
-    if min(pictures.shape[1:]) < _SMALLEST:
+    if min(pictures.shape[1:]) < SMALLEST:
         raise ValueError(f"pictures are {pictures.shape[1]} x {pictures.shape[2]} pixels, too few for slices")
     flat = _flat(pictures)
     factor = max(1, round(max(pictures.shape[1:]) / _SIZE))
@@ -222,13 +222,13 @@ def _measure(
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = of_slice[:, :, 1] / of_slice[:, :, 0]
         square = of_slice[:, :, 2] / of_slice[:, :, 0] - mean**2
-    centre = cumulated[:, -1, 1] / total
+    center = cumulated[:, -1, 1] / total
     into.charge[rows, bunch] = of_slice[:, :, 0]
-    into.energy[rows, bunch] = mean - centre[:, None]
+    into.energy[rows, bunch] = mean - center[:, None]
     into.spread[rows, bunch] = np.sqrt(np.maximum(square, 0))
     into.place[rows, bunch] = ends.mean(axis=1)
     into.length[rows, bunch] = ends[:, 1] - ends[:, 0]
-    into.height[rows, bunch] = centre
+    into.height[rows, bunch] = center
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ class View(NamedTuple):
 
     def light(self, images: np.ndarray) -> np.ndarray:
         """Stored images, (n, h, w), as pictures for `common.slices`: (n, time, energy) float32, counts."""
-        counts = np.exp(images, dtype=np.float32) - 1 if self.unit.startswith("log") else images
+        counts = np.exp(images, dtype=np.float32) - 1 if self.log else images
         return counts if self.transposed else counts.transpose(0, 2, 1)
 
     def extent(self, image: np.ndarray) -> Tuple[int, int, int, int]:

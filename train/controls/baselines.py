@@ -6,16 +6,18 @@ from typing import Iterator, Optional
 
 import numpy as np
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from common import slices
 from common.dataset.view import View
 from common.shots import EBEAM_UNITS
 from train.controls.choice import Pool
 
-_STRENGTHS = [1e-3, 1e-2, 1e-1, 1.0]  # C: inverse of the L2 penalty
+_STRENGTHS = [1e-3, 1e-2, 1e-1, 1.0, 10.0]  # C: inverse of the L2 penalty
+_PENALTIES = [1e-1, 1.0, 10.0, 100.0]
 _FOLDS = 4
 _NOISE = 0.05  # of an image's brightest pixel: under it, pixels do not count for its moments
 
@@ -38,6 +40,16 @@ def moments(images: np.ndarray, view: View) -> np.ndarray:
         width = np.sqrt((weight * (at - center[:, None]) ** 2).sum(axis=1))
         found += [center, width]
     return np.stack(found, axis=1)
+
+
+def of_slices(images: np.ndarray, view: View) -> Optional[np.ndarray]:
+    """Mean energy and rms spread, rows, at 24 places of each bunch, (n, 96) float64, NaN where there is none.
+
+    None for images that are not of a camera or too small to have slices.
+    """
+    if not view.camera or min(images.shape[1:]) < slices.SMALLEST:
+        return None
+    return slices.read(view.light(images), view.blocks).features
 
 
 def ebeam(pool: Pool) -> Optional[np.ndarray]:
@@ -69,6 +81,12 @@ def predict(
         model = GridSearchCV(model, {"logisticregression__C": _STRENGTHS}, cv=folds)
     model.fit(features[train], labels[train])
     return model.predict(features[test])
+
+
+def estimate(features: np.ndarray, target: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """What a ridge regression on the rows `train` says of the rows `test`; scaled as in `predict`."""
+    model = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), RidgeCV(_PENALTIES))
+    return model.fit(features[train], target[train]).predict(features[test])
 
 
 def _folds(labels: np.ndarray, block: np.ndarray) -> list:

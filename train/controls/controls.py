@@ -54,11 +54,15 @@ class Bench:
     @functools.cached_property
     def features(self) -> Dict[str, np.ndarray]:
         """The features of the baselines by name, each (n, features) float64."""
-        view, found = self.data.view, {"projection": [], "moments": [], "beam_free_intensity": []}
+        names = ("projection", "moments", "slices", "beam_free_intensity")
+        view, found = self.data.view, {name: [] for name in names}
         for images in Choice(self.pool, np.arange(len(self.pool))).batches(_BATCH):
             pictures = images[..., 0]
             found["projection"].append(baselines.projection(pictures, view))
             found["moments"].append(baselines.moments(pictures, view))
+            of_slices = baselines.of_slices(pictures, view)
+            if of_slices is not None:
+                found["slices"].append(of_slices)
             if self.mask.any():
                 found["beam_free_intensity"].append(beam_free.cells(pictures, self.mask))
         return {name: np.concatenate(parts) for name, parts in found.items() if parts}
@@ -129,9 +133,10 @@ def other_runs(bench: Bench) -> List[Outcome]:
 
 
 def simple(bench: Bench) -> List[Outcome]:
-    """Logistic regressions on the energy projection, four moments, the EBeam record, and time."""
+    """Regressions on slices, the energy projection, four moments, the EBeam record, and time."""
     features, pool = bench.features, bench.pool
-    rows = _regression(bench, "projection", "energy projection", features["projection"])
+    rows = on_slices(bench) if "slices" in features else []
+    rows += _regression(bench, "projection", "energy projection", features["projection"])
     rows += _regression(bench, "moments", "four moments of the image", features["moments"])
     record = baselines.ebeam(pool)
     if record is not None:
@@ -197,6 +202,38 @@ def _regression(
         return []
     predicted = baselines.predict(features, labels, bench.block, train, test)
     return [_scored(bench, name, f"logistic regression, {what}", test, labels[test], predicted)]
+
+
+def on_slices(bench: Bench) -> List[Outcome]:
+    """What the domain's own reading of the pictures gives: the class, and the pulse energy."""
+    features, energy = bench.features["slices"], bench.pool.energy
+    read = int(np.isfinite(features[bench.test]).any(axis=1).sum())
+    if not read:
+        return []
+    where = f"mean energy and spread of slices ({read} of {len(bench.test)} read)"
+    rows = _regression(bench, "slices", where, features)
+    train, test = (of_split[np.isfinite(energy[of_split])] for of_split in (bench.train, bench.test))
+    if len(train) > 1 and len(test) > 1 and np.ptp(energy[test]) > 0:
+        pair = energy[test], baselines.estimate(features, energy, train, test)
+        explained = functools.partial(_explained_share, *pair)
+        rows.append(
+            Outcome(
+                "slices_energy",
+                "ridge regression on slices, pulse energy, R²",
+                "r2",
+                len(test),
+                explained(np.arange(len(test))),
+                len(np.unique(bench.block[test])),
+                effective.bootstrap(explained, bench.block[test], bench.config.seed),
+            )
+        )
+    return rows
+
+
+def _explained_share(truth: np.ndarray, estimate: np.ndarray, rows: np.ndarray) -> float:
+    """R² of `rows`: 1 less the squared errors over the squared distances from the mean; 0 for a constant."""
+    around = ((truth[rows] - truth[rows].mean()) ** 2).sum()
+    return float(1 - ((truth[rows] - estimate[rows]) ** 2).sum() / around) if around else 0.0
 
 
 def _scored(

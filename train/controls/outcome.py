@@ -20,7 +20,7 @@ class Called:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """An accuracy, or a correlation, of `n` shots, with its 95 % interval by blocks of time.
+    """An accuracy, a correlation or R² of `n` shots, with its 95 % interval by blocks of time.
 
     control: its name in files; what: in words. chance: the share of the larger class. wilson: the
     interval as if shots were independent. strict: the interval at the confidence that a leak needs.
@@ -29,10 +29,10 @@ class Outcome:
 
     control: str
     what: str
-    kind: str  # "accuracy" or "correlation"
+    kind: str  # "accuracy", "correlation", or "r2", the share of the variance that is explained
     n: int
     value: float
-    n_effective: float  # shots; of a correlation, blocks
+    n_effective: float  # shots; if not of an accuracy, blocks
     interval: Interval
     chance: Optional[float] = None
     wilson: Optional[Interval] = None

@@ -22,6 +22,7 @@ NAMES = {
     "ebeam": "the EBeam record alone reaches",
     "time": "time within the run alone reaches",
     "time_common": "time within the run alone reaches",
+    "slices": "logistic regression on slices reaches",
     "projection": "logistic regression on the energy projection reaches",
     "moments": "logistic regression on four moments reaches",
 }
@@ -116,4 +117,9 @@ def _no_better(by_name: Dict[str, Outcome]) -> List[str]:
             continue
         if row.value >= network.value:
             found.append(f"{NAMES[name]} {row}: the network's {network.value:.2f} is no better")
+    slices = by_name.get("slices")
+    if network is not None and slices is not None:
+        below = network.value < slices.value
+        meaning = "is below it and has not earned its place" if below else "is not below it"
+        found.append(f"{NAMES['slices']} {slices}: the network's {network.value:.2f} {meaning}")
     return found
