@@ -50,8 +50,8 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
     """
     config = load_config(config_path)
     if resume and force:
-        raise UserError("--resume goes on with a run, --force replaces it: give one of them")
-    go_on = f"go on with: python -m train fit {shlex.quote(config_path)} --resume"
+        raise UserError("--resume continues a run, --force replaces it: give one of them")
+    go_on = f"continue with: python -m train fit {shlex.quote(config_path)} --resume"
     with interrupt.advising(go_on), folder.claimed(config.run_dir, resume, force):
         _fit(config, resume)
 
@@ -136,7 +136,7 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time
     """
     from train.sweep.sweep import run_sweep
 
-    with interrupt.advising("the same command goes on where it stopped"):
+    with interrupt.advising("the same command continues where it stopped"):
         failed = run_sweep(load_config(config_path), settings, seeds, one_at_a_time, jobs)
     sys.exit(1 if failed else 0)
 
@@ -256,7 +256,7 @@ def controls(config_path: str, steps: Optional[int], force: bool) -> None:
         from train.controls import job
     except ImportError as error:
         raise UserError(f"controls need scikit-learn ({error}); install: pip install -e '.[train]'") from None
-    with interrupt.advising("the same command goes on where it stopped"):
+    with interrupt.advising("the same command continues where it stopped"):
         job.run(config, force)
 
 

@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(data, write_config, t
     resumed = train("fit", config, "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert f"warning: {newest}: is damaged" in resumed.output
-    assert "going on after step 10" in resumed.output
+    assert "resuming after step 10" in resumed.output
     assert table(resumed.output) == table(whole.output)
     assert same(checkpoint.load(run), end)
 
@@ -218,7 +218,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(data, write_config, t
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert f"go on with: python -m train fit {config} --resume" in errors
+    assert f"continue with: python -m train fit {config} --resume" in errors
     assert "Traceback" not in errors
     state = checkpoint.load(run)
     assert state.step >= 10

@@ -257,10 +257,10 @@ def test_an_interruption_lets_the_runs_under_way_save(data, write_config, tmp_pa
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "interrupted; the same command goes on where it stopped" in errors
+    assert "interrupted; the same command continues where it stopped" in errors
     assert list((run / "checkpoints").iterdir())
     log = (run.parent / "base_seed1.log").read_text()
-    assert "Traceback" not in log and "stopped by SIGTERM; go on with: python -m train fit" in log
+    assert "Traceback" not in log and "stopped by SIGTERM; continue with: python -m train fit" in log
 
 
 # --- the table -------------------------------------------------------------------------------

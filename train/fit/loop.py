@@ -49,7 +49,7 @@ class Result(NamedTuple):
 def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False) -> Result:
     """Train as `config` says in `config.run_dir`, which the caller holds; an earlier run there is replaced.
 
-    resume: go on from its last checkpoint instead. SIGTERM and Ctrl-C save one before they go on as
+    resume: continue from its last checkpoint instead. SIGTERM and Ctrl-C save one before they go on as
     Interrupted. Raises DataError.
     """
     run_dir = config.run_dir
@@ -63,7 +63,7 @@ def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False)
     stepper = _stepper(config, data)
     if state is not None:
         stepper.restore(state.model, state.optimizer, state.gradient)
-        say(f"{run_dir}: going on after step {state.step}")
+        say(f"{run_dir}: resuming after step {state.step}")
     atomic.write_text(run_dir / folder.CONFIG, dump(config))
     return _Run(config, data, stepper, state).go()
 

@@ -74,7 +74,7 @@ def reopen(run_dir: Path) -> None:
 
 
 def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
-    """The checkpoint to go on from, None if there is none; raises DataError if it is of another run."""
+    """The checkpoint to resume from, None if there is none; raises DataError if it is of another run."""
     state = checkpoint.load(config.run_dir)
     if state is None:
         return None
@@ -120,5 +120,5 @@ def _refuse(run_dir: Path) -> None:
     if not there:
         return
     if (run_dir / CONFIG).exists() and not (run_dir / SUMMARY).exists():
-        raise OutputExists(f"{run_dir}: an unfinished run; --resume goes on with it, --force starts it again")
-    raise OutputExists(f"{run_dir}: exists already; --resume goes on with it, --force replaces it")
+        raise OutputExists(f"{run_dir}: an unfinished run; --resume continues it, --force starts it again")
+    raise OutputExists(f"{run_dir}: exists already; --resume continues it, --force replaces it")
