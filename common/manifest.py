@@ -12,7 +12,7 @@ import hashlib
 import io
 import itertools
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, TextIO, Union
+from typing import Iterable, Iterator, NamedTuple, Sequence, TextIO, Union
 
 from common.errors import ManifestError
 from common.files import atomic
@@ -53,7 +53,7 @@ def digest(rows: Iterable[Row]) -> str:
     return hashlib.sha256(text(by_split).encode()).hexdigest()
 
 
-def read(path: Union[str, Path]) -> List[Row]:
+def read(path: Union[str, Path]) -> list[Row]:
     """The rows of the manifest at `path`; raises ManifestError with file and line."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -66,18 +66,18 @@ def read(path: Union[str, Path]) -> List[Row]:
         raise ManifestError(f"{path}: {error.strerror}") from None
 
 
-def counts(rows: Sequence[Row]) -> Dict[str, Dict[str, int]]:
+def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """How many rows each split has of each class: {split: {label: count}}."""
-    table: Dict[str, Dict[str, int]] = {}
+    table: dict[str, dict[str, int]] = {}
     for row in rows:
         of_split = table.setdefault(row.split, {})
         of_split[row.label] = of_split.get(row.label, 0) + 1
     return table
 
 
-def _parse(lines: TextIO, path: str) -> List[Row]:
-    rows: List[Row] = []
-    seen: Dict[ShotId, int] = {}
+def _parse(lines: TextIO, path: str) -> list[Row]:
+    rows: list[Row] = []
+    seen: dict[ShotId, int] = {}
     try:
         reader = csv.reader(_bounded(lines, path), strict=True)
         header = next(reader, None)
@@ -108,7 +108,7 @@ def _bounded(file: TextIO, path: str) -> Iterator[str]:
         yield line
 
 
-def _row(cells: List[str], where: str) -> Row:
+def _row(cells: list[str], where: str) -> Row:
     if len(cells) != len(COLUMNS):
         raise ManifestError(f"{where}: {len(cells)} columns, not {len(COLUMNS)}")
     split, label, *numbers = cells

@@ -7,7 +7,7 @@ The record names are psana's own accessor names, the units those of the LCLS-I d
 
 from __future__ import annotations
 
-from typing import Callable, Dict, NamedTuple, Tuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,10 @@ class ShotId(NamedTuple):
         return f"run {self.run} {self.seconds}.{self.nanoseconds:09d} fiducial {self.fiducial}"
 
 
-ID_FIELDS: Tuple[str, ...] = ShotId._fields
+ID_FIELDS: tuple[str, ...] = ShotId._fields
 
 # EBeam v7 in the order of the record on disk: name -> unit ("" where LCLS gives none).
-EBEAM_UNITS: Dict[str, str] = {
+EBEAM_UNITS: dict[str, str] = {
     "ebeamCharge": "nC",
     "ebeamL3Energy": "MeV",
     "ebeamLTUPosX": "mm",
@@ -51,7 +51,7 @@ EBEAM_UNITS: Dict[str, str] = {
 }
 
 # FEEGasDetEnergy v1: f_11, f_12 before the attenuator (two detectors, two photomultipliers each).
-GAS_DETECTOR_UNITS: Dict[str, str] = {
+GAS_DETECTOR_UNITS: dict[str, str] = {
     "f_11_ENRC": "mJ",
     "f_12_ENRC": "mJ",
     "f_21_ENRC": "mJ",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def camera_image(
     view: View,
     image: np.ndarray,
     unit: str,
-    limits: Optional[Tuple[float, float]] = None,
+    limits: Optional[tuple[float, float]] = None,
     signed: bool = False,
     outline: Optional[np.ndarray] = None,
     marked: Optional[np.ndarray] = None,
@@ -45,7 +45,7 @@ def camera_image(
     return figure
 
 
-def thumbnail(view: View, image: np.ndarray, limits: Tuple[float, float]) -> Any:
+def thumbnail(view: View, image: np.ndarray, limits: tuple[float, float]) -> Any:
     """A small figure of one shot, with axis names."""
     rows, columns = view.picture(image).shape
     height = min(2.6, max(1.0, 1.6 * rows / columns))

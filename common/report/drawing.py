@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def drawing() -> Iterator[None]:
 
 def new(
     width: float = 4.3, height: float = 2.9, layout: Optional[str] = "compressed", **subplots: Any
-) -> Tuple[Any, Any]:
+) -> tuple[Any, Any]:
     """A figure of this size in inches, and its axes (an array of them with nrows, ncols)."""
     from matplotlib.figure import Figure  # not pyplot, which keeps every figure it makes
 
@@ -91,7 +91,7 @@ def show(
     axes: Any,
     view: View,
     image: np.ndarray,
-    limits: Optional[Tuple[float, float]] = None,
+    limits: Optional[tuple[float, float]] = None,
     signed: bool = False,
 ) -> Any:
     """Draw a stored image, (h, w), the way the camera saw it, axes named; returns what a color bar needs.
@@ -115,7 +115,7 @@ def show(
     return shown
 
 
-def _cropped(figure: Any) -> Dict[str, Any]:
+def _cropped(figure: Any) -> dict[str, Any]:
     """Without the empty margins that images of a fixed shape leave; not where margins were set by hand."""
     return {"bbox_inches": "tight", "pad_inches": 0.03} if figure.get_layout_engine() else {}
 

@@ -11,7 +11,7 @@ neighbors, because the tails of the beam reach further than they can be detected
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Sequence, Tuple
+from typing import Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class Sums(NamedTuple):
     squares: Moments
 
 
-def side(shape: Tuple[int, int]) -> int:
+def side(shape: tuple[int, int]) -> int:
     """Pixels along a square's side: 8, less for pictures of few pixels."""
     return max(2, min(SQUARE, min(shape) // 10))
 
@@ -44,7 +44,7 @@ def squares(images: np.ndarray, size: int) -> np.ndarray:
     return images[:, : h * size, : w * size].reshape(n, h, size, w, size).mean(axis=(2, 4), dtype=np.float64)
 
 
-def sums(batches: Iterator[np.ndarray], shape: Tuple[int, int]) -> Sums:
+def sums(batches: Iterator[np.ndarray], shape: tuple[int, int]) -> Sums:
     """The sums over one run's images, (n, rows, columns, 1) float32 a batch."""
     found, size = Sums(Moments(), Moments()), side(shape)
     for batch in batches:
@@ -53,7 +53,7 @@ def sums(batches: Iterator[np.ndarray], shape: Tuple[int, int]) -> Sums:
     return found
 
 
-def mask(of_runs: Tuple[Sums, ...], shape: Tuple[int, int]) -> np.ndarray:
+def mask(of_runs: tuple[Sums, ...], shape: tuple[int, int]) -> np.ndarray:
     """The pixels without beam, `shape` bool."""
     size = side(shape)
     freedom = sum(run.pixels.count - 1 for run in of_runs)

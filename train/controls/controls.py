@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterator, NamedTuple, Optional
 
 import numpy as np
 from scipy import stats
@@ -29,7 +29,7 @@ class Fold(NamedTuple):
 
     train: np.ndarray
     test: np.ndarray
-    unseen: List[int]
+    unseen: list[int]
 
 
 class Bench:
@@ -52,7 +52,7 @@ class Bench:
         return beam_free.mask(tuple(of_runs), self.config.input)
 
     @functools.cached_property
-    def features(self) -> Dict[str, np.ndarray]:
+    def features(self) -> dict[str, np.ndarray]:
         """The features of the baselines by name, each (n, features) float64."""
         names = ("projection", "moments", "slices", "beam_free_intensity")
         view, found = self.data.view, {name: [] for name in names}
@@ -73,7 +73,7 @@ class Bench:
         return loop.train_only(self.config, data, self.tick).predict(test)
 
 
-def network(bench: Bench) -> List[Outcome]:
+def network(bench: Bench) -> list[Outcome]:
     """The unchanged network; if no run can be left out, also its correlation with pulse energy."""
     test = Choice(bench.pool, bench.test)
     logits = bench.fit_and_try(Choice(bench.pool, bench.train), test)
@@ -81,7 +81,7 @@ def network(bench: Bench) -> List[Outcome]:
     return rows if folds(bench) else rows + _correlations(bench, bench.test, logits, "test shots")
 
 
-def permuted(bench: Bench) -> List[Outcome]:
+def permuted(bench: Bench) -> list[Outcome]:
     """The network trained on randomly permuted labels, permuted within each split."""
     rng = np.random.default_rng([bench.config.seed, 1])
     train, test = (
@@ -92,7 +92,7 @@ def permuted(bench: Bench) -> List[Outcome]:
     return [_scored(bench, "permuted", "the network, labels permuted", bench.test, test.labels, predicted)]
 
 
-def beam_free_pixels(bench: Bench) -> List[Outcome]:
+def beam_free_pixels(bench: Bench) -> list[Outcome]:
     """The network, and a regression on the mean intensities of 16 fields, on beam-free pixels only."""
     kept = int(bench.mask.sum())
     if kept < FEWEST_PIXELS * bench.mask.size:
@@ -108,9 +108,9 @@ def beam_free_pixels(bench: Bench) -> List[Outcome]:
     ]
 
 
-def other_runs(bench: Bench) -> List[Outcome]:
+def other_runs(bench: Bench) -> list[Outcome]:
     """The network tested on runs that it was not trained on, leaving out one run of each class at a time."""
-    rows: List[Outcome] = []
+    rows: list[Outcome] = []
     for fold in folds(bench):
         test = Choice(bench.pool, fold.test)
         logits = bench.fit_and_try(Choice(bench.pool, fold.train), test)
@@ -132,7 +132,7 @@ def other_runs(bench: Bench) -> List[Outcome]:
     return rows
 
 
-def simple(bench: Bench) -> List[Outcome]:
+def simple(bench: Bench) -> list[Outcome]:
     """Regressions on slices, the energy projection, four moments, the EBeam record, and time."""
     features, pool = bench.features, bench.pool
     rows = on_slices(bench) if "slices" in features else []
@@ -151,7 +151,7 @@ def simple(bench: Bench) -> List[Outcome]:
     return rows
 
 
-CONTROLS: Dict[str, Callable[[Bench], List[Outcome]]] = {
+CONTROLS: dict[str, Callable[[Bench], list[Outcome]]] = {
     "simple": simple,
     "network": network,
     "permuted": permuted,
@@ -165,7 +165,7 @@ def trainings(bench: Bench, name: str) -> int:
     return {"simple": 0, "other_runs": len(folds(bench))}.get(name, 1)
 
 
-def folds(bench: Bench) -> List[Fold]:
+def folds(bench: Bench) -> list[Fold]:
     """Folds that leave out one run of each class; a class with a single run is split by blocks of time.
 
     Where a class has more than 4 runs, several are left out at once. Shots in the guard gap at a
@@ -195,7 +195,7 @@ def folds(bench: Bench) -> List[Fold]:
 
 def _regression(
     bench: Bench, name: str, what: str, features: np.ndarray, only: Optional[np.ndarray] = None
-) -> List[Outcome]:
+) -> list[Outcome]:
     labels = bench.pool.labels
     train, test = (rows if only is None else rows[only[rows]] for rows in (bench.train, bench.test))
     if len(np.unique(labels[train])) < 2 or not len(test):
@@ -204,7 +204,7 @@ def _regression(
     return [_scored(bench, name, f"logistic regression, {what}", test, labels[test], predicted)]
 
 
-def on_slices(bench: Bench) -> List[Outcome]:
+def on_slices(bench: Bench) -> list[Outcome]:
     """What the domain's own reading of the pictures gives: the class, and the pulse energy."""
     features, energy = bench.features["slices"], bench.pool.energy
     read = int(np.isfinite(features[bench.test]).any(axis=1).sum())
@@ -263,8 +263,8 @@ def _called(bench: Bench, run: int, rows: np.ndarray, predicted: np.ndarray) -> 
 
 
 def _correlations(
-    bench: Bench, rows: np.ndarray, logits: np.ndarray, of: str, runs: Optional[List[int]] = None
-) -> List[Outcome]:
+    bench: Bench, rows: np.ndarray, logits: np.ndarray, of: str, runs: Optional[list[int]] = None
+) -> list[Outcome]:
     """Spearman's correlation of p(lasing) with pulse energy, for each run; interval by blocks of time.
 
     Ranks are taken of the difference of the logits, which does not saturate as the probability does.
@@ -298,7 +298,7 @@ def _rank(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> float:
     return float(np.corrcoef(stats.rankdata(a[rows]), stats.rankdata(b[rows]))[0, 1])
 
 
-def _lasing_runs(ids: np.ndarray, labels: np.ndarray, energy: np.ndarray) -> Iterator[Tuple[int, np.ndarray]]:
+def _lasing_runs(ids: np.ndarray, labels: np.ndarray, energy: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Each run of class 1 with the rows whose pulse energy is known and of which there are enough."""
     for run in np.unique(ids["run"][labels == 1]):
         rows = np.flatnonzero((ids["run"] == run) & (labels == 1) & np.isfinite(energy))

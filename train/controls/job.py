@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Dict, List
 
 from common.errors import OutputExists
 from common.files import lock
@@ -33,7 +32,7 @@ def run(config: TrainConfig, force: bool = False) -> None:
         say(f"`python -m train report {config.run_dir}` puts them into the run's report")
 
 
-def run_on(config: TrainConfig, data: Data, force: bool = False) -> List[str]:
+def run_on(config: TrainConfig, data: Data, force: bool = False) -> list[str]:
     """Run the controls that are not done yet and print their rows; returns table and verdict as lines.
 
     Writes controls.json, after every control, and at the end controls.csv into `config.run_dir`.
@@ -64,7 +63,7 @@ def run_on(config: TrainConfig, data: Data, force: bool = False) -> List[str]:
     return ["", *record.lines(rows), "", *words]
 
 
-def _kept(run_dir: Path, key: str) -> Dict[str, List[Outcome]]:
+def _kept(run_dir: Path, key: str) -> dict[str, list[Outcome]]:
     kept = record.read(run_dir)
     if kept.key not in ("", key):
         path = run_dir / record.RESULT

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional
 
-Interval = Tuple[float, float]
+Interval = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +38,16 @@ class Outcome:
     wilson: Optional[Interval] = None
     strict: Optional[Interval] = None
     class_name: str = ""
-    called: Tuple[Called, ...] = ()
+    called: tuple[Called, ...] = ()
 
     @classmethod
-    def from_json(cls, row: Dict[str, Any]) -> "Outcome":
+    def from_json(cls, row: dict[str, Any]) -> "Outcome":
         """Read what `to_json` returned; raises TypeError or ValueError for anything else."""
         outcome = cls(**{**row, "called": tuple(Called(**of_run) for of_run in row.get("called", ()))})
         outcome.finding, str(outcome)  # raise here if a number is missing
         return outcome
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The outcome as JSON, without fields that are not set."""
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: value for name, value in dataclasses.asdict(self).items() if value != usual[name]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 from common import text_table
 from common.dataset.safety import MAX_JSON, read_json
@@ -35,11 +35,11 @@ class Record(NamedTuple):
     """key: of config and data (`key_of`). controls: their outcomes by name. verdict: in words."""
 
     key: str
-    controls: Dict[str, List[Outcome]]
-    verdict: List[str]  # empty until all are done
+    controls: dict[str, list[Outcome]]
+    verdict: list[str]  # empty until all are done
 
     @property
-    def rows(self) -> List[Outcome]:
+    def rows(self) -> list[Outcome]:
         """All rows: the network, its controls, the regressions, the correlations."""
         rows = [row for name in TOLD for row in self.controls.get(name, [])]
         return sorted(rows, key=lambda row: row.kind)
@@ -79,7 +79,7 @@ def write(run_dir: Path, record: Record) -> None:
         atomic.write_text(run_dir / TABLE, text_table.csv_text([_flat(row) for row in record.rows]))
 
 
-def lines(rows: List[Outcome]) -> List[str]:
+def lines(rows: list[Outcome]) -> list[str]:
     """The table as text."""
     return text_table.lines([cells(row) for row in rows])
 
@@ -92,7 +92,7 @@ def line(row: Outcome) -> str:
     return f"{of_row['control']}: {number}: {of_row['finding']}"
 
 
-def cells(row: Outcome) -> Dict[str, str]:
+def cells(row: Outcome) -> dict[str, str]:
     """{column: text} of a row."""
     accuracy = row.kind == "accuracy"
     return {
@@ -107,7 +107,7 @@ def cells(row: Outcome) -> Dict[str, str]:
     }
 
 
-def _flat(row: Outcome) -> Dict[str, Any]:
+def _flat(row: Outcome) -> dict[str, Any]:
     """A row for CSV."""
     low, high = row.wilson or ("", "")
     return {
@@ -126,5 +126,5 @@ def _flat(row: Outcome) -> Dict[str, Any]:
     }
 
 
-def _interval(of: List[float]) -> str:
+def _interval(of: list[float]) -> str:
     return f"[{of[0]:.3f}, {of[1]:.3f}]"

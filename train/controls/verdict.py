@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Optional, Sequence
 
 from train.controls.outcome import Outcome
 
@@ -28,7 +28,7 @@ NAMES = {
 }
 
 
-def verdict(rows: Sequence[Outcome]) -> List[str]:
+def verdict(rows: Sequence[Outcome]) -> list[str]:
     """The conclusion, then its reasons, one sentence each."""
     by_name = {row.control: row for row in rows}
     network = by_name.get("network")
@@ -45,7 +45,7 @@ def verdict(rows: Sequence[Outcome]) -> List[str]:
     return [head, *lines]
 
 
-def _leaks(by_name: Dict[str, Outcome]) -> List[str]:
+def _leaks(by_name: dict[str, Outcome]) -> list[str]:
     found, said = [], set()
     for name, reason in LEAKS.items():
         row = by_name.get(name)
@@ -56,7 +56,7 @@ def _leaks(by_name: Dict[str, Outcome]) -> List[str]:
     return found
 
 
-def _doubts(by_name: Dict[str, Outcome]) -> List[str]:
+def _doubts(by_name: dict[str, Outcome]) -> list[str]:
     found = []
     if "network" in by_name and "beam_free" not in by_name:
         found.append("no pixel is without beam, so the camera background could not be tried by itself")
@@ -74,12 +74,12 @@ def _doubts(by_name: Dict[str, Outcome]) -> List[str]:
     return found
 
 
-def _explained(name: str, by_name: Dict[str, Outcome]) -> bool:
+def _explained(name: str, by_name: dict[str, Outcome]) -> bool:
     """Whether time separates the classes only because the runs differ in length."""
     return name == "time" and "time_common" in by_name
 
 
-def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> List[str]:
+def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> list[str]:
     found = []
     for row in rows:
         if not row.control.startswith("unseen_"):
@@ -96,7 +96,7 @@ def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> List[str]:
     return found
 
 
-def _energy(rows: Sequence[Outcome]) -> List[str]:
+def _energy(rows: Sequence[Outcome]) -> list[str]:
     found = [row for row in rows if row.kind == "correlation"]
     if not found:
         return []
@@ -108,7 +108,7 @@ def _energy(rows: Sequence[Outcome]) -> List[str]:
     return [f"within the lasing runs the probability does not clearly rise with the pulse energy ({numbers})"]
 
 
-def _no_better(by_name: Dict[str, Outcome]) -> List[str]:
+def _no_better(by_name: dict[str, Outcome]) -> list[str]:
     network: Optional[Outcome] = by_name.get("network")
     found = []
     for name in ("projection", "moments"):

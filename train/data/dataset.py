@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Iterator, NamedTuple, Optional, Sequence, Union
 
 import h5py
 import numpy as np
@@ -29,9 +29,9 @@ class Data(NamedTuple):
     """Open data files: their splits, the names of the classes, the digest of the content, how to show it,
     and the blocks of time in which shots are alike."""
 
-    paths: List[Path]
-    splits: Dict[str, Split]
-    classes: List[str]
+    paths: list[Path]
+    splits: dict[str, Split]
+    classes: list[str]
     digest: str
     view: View
     blocks: Blocks
@@ -55,7 +55,7 @@ class Data(NamedTuple):
 @contextlib.contextmanager
 def open_data(
     paths: Paths,
-    image: Optional[Tuple[int, int]],
+    image: Optional[tuple[int, int]],
     needed: Sequence[str],
     cache: str = "auto",
     unlabeled: bool = False,
@@ -78,8 +78,8 @@ def open_data(
 
 def _opened(
     stack: contextlib.ExitStack,
-    paths: List[Path],
-    image: Optional[Tuple[int, int]],
+    paths: list[Path],
+    image: Optional[tuple[int, int]],
     needed: Sequence[str],
     cache: str,
     unlabeled: bool,
@@ -107,7 +107,7 @@ def _opened(
     return Data(paths, splits, classes, _digest(files), View.of(attributes[0]), Blocks.of(attributes))
 
 
-def path_list(paths: Paths) -> List[Path]:
+def path_list(paths: Paths) -> list[Path]:
     """`data:` of a config, one name or a list of them, as a list of paths."""
     return [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
 
@@ -146,7 +146,7 @@ def available_memory() -> float:
 # --- what makes files one data set ---------------------------------------------------------------
 
 
-def _check_file(path: Path, file: h5py.File, image: Optional[Tuple[int, int]]) -> None:
+def _check_file(path: Path, file: h5py.File, image: Optional[tuple[int, int]]) -> None:
     problems = schema.structure_problems(file)
     if problems:
         raise DataError(f"{path}: {problems[0]}; run `python -m prepare verify {path}`")
@@ -175,7 +175,7 @@ def _check_set(paths: Sequence[Path], files: Sequence[h5py.File], needed: Sequen
     for split in needed if len(files) > 1 else ():
         if not any(split in file and file[split]["images"].shape[0] for file in files):
             raise DataError(f"{', '.join(map(str, paths))}: none has a split '{split}'")
-    seen: Dict[ShotId, Path] = {}
+    seen: dict[ShotId, Path] = {}
     for path, file in zip(paths, files) if len(files) > 1 else ():
         keys = _shots(file)
         twice = next((key for key in keys if key in seen), None)
@@ -206,7 +206,7 @@ def _processing(file: h5py.File) -> Optional[dict]:
     return image and {key: value for key, value in image.items() if key not in ("dtype", "compression")}
 
 
-def _shots(file: h5py.File) -> List[ShotId]:
+def _shots(file: h5py.File) -> list[ShotId]:
     """The keys of a file's shots; simulated ones of no run (number 0) have none."""
     columns = [np.concatenate([file[s][name][...] for s in schema.present(file)]) for name in ID_FIELDS]
     shots = (ShotId(*key) for key in zip(*(column.tolist() for column in columns)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import Generator, Iterator, NamedTuple, Optional, Protocol, Sequence, Tuple, Union
+from typing import Generator, Iterator, NamedTuple, Optional, Protocol, Sequence, Union
 
 import h5py
 import numpy as np
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     position: Position
 
 
-Planned = Tuple[np.ndarray, Optional[Position]]  # rows that are read together, and the position after them
+Planned = tuple[np.ndarray, Optional[Position]]  # rows that are read together, and the position after them
 
 
 class Samples(Protocol):
@@ -92,7 +92,7 @@ class Split:
             file.close()
 
     @property
-    def image(self) -> Tuple[int, int]:
+    def image(self) -> tuple[int, int]:
         """Rows and columns of an image."""
         return self._files[0].shape[1:]
 
@@ -149,7 +149,7 @@ class Split:
             self._files[part].read(rows[where] - self._starts[part], into)
 
 
-def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> Tuple[np.ndarray, Position]:
+def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> tuple[np.ndarray, Position]:
     """The rows of the minibatch at position `at`, and the position after it.
 
     The order of an epoch is a function of (seed, epoch) alone, so that a position is all that a
@@ -166,7 +166,7 @@ def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> Tu
 
 def positions(
     n: int, size: Union[int, str], seed: int, at: Position
-) -> Iterator[Tuple[np.ndarray, Position]]:
+) -> Iterator[tuple[np.ndarray, Position]]:
     """The rows of every minibatch from `at` on, without end, each with the position after it."""
     while True:
         rows, at = minibatch_rows(n, size, seed, at)

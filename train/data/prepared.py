@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any, Callable, Generator, Iterator, Sequence, Tuple, Union
+from typing import Any, Callable, Generator, Iterator, Sequence, Union
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Prepared:
     """
 
     def __init__(
-        self, samples: Samples, process: Process, image: Tuple[int, int], stream: bool = False
+        self, samples: Samples, process: Process, image: tuple[int, int], stream: bool = False
     ) -> None:
         self._samples, self._process, self.image = samples, process, image
         self._kept = None

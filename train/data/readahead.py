@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from typing import Callable, Generic, Iterable, Iterator, Sequence, Tuple, TypeVar
+from typing import Callable, Generic, Iterable, Iterator, Sequence, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ AHEAD_BYTES = 128e6
 PIECE = 16  # images that are read before the thread looks whether it should stop
 
 Read = Callable[[np.ndarray, np.ndarray], None]
-P = TypeVar("P", bound=Tuple[Sequence[int], object])
+P = TypeVar("P", bound=tuple[Sequence[int], object])
 
 
 class ReadAhead(Generic[P]):
@@ -32,7 +32,7 @@ class ReadAhead(Generic[P]):
     thread. image: (rows, columns).
     """
 
-    def __init__(self, read: Read, plan: Iterable[P], size: int, image: Tuple[int, int]) -> None:
+    def __init__(self, read: Read, plan: Iterable[P], size: int, image: tuple[int, int]) -> None:
         self._free: queue.SimpleQueue = queue.SimpleQueue()
         self._ready: queue.SimpleQueue = queue.SimpleQueue()
         self._in_use = None
@@ -46,10 +46,10 @@ class ReadAhead(Generic[P]):
         self._end = weakref.finalize(self, _finish, stop, self._free, thread)
         thread.start()
 
-    def __iter__(self) -> Iterator[Tuple[np.ndarray, P]]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, P]]:
         return self
 
-    def __next__(self) -> Tuple[np.ndarray, P]:
+    def __next__(self) -> tuple[np.ndarray, P]:
         if not self._end.alive:
             raise DataError("the reading of images was stopped")
         if self._in_use is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Tuple
+from typing import Callable
 
 import numpy as np
 from scipy import stats
@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 _RESAMPLES = 1000
 
 
-def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> Tuple[float, int]:
+def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> tuple[float, int]:
     """The effective sample size, at most n, and its degrees of freedom.
 
     correct: (n,) bool; labels: (n,); block: (n,), each of one label. n divided by the design effect
@@ -37,7 +37,7 @@ def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> T
     return n / design, max(freedom, 1)
 
 
-def interval(share: float, n: float, freedom: int, confidence: float = CONFIDENCE) -> Tuple[float, float]:
+def interval(share: float, n: float, freedom: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's interval of a share of `n` (effective) shots; Student's t, because blocks are few."""
     t = float(stats.t.ppf((1 + confidence) / 2, freedom))
     return measure.wilson(share * n, n, t)
@@ -45,7 +45,7 @@ def interval(share: float, n: float, freedom: int, confidence: float = CONFIDENC
 
 def bootstrap(
     statistic: Callable[[np.ndarray], float], block: np.ndarray, seed: int, confidence: float = CONFIDENCE
-) -> Tuple[float, float]:
+) -> tuple[float, float]:
     """The interval of `statistic(rows)` when whole blocks of rows are drawn again with replacement.
 
     Percentiles of 1000 draws; (-inf, inf) with fewer than 3 blocks.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -31,7 +31,7 @@ class Score(NamedTuple):
         return float(stats.binom.sf(self.correct - 1, self.n, self.chance))
 
     @property
-    def interval(self) -> Tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """The Wilson 95 % interval of the accuracy."""
         return wilson(self.correct, self.n)
 
@@ -67,7 +67,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 def energy_bands(
     energy: np.ndarray, labels: np.ndarray, predicted: np.ndarray, lasing: int
-) -> Tuple[List[EnergyBand], int]:
+) -> tuple[list[EnergyBand], int]:
     """The lasing shots in thirds of pulse energy: weak, medium, strong; and how many have no energy.
 
     energy: (n,) mJ, NaN where unknown. lasing: the label of the lasing class.
@@ -92,7 +92,7 @@ class Share(NamedTuple):
     n: int
 
 
-def shares_by_energy(energy: np.ndarray, hit: np.ndarray, bins: int = 8, least: int = 10) -> List[Share]:
+def shares_by_energy(energy: np.ndarray, hit: np.ndarray, bins: int = 8, least: int = 10) -> list[Share]:
     """How many of the shots are a `hit`, in bins of equal numbers of shots by pulse energy.
 
     energy: (n,) mJ, shots where it is NaN are left out; hit: (n,) bool. At most `bins` bins, of
@@ -104,7 +104,7 @@ def shares_by_energy(energy: np.ndarray, hit: np.ndarray, bins: int = 8, least: 
     return [Share(float(np.median(energy[p])), int(hit[p].sum()), len(p)) for p in parts if len(p)]
 
 
-def wilson(k: int, n: int, z: float = 1.959964) -> Tuple[float, float]:
+def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval for k of n (Wilson 1927); z = 1.96 gives 95 %."""
     center = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def curve(positive: np.ndarray, scores: np.ndarray) -> Curve:
     return Curve(np.append(0.0, false / false[-1]), np.append(0.0, hits / hits[-1]))
 
 
-def area(positive: np.ndarray, scores: np.ndarray, z: float = 1.959964) -> Tuple[float, float, float]:
+def area(positive: np.ndarray, scores: np.ndarray, z: float = 1.959964) -> tuple[float, float, float]:
     """The area under the curve and its 95 % interval by DeLong, DeLong, Clarke-Pearson (1988).
 
     The area is the chance that a positive scores above a negative, ties counting half. Its variance
@@ -49,7 +49,7 @@ def area(positive: np.ndarray, scores: np.ndarray, z: float = 1.959964) -> Tuple
 
 def band(
     positive: np.ndarray, scores: np.ndarray, seed: int = 0, resamples: int = 500
-) -> Tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % band of the true positive rate at GRID: stratified bootstrap, percentiles point by point."""
     rng = np.random.default_rng(seed)
     above, below = scores[positive], scores[~positive]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +12,14 @@ from train.metrics import measure
 from train.model.predictor import Predictor
 
 
-def of_data(predictor: Predictor, data: Data) -> Dict[str, Any]:
+def of_data(predictor: Predictor, data: Data) -> dict[str, Any]:
     """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, and by pulse energy."""
     return {
         name: _of_split(predictor.predict(split), split, data.classes) for name, split in data.splits.items()
     }
 
 
-def lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
+def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:
     """What `of_data` returns, as lines of text."""
     text = []
     for name, s in of_splits.items():
@@ -45,7 +45,7 @@ def lines(of_splits: Dict[str, Any], classes: List[str]) -> List[str]:
     return text
 
 
-def _of_split(logits: np.ndarray, split: Split, classes: List[str]) -> Dict[str, Any]:
+def _of_split(logits: np.ndarray, split: Split, classes: list[str]) -> dict[str, Any]:
     predicted = logits.argmax(axis=1)
     score = measure.score(split.labels, predicted)
     bands, unknown = [], 0

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 from scipy.special import softmax
@@ -34,8 +34,8 @@ class Predicted(NamedTuple):
     """Results: one row for each run and split, one for each labeled split, images per second."""
 
     n: int
-    runs: List[Dict[str, Any]]
-    splits: List[Dict[str, Any]]
+    runs: list[dict[str, Any]]
+    splits: list[dict[str, Any]]
     images_per_second: float
     plot: Path
     summary: Path
@@ -63,7 +63,7 @@ def default_out(run_dir: Path, data_path: Path) -> Path:
     return run_dir / f"predictions_{data_path.stem}.csv"
 
 
-def beside(out: Path) -> Tuple[Path, Path]:
+def beside(out: Path) -> tuple[Path, Path]:
     """The plot and the summary that go with `out`."""
     return out.with_suffix(".png"), out.with_suffix(".json")
 
@@ -113,7 +113,7 @@ def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Pred
         "data_digest": data.digest,
     }
     total = sum(len(split) for split in data.splits.values())
-    parts: List[Part] = []
+    parts: list[Part] = []
     start = time.perf_counter()
     with predictions.writing(out, data.classes, total, origin) as writer:
         progress = bar(None, "predicting", "shot", total=total)
@@ -145,7 +145,7 @@ def stream(predictor: Predictor, split: Split) -> Iterator[Part]:
         done += len(logits)
 
 
-def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> List[Dict[str, Any]]:
+def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> list[dict[str, Any]]:
     """For each run and split: n, its label if known, and for each class but the first the mean
     probability and the share that is called so, with its 95 % Wilson interval."""
     rows = []
@@ -170,7 +170,7 @@ def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> List[Dict[str, Any
     return rows
 
 
-def of_labeled(parts: Sequence[Part]) -> List[Dict[str, Any]]:
+def of_labeled(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """For each split whose labels are known: accuracy with n, interval and the share of the larger class."""
     rows = []
     for split in dict.fromkeys(part.split for part in parts if part.labels is not None):
@@ -190,7 +190,7 @@ def of_labeled(parts: Sequence[Part]) -> List[Dict[str, Any]]:
     return rows
 
 
-def lines(done: Predicted, classes: Sequence[str]) -> List[str]:
+def lines(done: Predicted, classes: Sequence[str]) -> list[str]:
     """The results as lines of text."""
     of_splits = [
         f"{row['split']}: {measure.Score(row['n'], row['correct'], row['chance'])}" for row in done.splits
@@ -202,7 +202,7 @@ def lines(done: Predicted, classes: Sequence[str]) -> List[str]:
     ]
 
 
-def _cells(row: Dict[str, Any], classes: Sequence[str]) -> Dict[str, str]:
+def _cells(row: dict[str, Any], classes: Sequence[str]) -> dict[str, str]:
     """A row of `of_runs` as cells of a table."""
     cells = {"run": row["run"], "split": row["split"], "n": row["n"], "is": row["label"] or "?"}
     for name in classes[1:]:

@@ -14,7 +14,7 @@ import contextlib
 import csv
 import json
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Protocol
+from typing import Iterator, NamedTuple, Optional, Protocol
 
 import h5py
 import numpy as np
@@ -54,7 +54,7 @@ def check_name(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path, classes: List[str], n: int, origin: Dict[str, str]) -> Iterator[Writer]:
+def writing(path: Path, classes: list[str], n: int, origin: dict[str, str]) -> Iterator[Writer]:
     """A writer of `n` shots to `path`, which appears when all are written.
 
     origin: what made the predictions from what, kept as HDF5 attributes; CSV has no place for it.
@@ -69,7 +69,7 @@ def writing(path: Path, classes: List[str], n: int, origin: Dict[str, str]) -> I
 
 
 class _Csv:
-    def __init__(self, file, classes: List[str]) -> None:
+    def __init__(self, file, classes: list[str]) -> None:
         self._classes = classes
         self._writer = csv.writer(file, lineterminator="\n")
         columns = [f"probability_{name}" for name in classes]
@@ -85,7 +85,7 @@ class _Csv:
 
 
 class _Hdf5:
-    def __init__(self, file: h5py.File, classes: List[str], n: int, origin: Dict[str, str]) -> None:
+    def __init__(self, file: h5py.File, classes: list[str], n: int, origin: dict[str, str]) -> None:
         self._file, self._done = file, 0
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **origin})
         file.attrs["classes"] = json.dumps(classes)

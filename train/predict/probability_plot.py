@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Sequence
+from typing import Sequence
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _legend(axes: Sequence, classes: Sequence[str]) -> List:
+def _legend(axes: Sequence, classes: Sequence[str]) -> list:
     named = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels()):

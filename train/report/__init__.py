@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, List, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from common.errors import DataError
 from common.files import atomic
@@ -38,7 +38,7 @@ def write_with(run_dir: Path, model: Any, data: Data) -> Path:
 
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     """Write a page comparing finished runs; needs neither TensorFlow nor the data files."""
-    runs: List[Run] = [read_run(run_dir) for run_dir in run_dirs]
+    runs: list[Run] = [read_run(run_dir) for run_dir in run_dirs]
     with drawing():
         sections = compare.sections(runs)
     atomic.write_text(out, render(f"{len(runs)} training runs", compare.subtitle(runs), sections))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def subtitle(runs: Sequence[Run]) -> str:
     return ", ".join(run.config.name for run in runs)
 
 
-def sections(runs: Sequence[Run]) -> List[Section]:
+def sections(runs: Sequence[Run]) -> list[Section]:
     """All sections of the page."""
     return [
         Section("result", "What was learned", _result(runs)),
@@ -32,7 +32,7 @@ def sections(runs: Sequence[Run]) -> List[Section]:
     ]
 
 
-def differing(runs: Sequence[Run]) -> Dict[str, List[str]]:
+def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     """{dotted key: its value in each run} of the settings that are not the same in all runs."""
     flat = [_flat(run.config.model_dump(mode="json")) for run in runs]
     keys = dict.fromkeys(key for settings in flat for key in settings)
@@ -40,8 +40,8 @@ def differing(runs: Sequence[Run]) -> Dict[str, List[str]]:
     return {key: of_key for key, of_key in values.items() if len(set(of_key)) > 1}
 
 
-def _result(runs: Sequence[Run]) -> List[Block]:
-    rows: List[Tuple[Any, ...]] = []
+def _result(runs: Sequence[Run]) -> list[Block]:
+    rows: list[tuple[Any, ...]] = []
     for run in runs:
         for split, s in run.summary["splits"].items():
             low, high = s["interval"]
@@ -107,7 +107,7 @@ def _accuracies(runs: Sequence[Run]) -> Any:
     return figure
 
 
-def _settings(runs: Sequence[Run]) -> List[Block]:
+def _settings(runs: Sequence[Run]) -> list[Block]:
     found = differing(runs)
     if not found:
         return [Text("None: the runs have the same config.")]
@@ -115,7 +115,7 @@ def _settings(runs: Sequence[Run]) -> List[Block]:
     return [Table(header, [(key, *values) for key, values in found.items()])]
 
 
-def _curves(runs: Sequence[Run]) -> List[Picture]:
+def _curves(runs: Sequence[Run]) -> list[Picture]:
     splits = [name for name in ("train", "validation", "test") if all(name in splits_of(run) for run in runs)]
     wanted = {f"{name}_accuracy": f"Accuracy, {name}" for name in splits}
     wanted.update(
@@ -146,7 +146,7 @@ def _overlay(runs: Sequence[Run], key: str, title: str) -> Any:
     return figure
 
 
-def _cost(runs: Sequence[Run]) -> List[Block]:
+def _cost(runs: Sequence[Run]) -> list[Block]:
     rows = []
     for run in runs:
         used = run.summary["usage"]
@@ -161,7 +161,7 @@ def _cost(runs: Sequence[Run]) -> List[Block]:
     return [Table(("run", "a step, s", "CPU time, s", "most memory, MB"), rows)]
 
 
-def _flat(value: Any, key: str = "") -> Dict[str, str]:
+def _flat(value: Any, key: str = "") -> dict[str, str]:
     """A config as {dotted key: value as JSON}; lists are kept whole, except the network's layers."""
     if isinstance(value, dict) and value:
         parts = [(f"{key}.{name}" if key else name, part) for name, part in value.items()]

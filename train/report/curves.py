@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, List
 
 import numpy as np
 
@@ -13,12 +12,12 @@ from train.report import figures
 from train.report.evidence import Run
 
 
-def pictures(run: Run) -> List[Picture]:
+def pictures(run: Run) -> list[Picture]:
     """Loss, accuracy, |grad|, gr-ang, learning rate, #1s against the step."""
     return [_loss(run), _accuracy(run), _norm(run), _cosine(run), _rate(run), _ones(run)]
 
 
-def splits_of(run: Run) -> List[str]:
+def splits_of(run: Run) -> list[str]:
     """The splits that the table of `run` has accuracies of."""
     return [name for name in ("train", "validation", "test") if f"{name}_accuracy" in run.rows[0]]
 
@@ -86,7 +85,7 @@ def _rate(run: Run) -> Picture:
 
 def _ones(run: Run) -> Picture:
     scores = run.summary["splits"]
-    shares: Dict[str, np.ndarray] = {
+    shares: dict[str, np.ndarray] = {
         name: run.column(f"{name}_ones") / scores[name]["n"] for name in splits_of(run)
     }
     one = run.classes[1]

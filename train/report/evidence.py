@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -29,11 +29,11 @@ class Run(NamedTuple):
 
     run_dir: Path
     config: TrainConfig
-    summary: Dict[str, Any]
-    rows: List[Dict[str, Any]]
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
 
     @property
-    def classes(self) -> List[str]:
+    def classes(self) -> list[str]:
         return self.summary["classes"]
 
     def column(self, name: str) -> np.ndarray:
@@ -65,10 +65,10 @@ class Evidence(NamedTuple):
     energy: np.ndarray
     probabilities: np.ndarray
     means: np.ndarray
-    mean_shots: List[int]
+    mean_shots: list[int]
     contributions: np.ndarray
-    contribution_shots: List[int]
-    examples: List[Example]
+    contribution_shots: list[int]
+    examples: list[Example]
     kernel: np.ndarray
     view: View
 
@@ -125,11 +125,11 @@ def look(model: Any, data: Data) -> Evidence:
     )
 
 
-def choose(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> List[int]:
+def choose(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> list[int]:
     """Example rows: of each class EXAMPLES correct ones at random, then the most confident errors."""
     rng = np.random.default_rng(seed)
     predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    chosen: List[int] = []
+    chosen: list[int] = []
     for label in range(probabilities.shape[1]):
         right = np.flatnonzero((labels == label) & (predicted == label))
         wrong = np.flatnonzero((labels == label) & (predicted != label))
@@ -139,7 +139,7 @@ def choose(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> List
     return [int(row) for row in chosen]
 
 
-def _examples(split: Split, probabilities: np.ndarray) -> List[Example]:
+def _examples(split: Split, probabilities: np.ndarray) -> list[Example]:
     predicted = probabilities.argmax(axis=1)
     return [
         Example(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
@@ -19,9 +19,9 @@ def lines(
     title: str,
     y_label: str,
     steps: np.ndarray,
-    series: Dict[str, np.ndarray],
-    styles: Optional[Dict[str, Any]] = None,
-) -> Tuple[Any, Any]:
+    series: dict[str, np.ndarray],
+    styles: Optional[dict[str, Any]] = None,
+) -> tuple[Any, Any]:
     """A curve for each of `series` over the steps; returns figure and axes."""
     figure, axes = new()
     for name, values in series.items():
@@ -34,7 +34,7 @@ def lines(
     return figure, axes
 
 
-def accuracy(steps: np.ndarray, correct: Dict[str, np.ndarray], sizes: Dict[str, int], chance: float) -> Any:
+def accuracy(steps: np.ndarray, correct: dict[str, np.ndarray], sizes: dict[str, int], chance: float) -> Any:
     """Accuracy of each split over the steps, with the Wilson interval of the test split."""
     styles = {name: {"color": SPLIT_COLORS[name]} for name in correct}
     figure, axes = lines("Accuracy on whole splits", "accuracy", steps, correct, styles)
@@ -91,7 +91,7 @@ def roc_curve(name: str, positive: np.ndarray, scores: np.ndarray, threshold: fl
     return figure
 
 
-def by_energy(of_class: Dict[str, List[Share]]) -> Any:
+def by_energy(of_class: dict[str, list[Share]]) -> Any:
     """The share classified correctly against pulse energy, for each class, with Wilson intervals."""
     figure, axes = new(4.3, 3.2)
     for (name, shares), marker in zip(of_class.items(), "os^Dvp*"):
@@ -122,7 +122,7 @@ def by_energy(of_class: Dict[str, List[Share]]) -> Any:
     return figure
 
 
-def by_run(runs: Sequence[Tuple[str, int, int, int]], classes: Sequence[str]) -> Any:
+def by_run(runs: Sequence[tuple[str, int, int, int]], classes: Sequence[str]) -> Any:
     """(name, label, correct, n) of each run: accuracy with its Wilson interval."""
     figure, axes = new(4.3, 1.1 + 0.3 * len(runs))
     for y, (_, label, correct, n) in enumerate(runs):
@@ -153,7 +153,7 @@ def kernels(view: View, kernel: np.ndarray) -> Any:
     return figure
 
 
-def bars(title: str, seconds: Dict[str, float]) -> Any:
+def bars(title: str, seconds: dict[str, float]) -> Any:
     """A bar chart of seconds by what they were spent on."""
     figure, axes = new(4.3, 0.9 + 0.3 * len(seconds))
     axes.barh(list(seconds), list(seconds.values()), color=COLORS[0], height=0.6)

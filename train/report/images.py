@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
-
 import numpy as np
 
 from common.report.camera import camera_image, thumbnail
@@ -14,18 +12,18 @@ from train.report import figures
 from train.report.evidence import EXAMPLES, Evidence, Run
 
 
-def sections(run: Run, shots: Evidence) -> List[Section]:
+def sections(run: Run, shots: Evidence) -> list[Section]:
     """All of these sections, in order."""
     return [Section(id_, title, make(run, shots)) for id_, title, make in _PARTS]
 
 
-def left_out(missing: str) -> List[Section]:
+def left_out(missing: str) -> list[Section]:
     """The same sections, each saying why it is left out."""
     text = f"Left out, because it is drawn from the images, and they cannot be read: {missing}"
     return [Section(id_, title, [Text(text, "note")]) for id_, title, _ in _PARTS]
 
 
-def _roc(run: Run, shots: Evidence) -> List[Block]:
+def _roc(run: Run, shots: Evidence) -> list[Block]:
     labels = [1] if len(run.classes) == 2 else range(len(run.classes))
     pictures, areas = [], []
     for label in labels:
@@ -52,7 +50,7 @@ def _roc(run: Run, shots: Evidence) -> List[Block]:
     ]
 
 
-def _energy(run: Run, shots: Evidence) -> List[Block]:
+def _energy(run: Run, shots: Evidence) -> list[Block]:
     known = np.isfinite(shots.energy)
     if not known.any():
         return [Text("The data have no gas-detector records, so there is no pulse energy to compare with.")]
@@ -76,9 +74,9 @@ def _energy(run: Run, shots: Evidence) -> List[Block]:
     ]
 
 
-def _runs(run: Run, shots: Evidence) -> List[Block]:
+def _runs(run: Run, shots: Evidence) -> list[Block]:
     right = shots.predicted == shots.labels
-    found: List[Tuple[str, int, int, int]] = []
+    found: list[tuple[str, int, int, int]] = []
     for number in np.unique(shots.runs):
         for label in np.unique(shots.labels[shots.runs == number]):
             of_run = (shots.runs == number) & (shots.labels == label)
@@ -102,7 +100,7 @@ def _runs(run: Run, shots: Evidence) -> List[Block]:
     ]
 
 
-def _means(run: Run, shots: Evidence) -> List[Block]:
+def _means(run: Run, shots: Evidence) -> list[Block]:
     limits = (float(shots.means.min()), float(shots.means.max()))
     view, pictures = shots.view, []
     for name, image, n in zip(run.classes, shots.means, shots.mean_shots):
@@ -117,10 +115,10 @@ def _means(run: Run, shots: Evidence) -> List[Block]:
     return [Pictures(pictures)]
 
 
-def _gallery(run: Run, shots: Evidence) -> List[Block]:
+def _gallery(run: Run, shots: Evidence) -> list[Block]:
     sample = np.array([example.image for example in shots.examples])
     limits = (float(np.percentile(sample, 1)), float(np.percentile(sample, 99.8)))
-    blocks: List[Block] = [
+    blocks: list[Block] = [
         Text(
             f"Evidence of split {shots.split}, on one color scale. Of each class up to {EXAMPLES} right ones "
             f"drawn at random, and the {EXAMPLES} wrong ones that the network was surest of."
@@ -147,7 +145,7 @@ def _gallery(run: Run, shots: Evidence) -> List[Block]:
     return blocks
 
 
-def _kernels(run: Run, shots: Evidence) -> List[Block]:
+def _kernels(run: Run, shots: Evidence) -> list[Block]:
     rows, columns, inputs, channels = shots.kernel.shape
     if not channels:
         return [Text("The network has no convolution.")]
@@ -172,7 +170,7 @@ _BEAM = (
 )
 
 
-def _saliency(run: Run, shots: Evidence) -> List[Block]:
+def _saliency(run: Run, shots: Evidence) -> list[Block]:
     reach = float(np.percentile(np.abs(shots.contributions), 99.9)) or 1.0
     pictures = []
     for label, name in enumerate(run.classes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
+from typing import Optional
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def subtitle(run: Run) -> str:
     return f"{' or '.join(run.classes)}, from {run.summary['data']}"
 
 
-def sections(run: Run, shots: Optional[Evidence], missing: str) -> List[Section]:
+def sections(run: Run, shots: Optional[Evidence], missing: str) -> list[Section]:
     """All sections of the page. `shots` is None if the images cannot be read; `missing` says why."""
     return [
         Section("result", "What was learned", _result(run)),
@@ -56,7 +56,7 @@ def sentence(run: Run) -> str:
     )
 
 
-def _result(run: Run) -> List[Block]:
+def _result(run: Run) -> list[Block]:
     rows = []
     for name, s in run.summary["splits"].items():
         rows.append(
@@ -85,7 +85,7 @@ def _result(run: Run) -> List[Block]:
     ]
 
 
-def _confusion(run: Run) -> List[Block]:
+def _confusion(run: Run) -> list[Block]:
     pictures = []
     for name, s in run.summary["splits"].items():
         counts = np.array(s["confusion"])
@@ -98,7 +98,7 @@ def _confusion(run: Run) -> List[Block]:
     return [Pictures(pictures, "medium")]
 
 
-def _controls(run: Run) -> List[Block]:
+def _controls(run: Run) -> list[Block]:
     how = f"`python -m train controls {run.run_dir / folder.CONFIG}`"
     try:
         kept = record.read(run.run_dir)
@@ -130,17 +130,17 @@ def _controls(run: Run) -> List[Block]:
     ]
 
 
-def _network(run: Run) -> List[Block]:
+def _network(run: Run) -> list[Block]:
     config = run.config
     train = run.summary["splits"]["train"]["n"]
     minibatch = config.minibatch if isinstance(config.minibatch, int) else train
     return [Code("\n".join(describe(config, len(run.classes), minibatch)))]
 
 
-def _cost(run: Run) -> List[Block]:
+def _cost(run: Run) -> list[Block]:
     summary = run.summary
     used, seconds = summary["usage"], summary["step_seconds"]
-    rows: List[Tuple[str, str]] = [
+    rows: list[tuple[str, str]] = [
         ("one step", f"{seconds:.3f} s"),
         (f"all {summary['step']} steps, at that", f"{seconds * summary['step']:.1f} s"),
         ("CPU time of the process", f"{used['cpu_seconds']:.1f} s"),
@@ -151,13 +151,13 @@ def _cost(run: Run) -> List[Block]:
             f"{used['inter_op_threads']} between operations",
         ),
     ]
-    blocks: List[Block] = [Table(("what", "how much"), rows)]
+    blocks: list[Block] = [Table(("what", "how much"), rows)]
     if "time" in summary:  # runs of earlier versions have none
         blocks.append(Pictures([_time(summary["time"])]))
     return blocks
 
 
-def _time(seconds: Dict[str, float]) -> Picture:
+def _time(seconds: dict[str, float]) -> Picture:
     parts = {name: value for name, value in seconds.items() if name not in ("total", "reading")}
     told = ", ".join(f"{name} {value:.3g} s" for name, value in parts.items())
     caption = (
@@ -167,8 +167,8 @@ def _time(seconds: Dict[str, float]) -> Picture:
     return Picture(svg(figures.bars("Where the time went", parts)), told, caption)
 
 
-def _watch(run: Run) -> List[Block]:
-    steps: Dict[str, List[int]] = {}
+def _watch(run: Run) -> list[Block]:
+    steps: dict[str, list[int]] = {}
     for row in run.rows:
         for kind in str(row["watch"]).split():
             steps.setdefault(kind, []).append(int(row["step"]))
@@ -195,7 +195,7 @@ def _watch(run: Run) -> List[Block]:
         for kind, at in steps.items()
     ]
     times = swings(run.rows, run.summary["splits"], run.config.watch.share)
-    blocks: List[Block] = [Table(("finding", "rows", "at steps", "what helps"), rows)]
+    blocks: list[Block] = [Table(("finding", "rows", "at steps", "what helps"), rows)]
     if times:
         blocks.append(Text(f"It swung from calling everything one class to another class {times} times."))
     return blocks

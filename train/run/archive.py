@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Dict
 
 # What zipfile raises for rubbish, besides OSError.
 ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, KeyError)
 
 
-def members(path: Path) -> Dict[str, bytes]:
+def members(path: Path) -> dict[str, bytes]:
     """{name: content} of a zip file whose members are stored as they are; raises ValueError for others.
 
     Ours are never compressed, so nothing in them can be larger than the file, whatever it says.

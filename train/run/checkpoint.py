@@ -16,7 +16,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -38,10 +38,10 @@ class Checkpoint(NamedTuple):
     step: int
     position: Position
     table: bytes  # metrics.csv so far
-    model: List[np.ndarray]
-    optimizer: List[np.ndarray]
+    model: list[np.ndarray]
+    optimizer: list[np.ndarray]
     gradient: np.ndarray
-    config: Dict[str, Any]
+    config: dict[str, Any]
     data_digest: str
     timed: int
     seconds: float
@@ -92,7 +92,7 @@ def load(run_dir: Path) -> Optional[Checkpoint]:
     return None
 
 
-def find(run_dir: Path) -> List[Path]:
+def find(run_dir: Path) -> list[Path]:
     """The checkpoints of `run_dir`, sound or not, oldest first."""
     folder = run_dir / FOLDER
     paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
@@ -147,7 +147,7 @@ def _read(path: Path) -> Checkpoint:
     )
 
 
-def _arrays(path: Path) -> Dict[str, np.ndarray]:
+def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an uncompressed .npz file, read in memory of the file's own size, whatever it says."""
     return {name[: -len(".npy")]: _array(raw) for name, raw in members(path).items()}
 
@@ -163,7 +163,7 @@ def _array(raw: bytes) -> np.ndarray:
     return np.frombuffer(raw, dtype, offset=stream.tell()).reshape(shape)
 
 
-def _digest(arrays: Dict[str, np.ndarray]) -> bytes:
+def _digest(arrays: dict[str, np.ndarray]) -> bytes:
     sha = hashlib.sha256()
     for name in sorted(arrays):
         array = arrays[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
+from typing import Iterator, Optional, Sequence
 
 from common.dataset.safety import MAX_JSON, read_json
 from common.errors import DataError, OutputExists
@@ -90,7 +90,7 @@ def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
     return state
 
 
-def classes(run_dir: Path) -> List[str]:
+def classes(run_dir: Path) -> list[str]:
     """The names of the classes that the run was trained on; raises DataError if it did not finish."""
     path = run_dir / SUMMARY
     if not path.exists():

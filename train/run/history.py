@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Iterator, Optional
 
 HEADER = "  step m1s  tr.acc/#1s tst.acc/#1s xentropy  loss  |grad| gr-ang  learnrate"
 
@@ -17,12 +17,12 @@ class History:
 
     def __init__(self, text: bytes = b"") -> None:
         self._text = bytearray(text)
-        self._columns: List[str] = text.decode().partition("\n")[0].split(",") if text else []
-        self.last: Optional[Dict[str, Any]] = None
+        self._columns: list[str] = text.decode().partition("\n")[0].split(",") if text else []
+        self.last: Optional[dict[str, Any]] = None
         for row in self:
             self.last = row
 
-    def append(self, row: Dict[str, Any]) -> bytes:
+    def append(self, row: dict[str, Any]) -> bytes:
         """Add a row; returns what it adds to metrics.csv."""
         out = io.StringIO()
         first = not self._columns
@@ -43,12 +43,12 @@ class History:
         """metrics.csv; empty before the first row."""
         return bytes(self._text)
 
-    def __iter__(self) -> Iterator[Dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for row in csv.DictReader(io.StringIO(self._text.decode())):
             yield {name: _value(cell) for name, cell in row.items()}
 
 
-def line(row: Dict[str, Any]) -> str:
+def line(row: dict[str, Any]) -> str:
     """A row of the 2016 study's table. `m1s`: ones in the minibatch; `#1s`: ones predicted."""
     return (
         f"{row['step']:>6} {row['m1s']:>3} {row['train_accuracy']:>6.2f} {row['train_ones']:>3} "

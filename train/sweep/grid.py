@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
-from typing import Any, List, NamedTuple, Sequence, Tuple
+from typing import Any, NamedTuple, Sequence
 
 import yaml
 
@@ -22,22 +22,22 @@ _OWN = {
     "runs_dir": "set it in the config",
 }
 
-Key = Tuple[str, ...]
+Key = tuple[str, ...]
 
 
 class Setting(NamedTuple):
     """One --set option: its name as typed, the config keys it matches, and the values to try."""
 
     name: str
-    keys: List[Key]
-    values: List[Any]
+    keys: list[Key]
+    values: list[Any]
 
 
 class Case(NamedTuple):
     """One point of the grid: its label, and the configs of its runs, one for each seed."""
 
     label: str
-    runs: List[TrainConfig]
+    runs: list[TrainConfig]
 
 
 def parse_setting(text: str, base: TrainConfig) -> Setting:
@@ -59,7 +59,7 @@ def parse_setting(text: str, base: TrainConfig) -> Setting:
 
 def plan(
     base: TrainConfig, settings: Sequence[Setting], seeds: int, one_at_a_time: bool = False
-) -> List[Case]:
+) -> list[Case]:
     """All points of the grid, validated before anything runs; raises ConfigError.
 
     The points are every combination of the values, or with `one_at_a_time` the config as it is
@@ -72,7 +72,7 @@ def plan(
     return [_case(base, point, seeds) for point in points]
 
 
-def _case(base: TrainConfig, point: Sequence[Tuple[Setting, Any]], seeds: int) -> Case:
+def _case(base: TrainConfig, point: Sequence[tuple[Setting, Any]], seeds: int) -> Case:
     label = ",".join(f"{setting.name}={_short(value)}" for setting, value in point) or "base"
     runs = []
     for seed in range(1, seeds + 1):
@@ -89,7 +89,7 @@ def _case(base: TrainConfig, point: Sequence[Tuple[Setting, Any]], seeds: int) -
     return Case(label, runs)
 
 
-def _fitting(name: str, base: TrainConfig) -> List[Key]:
+def _fitting(name: str, base: TrainConfig) -> list[Key]:
     """The config keys that `name` matches: exactly one, or with a `*` at least one."""
     keys = {".".join(key): key for key in _keys(base.model_dump(mode="json"))}
     if "*" in name:
@@ -112,10 +112,10 @@ def _fitting(name: str, base: TrainConfig) -> List[Key]:
     return [keys[text] for text in fitting]
 
 
-def _keys(data: Any, before: Key = ()) -> List[Key]:
+def _keys(data: Any, before: Key = ()) -> list[Key]:
     """Every key in `data`; layers are numbered from 0."""
     pairs = data.items() if isinstance(data, dict) else enumerate(data)
-    keys: List[Key] = []
+    keys: list[Key] = []
     for name, value in pairs:
         key = (*before, str(name))
         keys.append(key)

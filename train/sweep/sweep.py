@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import List, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 from common import text_table
 from common.config import dump, load
@@ -59,7 +59,7 @@ def run_all(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
     Interrupted, it lets the runs under way save their checkpoints before it goes on as Interrupted.
     """
     waiting = list({c.name: c for c in configs_of_runs if not is_finished(c)}.values())
-    running: List[_Running] = []
+    running: list[_Running] = []
     failed = 0
     progress = bar(None, "sweep", "run", total=len(configs_of_runs))
     progress.update(len(configs_of_runs) - len(waiting))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Sequence
 
 from common import text_table
 from common.manifest import SPLITS
@@ -15,7 +15,7 @@ from train.metrics.measure import wilson
 from train.run import folder
 from train.sweep.grid import Case
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 NOTES = (
     "accuracies: mean +- standard deviation over the seeds (least to greatest); steps: median (same)",
@@ -25,12 +25,12 @@ NOTES = (
 )
 
 
-def table(cases: Sequence[Case], is_finished: Callable[[TrainConfig], bool]) -> List[Row]:
+def table(cases: Sequence[Case], is_finished: Callable[[TrainConfig], bool]) -> list[Row]:
     """One row of numbers a case, of those of its runs that finished. Counts are of runs."""
     return [_row(case, [config for config in case.runs if is_finished(config)]) for case in cases]
 
 
-def lines(rows: Sequence[Row]) -> List[str]:
+def lines(rows: Sequence[Row]) -> list[str]:
     """The table with notes on its numbers, as aligned lines of text."""
     splits = [split for split in SPLITS if any(f"{split}_mean" in row for row in rows)]
     shown = [_shown(row, splits) for row in rows]
@@ -70,7 +70,7 @@ def _spread(name: str, values: Sequence[float], middle: Callable[[Sequence[float
     }
 
 
-def _ended_collapsed(end: Dict[str, Any], config: TrainConfig) -> bool:
+def _ended_collapsed(end: dict[str, Any], config: TrainConfig) -> bool:
     """Whether the closing predictions are (nearly) all of one class."""
     row: Row = {}
     for split, score in end["splits"].items():
@@ -80,7 +80,7 @@ def _ended_collapsed(end: Dict[str, Any], config: TrainConfig) -> bool:
     return collapsed(row, end["splits"], config.watch.share) is not None
 
 
-def _metrics(config: TrainConfig) -> List[Dict[str, str]]:
+def _metrics(config: TrainConfig) -> list[dict[str, str]]:
     with open(config.run_dir / folder.METRICS, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -93,7 +93,7 @@ def _is_nan(config: TrainConfig) -> bool:
     return bool(rows) and rows[-1].get("watch") == "nan"
 
 
-def _shown(row: Row, splits: Sequence[str]) -> Dict[str, str]:
+def _shown(row: Row, splits: Sequence[str]) -> dict[str, str]:
     cells = {"settings": row["settings"], "runs": f"{row['finished']}/{row['runs']}"}
     for split in splits:
         cells[split] = f"{row[f'{split}_mean']:.3f}" if f"{split}_mean" in row else ""
@@ -112,11 +112,11 @@ def _shown(row: Row, splits: Sequence[str]) -> Dict[str, str]:
     return cells
 
 
-def _about(rows: Sequence[Row], splits: Sequence[str]) -> List[str]:
+def _about(rows: Sequence[Row], splits: Sequence[str]) -> list[str]:
     """Notes on the number of shots, the accuracy of guessing, and its interval."""
     text = []
     for split in splits:
-        sizes: List[Tuple[int, float]] = sorted(
+        sizes: list[tuple[int, float]] = sorted(
             {(row[f"{split}_n"], row[f"{split}_chance"]) for row in rows if f"{split}_n" in row}
         )
         for n, chance in sizes:
