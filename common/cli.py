@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import errno
 import os
 import re
 import sys
 import traceback
-from typing import Optional, Tuple
+from pathlib import Path
+from typing import Any, List, Optional, Tuple
 
 import click
 
-from common import interrupt
+from common import interrupt, progress
 from common.errors import UserError
 from common.progress import printable
 
@@ -19,13 +22,45 @@ config_argument = click.argument("config_path", metavar="CONFIG", type=click.Pat
 force_option = click.option("--force", is_flag=True, help="Overwrite existing output.")
 
 
+class Command(click.Command):
+    """A command with -q and -v, whose help names commands as they are called."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += [
+            _loudness("-q", "--quiet", "Results and warnings only, no progress.", progress.QUIET),
+            _loudness("-v", "--verbose", "Library messages, and errors with traceback.", progress.VERBOSE),
+        ]
+
+    def get_help(self, ctx: click.Context) -> str:
+        return progress.as_called(super().get_help(ctx))
+
+
+def _loudness(short: str, long: str, text: str, level: int) -> click.Option:
+    def use(_context: click.Context, _option: click.Parameter, given: bool) -> None:
+        if given:
+            progress.loudness(level)
+
+    return click.Option([short, long], is_flag=True, expose_value=False, help=text, callback=use)
+
+
 class CommandGroup(click.Group):
     """A click group whose commands print a user's mistake as one line and exit with code 2.
 
-    SIGTERM and Ctrl-C end in one line, too, and exit codes 143 and 130.
+    SIGTERM, SIGHUP and Ctrl-C end in one line, too, and exit codes 143, 129 and 130.
     """
 
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", {})["help_option_names"] = ["-h", "--help"]
+        super().__init__(*args, **kwargs)
+
+    def get_help(self, ctx: click.Context) -> str:
+        return progress.as_called(super().get_help(ctx))
+
     def invoke(self, ctx: click.Context) -> object:
+        progress.loudness(progress.NORMAL)
         try:
             with interrupt.handled():
                 return super().invoke(ctx)
@@ -34,9 +69,80 @@ class CommandGroup(click.Group):
             if told is None:
                 raise
             line, code = told
+            if progress.is_verbose():
+                traceback.print_exception(type(error), error, error.__traceback__)
             if line:
-                click.echo(line, err=True)
+                with contextlib.suppress(OSError):  # a terminal that has gone
+                    click.echo(line, err=True)
+            if interrupt.abandoned:
+                with contextlib.suppress(OSError):
+                    sys.stdout.flush()
+                os._exit(code)
             sys.exit(code)
+
+
+def start(command: CommandGroup, module: str, script: str) -> None:
+    """Run `command` as the whole of this process, started as `python -m MODULE` or as `script`."""
+    standard_streams()
+    in_utf8(module)
+    if not _as_module():
+        progress.by_scripts()
+    command(prog_name=f"python -m {module}" if _as_module() else script)
+
+
+def child(module: str, *words: str) -> List[str]:
+    """The command line of a child process that runs `module` of this very software with `words`.
+
+    Wherever it starts: `-m` would take a folder of that name in the working directory. It ends, after
+    saving, when its standard input does: give it a pipe, and it ends with this process.
+    """
+    root = str(Path(__file__).resolve().parents[1])
+    return [sys.executable, "-X", "utf8", "-c", _CHILD, root, module, *words]
+
+
+_CHILD = """
+import os, runpy, sys
+sys.path[0] = sys.argv.pop(1)
+from common import interrupt
+interrupt.end_with_parent(lambda: os.read(0, 1))
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def standard_streams() -> None:
+    """Give this process the standard streams that it was started without, and make none fail on a letter.
+
+    A closed stream's number would go to the next file that is opened, and what libraries say would be
+    written into it. Errors then go where the results go, if only that is open.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            if number < 2 or sys.stdout is None:
+                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            else:
+                os.dup2(1, 2)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def in_utf8(module: str) -> None:
+    """Begin again in Python's UTF-8 mode where the locale's encoding is another.
+
+    In the C locale Python cannot name a file `données`, whatever the file system can.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
+        words = ["-m", module] if _as_module() else [sys.argv[0]]
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *words, *sys.argv[1:]])
+
+
+def _as_module() -> bool:
+    return getattr(sys.modules["__main__"], "__spec__", None) is not None
 
 
 def tell(error: BaseException, who: str = "") -> int:

@@ -1,21 +1,29 @@
-"""SIGTERM and Ctrl-C: both stop a command at once, but never in the middle of what belongs together.
+"""SIGTERM, SIGHUP and Ctrl-C: noted when they come, raised at safe points only.
 
-Slurm sends SIGTERM some 30 s before it kills a job. A command that keeps its place has then only
-to wait for the end of the step it is in, to save, and to say how to go on.
+An exception that a signal handler raises appears inside whatever runs at that moment, compiled code
+included, which may make another error of it or break. So the handler only notes the signal, and
+Interrupted is raised by `check`, which long loops call (every progress bar does), and at once inside
+`waiting`, around waits of Python's own that can be left at any moment. Slurm sends SIGTERM some 30 s
+before it kills a job. A second signal ends the process where it stands, as SIGKILL would.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
-from typing import Any, Iterator, Optional
+import time
+from typing import Any, Callable, Iterator, Optional
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP comes when a terminal is closed, SIGXCPU at the limit of processor time.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
+AGAIN = 1.0  # s; a signal so soon after the first is the same one, sent to the process and to its group
 
-_holders = 0
-_waiting: Optional[int] = None
-_raised: Optional[int] = None  # the signal that was last raised
+_asked: Optional[int] = None  # the signal that is still to be raised
+_first: Optional[float] = None  # when the first one came, on the monotonic clock
+_waits = 0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,68 +45,110 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise Interrupted. Does nothing outside the main thread.
+    """Inside, the SIGNALS are noted, but those that the caller has set to be ignored (nohup).
 
-    Compiled code makes other errors of an exception that comes from nowhere (numpy an IndexError,
-    h5py a SystemError); `restored` turns them back.
+    Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    global _waiting, _raised
-    _waiting = _raised = None
-    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    global _asked, _first
+    _asked = _first = None
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _handle) for number in numbers}
     try:
-        with restored():
-            yield
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+def check() -> None:
+    """A safe point: raises Interrupted, once, if a signal came. Does nothing outside the main thread."""
+    global _asked
+    if _asked is not None and threading.current_thread() is threading.main_thread():
+        number, _asked = _asked, None
+        raise Interrupted(number)
+
+
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Inside, signals wait: Interrupted is raised at the end of the (outermost) block."""
-    global _holders, _waiting, _raised
-    _holders += 1
+def waiting() -> Iterator[None]:
+    """Around a wait of Python's own (sleep, join, a queue, a future): a signal ends it by Interrupted."""
+    global _waits
+    _waits += 1
     try:
+        check()
         yield
     finally:
-        _holders -= 1
-    if not _holders and _waiting is not None:
-        _raised, _waiting = _waiting, None
-        raise Interrupted(_raised)
-
-
-@contextlib.contextmanager
-def restored() -> Iterator[None]:
-    """An error that leaves the block after a signal was raised in it is that signal's Interrupted."""
-    try:
-        yield
-    except Exception:
-        if _raised is None:
-            raise
-        raise Interrupted(_raised) from None
+        _waits -= 1
 
 
 @contextlib.contextmanager
 def advising(advice: str) -> Iterator[None]:
     """An Interrupted that leaves the block without advice gets this one."""
     try:
-        with restored():
-            yield
+        yield
     except Interrupted as stop:
         stop.advice = stop.advice or advice
         raise
 
 
+def in_thread(work: Callable[[], Any]) -> None:
+    """Run `work` in a thread and wait for it; raises what it raises, and Interrupted without it.
+
+    For what cannot be left in the middle and leaves nothing behind, such as loading a library. The
+    process must then end by `os._exit`: see `abandoned`.
+    """
+    raised = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # told to who waits
+            raised.append(error)
+
+    global abandoned
+    thread = threading.Thread(target=run, daemon=True)
+    with waiting():
+        thread.start()
+        abandoned = True
+        thread.join()
+        abandoned = False
+    if raised:
+        raise raised[0]
+
+
+abandoned = False  # whether a thread was left in the middle of compiled code, which Python's end would hit
+
+
+def end_with_parent(parent_gone: Callable[[], Any]) -> None:
+    """In a child: SIGTERM to this process once `parent_gone` returns, which waits for the parent's end.
+
+    That is how a child ends, after saving what it has, when its parent was killed. `parent_gone` must
+    not hold a lock of Python's streams, on which the end of the process would wait.
+    """
+
+    def watch() -> None:
+        parent_gone()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _handle(number: int, _frame: Any) -> None:
-    global _waiting, _raised
-    if _holders:
-        _waiting = number
-        return
-    _raised = number
-    raise Interrupted(number)
+    global _asked, _first
+    if _first is None:
+        _first, _asked = time.monotonic(), number
+    elif time.monotonic() - _first >= AGAIN and number != signal.SIGXCPU:  # which comes every second
+        _end_at_once(number)
+    if _waits:
+        check()
+
+
+def _end_at_once(number: int) -> None:
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        os.write(sys.stderr.fileno(), f"stopped at once by a second {_name(number)}\n".encode())
+    os._exit(128 + number)
 
 
 def _name(number: int) -> str:

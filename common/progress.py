@@ -1,17 +1,34 @@
-"""Progress bars, and lines printed above them."""
+"""Progress, results and warnings, in lines that do not tear each other.
+
+On a terminal progress is a bar; elsewhere, in a batch job's log, a line every ten seconds.
+"""
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
-from typing import Callable, Iterable, Optional, TypeVar
+import time
+from typing import Callable, Generic, Iterable, Iterator, Optional, TypeVar
 
 import click
 from tqdm import tqdm
 
+from common import interrupt
+
 T = TypeVar("T")
+
+EVERY = 10.0  # s between two lines of progress where there is no terminal
+SHARE = 0.02  # and at least this share of the time so far: a log of hours stays short
+
+tqdm.monitor_interval = 0  # no thread that watches bars: they are updated often enough
+
+QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 _silent = False
 _passed_on: Optional[Callable[[str], None]] = None
+_loudness = NORMAL
+_scripts = False
 
 
 def silence() -> None:
@@ -26,12 +43,94 @@ def pass_on(to: Callable[[str], None]) -> None:
     _passed_on = to
 
 
+def loudness(level: int) -> None:
+    """From now on: QUIET, without progress; NORMAL; or VERBOSE, with the messages of libraries."""
+    global _loudness
+    _loudness = level
+
+
+def is_verbose() -> bool:
+    """Whether the messages of libraries are to be shown, and errors with their traceback."""
+    return _loudness == VERBOSE
+
+
+def by_scripts() -> None:
+    """From now on commands are named as the installed scripts: `xtcav-train`, not `python -m train`."""
+    global _scripts
+    _scripts = True
+
+
+def as_called(text: str) -> str:
+    """`text` with commands named the way this one was started."""
+    return re.sub(r"python -m (prepare|train)\b", r"xtcav-\1", text) if _scripts else text
+
+
+class Progress(Generic[T]):
+    """How far `what` is, on standard error. Each update is a safe point: it raises Interrupted."""
+
+    def __init__(
+        self, items: Optional[Iterable[T]], what: str, unit: str, total: Optional[int], initial: int
+    ) -> None:
+        self.what, self.unit, self.done = what, unit, initial
+        self.total = len(items) if total is None and hasattr(items, "__len__") else total
+        self._items = items
+        self._shown = not _silent and _loudness != QUIET
+        self._terminal = self._shown and sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=what, total=self.total, leave=False, file=sys.stderr, unit=unit, initial=initial,
+            disable=not self._terminal,
+        )  # fmt: skip
+        self._note = ""
+        self._start = self._said = time.monotonic()
+
+    def __iter__(self) -> Iterator[T]:
+        with self:
+            for item in self._items if self._items is not None else ():
+                yield item
+                self.update()
+
+    def update(self, n: int = 1) -> None:
+        """`n` more are done; with 0, only a safe point and, when it is time, a line."""
+        self.done += n
+        self._bar.update(n)
+        if self._shown and not self._terminal:
+            self._line()
+        interrupt.check()
+
+    def note(self, text: str) -> None:
+        """What is shown behind the bar or the line."""
+        self._note = text
+        self._bar.set_postfix_str(text, refresh=False)
+
+    def name(self, what: str) -> None:
+        """What is under way now."""
+        self.what = what
+        self._bar.set_description(what)
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def __enter__(self) -> "Progress[T]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _line(self) -> None:
+        now = time.monotonic()
+        if now - self._said < max(EVERY, SHARE * (now - self._start)):
+            return
+        self._said = now
+        of = "" if self.total is None else f" of {self.total}"
+        note = f"; {self._note}" if self._note else ""
+        _echo(f"{self.what}: {self.done}{of} {self.unit}s after {now - self._start:.0f} s{note}", err=True)
+
+
 def bar(
     items: Optional[Iterable[T]], what: str, unit: str, total: Optional[int] = None, initial: int = 0
-) -> tqdm:
-    """A bar on standard error over `items`; silent where standard error is not a terminal."""
-    silent = _silent or None  # None: where standard error is not a terminal
-    return tqdm(items, what, total, leave=False, file=sys.stderr, unit=unit, disable=silent, initial=initial)
+) -> Progress[T]:
+    """Progress over `items`, or by its `update`."""
+    return Progress(items, what, unit, total, initial)
 
 
 def say(line: str = "") -> None:
@@ -39,7 +138,13 @@ def say(line: str = "") -> None:
     if _silent:
         return
     with tqdm.external_write_mode(file=sys.stdout):
-        click.echo(printable(line))
+        _echo(printable(line))
+
+
+def announce(line: str) -> None:
+    """Print on standard error what is under way and may take a while."""
+    if not _silent and _loudness != QUIET:
+        _echo(printable(line), err=True)
 
 
 def warn(line: str) -> None:
@@ -50,11 +155,23 @@ def warn(line: str) -> None:
     if _silent:
         return
     with tqdm.external_write_mode(file=sys.stderr):
-        click.echo(f"warning: {printable(line)}", err=True)
+        _echo(f"warning: {printable(line)}", err=True)
 
 
 def printable(text: str) -> str:
-    """`text` with everything that could steer a terminal written as an escape; new lines stay."""
+    """`text` with everything that could steer a terminal written as an escape; new lines stay.
+
+    Commands in it are named the way this one was started.
+    """
+    text = as_called(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def _echo(line: str, err: bool = False) -> None:
+    try:
+        click.echo(line, err=err)
+    except OSError as error:
+        if error.errno != errno.EIO:  # the terminal has gone, and with it who reads; the work goes on
+            raise

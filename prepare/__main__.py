@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Dict, Optional
 
 import click
 
-from common import __version__, interrupt, manifest
+from common import __version__, cli, interrupt, manifest
 from common.cli import CommandGroup, config_argument, force_option
 from common.errors import ConfigError, ManifestError
 from common.files import atomic
@@ -281,5 +281,10 @@ def _say_counts(counts: Dict[str, Dict[str, int]]) -> None:
             say(f"{split}: {sum(counts[split].values())} shots ({what})")
 
 
+def run() -> None:
+    """What `python -m prepare` and `xtcav-prepare` run."""
+    cli.start(main, "prepare", "xtcav-prepare")
+
+
 if __name__ == "__main__":
-    main(prog_name="python -m prepare")
+    run()

@@ -9,7 +9,7 @@ from typing import Optional, Tuple
 
 import click
 
-from common import __version__, interrupt
+from common import __version__, cli, interrupt
 from common.cli import CommandGroup, config_argument, force_option
 from common.errors import UserError
 from common.files import atomic
@@ -260,5 +260,10 @@ def controls(config_path: str, steps: Optional[int], force: bool) -> None:
         job.run(config, force)
 
 
+def run() -> None:
+    """What `python -m train` and `xtcav-train` run."""
+    cli.start(main, "train", "xtcav-train")
+
+
 if __name__ == "__main__":
-    main(prog_name="python -m train")
+    run()

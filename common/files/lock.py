@@ -39,16 +39,42 @@ def only_one(path: Union[str, Path], output: Union[str, Path]) -> Iterator[None]
         os.close(descriptor)
 
 
+def holder(path: Union[str, Path]) -> str:
+    """Who holds the lock file `path`: `process N on HOST since TIME`, or '' where nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _name_in(descriptor)
+    except OSError:
+        return ""  # a file system without locks
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _name_in(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+
+
 def _locked(path: Path, output: Union[str, Path]) -> int:
+    looks = 3  # `holder` has the lock for some microseconds
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            name = _name_in(descriptor)
             os.close(descriptor)
+            looks -= 1
+            if looks:
+                time.sleep(0.05)
+                continue
             raise OutputBusy(
-                f"{output}: is being worked on by {holder}; wait for it, or choose another `name:`"
+                f"{output}: is being worked on by {name}; wait for it, or choose another `name:`"
             ) from None
         except OSError as error:
             if error.errno not in _UNSUPPORTED:

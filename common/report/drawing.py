@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import logging
+import os
+import sys
 from typing import Any, Iterator, Optional
 
 import numpy as np
@@ -40,13 +43,36 @@ _STYLE = {
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Use the reports' figure style inside this context; raises UserError without matplotlib."""
+    """Use the reports' figure style inside this context, whatever a user's settings say.
+
+    Raises UserError if matplotlib is not installed.
+    """
+    matplotlib = _matplotlib()
+    ours = {**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **ours}):
+        yield
+
+
+def _matplotlib() -> Any:
+    """matplotlib, loaded without a user's settings: MPLBACKEND, matplotlibrc here or in a home.
+
+    A bad one of these is an error when it is loaded. It looks for matplotlibrc in the working directory
+    first, so it is loaded from another.
+    """
+    if "matplotlib" in sys.modules:
+        return sys.modules["matplotlib"]
+    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where a home is not writable
+    here = os.open(".", os.O_RDONLY)
+    os.chdir("/")
     try:
         import matplotlib
     except ImportError as error:
         raise not_installed(error) from None
-    with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}):
-        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
+    return matplotlib
 
 
 def new(

@@ -177,7 +177,7 @@ def record_starts(monkeypatch, code: str = "") -> list:
     real = subprocess.Popen
 
     def start(command, **settings):
-        started.append((Path(command[4]).name[: -len(".yaml")], command[5]))
+        started.append((Path(command[-2]).name[: -len(".yaml")], command[-1]))
         return real([sys.executable, "-c", code], **settings)
 
     monkeypatch.setattr(sweep.subprocess, "Popen", start)

@@ -45,12 +45,12 @@ def run_on(config: TrainConfig, data: Data, force: bool = False) -> list[str]:
     with lock.only_one(run_dir / LOCK, path):
         key = record.key_of(config, data.digest)
         done = {} if force else _kept(run_dir, key)
-        bench = Bench(config, data, lambda: progress.update(1))
+        bench = Bench(config, data, lambda: progress.update())
         todo = [name for name in CONTROLS if name not in done]
         total = sum(trainings(bench, name) for name in todo) * config.steps
         progress = bar(None, "controls", "step", total=total)
         for name, control in CONTROLS.items():
-            progress.set_description(f"controls: {name}")
+            progress.name(f"controls: {name}")
             if name in todo:
                 done[name] = control(bench)
                 record.write(run_dir, Record(key, done, []))

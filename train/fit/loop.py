@@ -137,17 +137,15 @@ class _Run:
             say(line(row))
         atomic.write_bytes(self.config.run_dir / folder.METRICS, self.table.text)
         stopped = self._stop_reason()
-        progress = bar(None, "training", "step", total=self.config.steps)
-        progress.update(self.step)
+        progress = bar(None, "training", "step", total=self.config.steps, initial=self.step)
         config, train = self.config, self.data.splits["train"]
         try:
             minibatches = train.minibatches(config.minibatch, config.seed, self.position)
-            with interrupt.restored(), closing(minibatches) as batches:
+            with closing(minibatches) as batches:
                 while not stopped:
                     self._one_step(batches)
-                    if not progress.disable:
-                        progress.set_postfix_str(short(self.clock.times(self.data.reading)), refresh=False)
-                    progress.update(1)
+                    progress.note(short(self.clock.times(self.data.reading)))
+                    progress.update()
                     stopped = self._stop_reason()
                     if stopped or time.monotonic() - self.saved_at >= self._save_every():
                         self._save()
@@ -173,17 +171,17 @@ class _Run:
             with self.clock.part("evaluation"):
                 row.update(self._accuracies())
         rate = self.config.learning_rate.at(step)
-        with interrupt.held():  # weights, position and table change together or not at all
-            with self.clock.part("step"):
-                result = self.stepper.step(batch.images, batch.labels, rate, step)
-            self.done += 1
-            if not _is_finite(result):
-                self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})
-                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
-            self.step, self.position = step, batch.position
-            if tabled:
-                row.update(result._asdict(), learning_rate=rate)
-                self._add(row)
+        # Weights, position and table change together: there is no safe point for a signal from here on.
+        with self.clock.part("step"):
+            result = self.stepper.step(batch.images, batch.labels, rate, step)
+        self.done += 1
+        if not _is_finite(result):
+            self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})
+            raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
+        self.step, self.position = step, batch.position
+        if tabled:
+            row.update(result._asdict(), learning_rate=rate)
+            self._add(row)
 
     def _in_steps(self) -> float:
         """Seconds in steps, those before a resumption included."""
@@ -248,7 +246,7 @@ class _Run:
             self.done,
             self._in_steps(),
         )
-        with interrupt.held(), self.clock.part("saving"):
+        with self.clock.part("saving"):
             checkpoint.save(self.config.run_dir, state)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - start

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import os
 import sys
 import time
 from typing import Iterator, NamedTuple
 
+from common import interrupt, limits, progress
 from common.cores import available_cores
 from common.errors import UserError
+from common.progress import announce, warn
+from train import environment
 from train.config import Threads
 
+THREADS = 30  # besides those named; all of TensorFlow, Keras and OpenBLAS had 16 with 8 + 1
+ADDRESS_SPACE = 5 << 29  # bytes; a small network trains under `ulimit -v` of 2.4 GB, of 2.2 GB it aborts
 INTER = 2  # operations side by side; these networks are chains, so more threads only wait
 
 
@@ -24,17 +30,22 @@ class Runtime(NamedTuple):
 
 
 def start(threads: Threads, seed: int) -> Runtime:
-    """Load TensorFlow with these threads and this seed; raises UserError if it is not installed."""
+    """Load TensorFlow with these threads and this seed, whatever a user's home or environment says.
+
+    Raises UserError if it is not installed or the machine's limits keep it from starting.
+    """
     runtime = Runtime(threads.intra or available_cores(), threads.inter or INTER)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if environment.DROPPED:
+        warn(f"not used, because a result depends on the config alone: {', '.join(environment.DROPPED)}")
+        environment.DROPPED.clear()
+    limits.check(THREADS + (os.cpu_count() or 1) + runtime.intra + runtime.inter, ADDRESS_SPACE)
+    if "tensorflow" not in sys.modules:
+        announce("loading TensorFlow ...")
     with _quiet_stderr():
-        try:
-            import keras
-            import tensorflow as tf
-        except ImportError as error:
-            raise UserError(
-                f"TensorFlow cannot be loaded ({error}); install it: pip install -e '.[train]'"
-            ) from None
+        interrupt.in_thread(_load)
+        import keras
+        import tensorflow as tf
+
         with contextlib.suppress(RuntimeError):  # a second start in one process keeps the first's threads
             tf.config.threading.set_intra_op_parallelism_threads(runtime.intra)
             tf.config.threading.set_inter_op_parallelism_threads(runtime.inter)
@@ -43,8 +54,25 @@ def start(threads: Threads, seed: int) -> Runtime:
             tf.config.threading.get_intra_op_parallelism_threads() or available_cores(),
             tf.config.threading.get_inter_op_parallelism_threads() or INTER,
         )
+    # Keras' own defaults, also where another program in this process has set it otherwise.
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
+    if keras.config.backend() != "tensorflow":
+        raise UserError("Keras runs on another backend than TensorFlow; start in a process of its own")
     keras.utils.set_random_seed(seed)
     return runtime
+
+
+def _load() -> None:
+    try:
+        importlib.import_module("keras")
+        importlib.import_module("tensorflow")
+    except ImportError as error:
+        raise UserError(
+            f"TensorFlow cannot be loaded ({error}); install it: pip install -e '.[train]'"
+        ) from None
 
 
 def check_compute(compute: str) -> None:
@@ -75,6 +103,9 @@ def bfloat16_ratio() -> float:
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Hold back file descriptor 2: TensorFlow's libraries write there before their log level is set."""
+    if progress.is_verbose():
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

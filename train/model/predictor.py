@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common import interrupt
 from train.data.images import ALIGNMENT
 from train.data.minibatches import Samples
 
@@ -49,6 +50,7 @@ class Predictor:
     def stream(self, split: Samples) -> Iterator[np.ndarray]:
         """The same in order, a few shots at a time; NaN for an image with values that are not numbers."""
         for batch in split.batches(self._batch):
+            interrupt.check()
             logits = self.outputs(batch)
             if not np.isfinite(batch.sum()):  # relu makes a number of a NaN, so the logits do not tell
                 logits[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan

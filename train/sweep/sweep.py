@@ -7,17 +7,17 @@ and goes on with what was interrupted.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
-from common import text_table
+from common import cli, text_table
 from common.config import dump, load
 from common.cores import available_cores
 from common.errors import ConfigError
-from common.files import atomic
+from common.files import atomic, lock
 from common.progress import bar, say, warn
 from train.config import Threads, TrainConfig
 from train.data.dataset import open_data
@@ -56,28 +56,43 @@ def run_sweep(
 def run_all(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
     """Run all configs that are not finished, `jobs` at a time; returns how many failed.
 
+    A run that another process is at work on is waited for.
+
     Interrupted, it lets the runs under way save their checkpoints before it goes on as Interrupted.
     """
     waiting = list({c.name: c for c in configs_of_runs if not is_finished(c)}.values())
     running: list[_Running] = []
-    failed = 0
-    progress = bar(None, "sweep", "run", total=len(configs_of_runs))
-    progress.update(len(configs_of_runs) - len(waiting))
+    failed, told = 0, set()
+    total = len(configs_of_runs)
+    progress = bar(None, "sweep", "run", total=total, initial=total - len(waiting))
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_start(waiting.pop(0), jobs))
+            for config in waiting[:]:
+                if len(running) == jobs:
+                    break
+                holder = lock.holder(config.run_dir / folder.LOCK)
+                if holder and config.name not in told:
+                    told.add(config.name)
+                    warn(f"{config.name}: {holder} is at work on it; waiting for its end")
+                if not holder:
+                    waiting.remove(config)
+                    if config.name in told and is_finished(config):
+                        progress.update()
+                    else:
+                        running.append(_start(config, jobs))
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 failed += _ended(one)
-                progress.update(1)
-            time.sleep(0.05)
+                progress.update()
+            progress.update(0)
+            time.sleep(0.05 if running else 0.5)
     finally:
         progress.close()
         for one in running:
             one.process.terminate()
         for one in running:
             one.process.wait()
+            one.process.stdin.close()
     return failed
 
 
@@ -97,22 +112,27 @@ def _start(config: TrainConfig, jobs: int) -> _Running:
     path = _beside(config, ".yaml")
     atomic.write_text(path, dump(config))
     unfinished = _same(config) and not (config.run_dir / folder.SUMMARY).exists()
-    command = [sys.executable, "-m", "train", "fit", str(path), "--resume" if unfinished else "--force"]
-    with open(_beside(config, ".log"), "w", encoding="utf-8") as log:
-        # A session of its own, so that Ctrl-C reaches it once, from us.
+    command = cli.child("train", "fit", str(path), "--resume" if unfinished else "--force")
+    with open(_beside(config, ".log"), "a" if unfinished else "w", encoding="utf-8") as log:
+        # A session of its own, so that Ctrl-C reaches it once, from us; a pipe, so that it ends with us.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     return _Running(config, process)
 
 
 def _ended(one: _Running) -> int:
     """1 and a warning if the run failed, else 0."""
-    if one.process.returncode == 0:
+    one.process.stdin.close()
+    code = one.process.returncode
+    if code == 0:
         return 0
     path = _beside(one.config, ".log")
-    last = (path.read_text(encoding="utf-8").strip().splitlines() or ["no message"])[-1]
-    warn(f"{one.config.name} failed ({last}); its log: {path}")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # What it said of its end, if it could: the last line may as well be one of its table.
+    told = [line for line in lines if line.startswith(("error: ", "stopped by ", "interrupted"))]
+    why = f"ended by {signal.Signals(-code).name}" if code < 0 else (told or lines or ["no message"])[-1]
+    warn(f"{one.config.name} failed ({why}); its log: {path}")
     return 1
 
 
