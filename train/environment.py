@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 from typing import List, MutableMapping
 
+from common.progress import warn
+
 PREFIXES = (
     "KERAS_", "TF_", "TF2_", "XLA_", "MLIR_", "ONEDNN_", "DNNL_", "MKLDNN_", "ZENDNN_", "CUBLAS_",
     "CUBLASLT_", "CUDNN_", "NVIDIA_TF32_",
@@ -24,11 +26,15 @@ KEPT = {
 }  # fmt: skip
 TERRAFORM = ("TF_CLI_", "TF_VAR_", "TF_LOG")  # another program's, which many environments have
 # Not a folder: Keras finds no settings there and can write none. The other TensorFlow sets for its children.
+NOTED = "XTCAV_NOT_USED"
 OURS = {"KERAS_HOME": "/dev/null", "TF2_BEHAVIOR": "1"}
 
 
 def settle(environ: MutableMapping[str, str]) -> List[str]:
-    """Take out of `environ` what changes results; returns the names of what was set, sorted."""
+    """Take out of `environ` what changes results; returns the names of what was set, sorted.
+
+    They are noted under NOTED, for the process to tell that this one may become (see `cli.in_utf8`).
+    """
     dropped = [
         name
         for name, value in environ.items()
@@ -39,7 +45,16 @@ def settle(environ: MutableMapping[str, str]) -> List[str]:
         del environ[name]
     environ["KERAS_HOME"] = OURS["KERAS_HOME"]
     environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if dropped:
+        environ[NOTED] = ", ".join(sorted(dropped))
     return sorted(dropped)
 
 
-DROPPED = settle(os.environ)  # when `train` is first imported, so before anything of it loads Keras
+def tell() -> None:
+    """Warn once of what was set and is not used."""
+    names = os.environ.pop(NOTED, "")
+    if names:
+        warn(f"not used, because a result depends on the config alone: {names}")
+
+
+settle(os.environ)  # when `train` is first imported, so before anything of it loads Keras

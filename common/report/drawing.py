@@ -47,17 +47,17 @@ def drawing() -> Iterator[None]:
 
     Raises UserError if matplotlib is not installed.
     """
-    matplotlib = _matplotlib()
+    matplotlib = load_matplotlib()
     ours = {**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **ours}):
         yield
 
 
-def _matplotlib() -> Any:
-    """matplotlib, loaded without a user's settings: MPLBACKEND, matplotlibrc here or in a home.
+def load_matplotlib() -> Any:
+    """matplotlib, loaded without a user's settings; raises UserError if it is not installed.
 
-    A bad one of these is an error when it is loaded. It looks for matplotlibrc in the working directory
-    first, so it is loaded from another.
+    A bad MPLBACKEND or matplotlibrc is an error when it is loaded, and it looks for matplotlibrc in the
+    working directory first, so it is loaded from another. Keras loads it, too: call this before.
     """
     if "matplotlib" in sys.modules:
         return sys.modules["matplotlib"]

@@ -136,8 +136,8 @@ import os, sys
 from common import interrupt
 interrupt.end_with_parent(lambda: os.read(0, 1))
 with interrupt.handled(), interrupt.waiting():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         __import__("time").sleep(60)
     except interrupt.Interrupted:
         open(sys.argv[1], "w").write("saved")

@@ -188,7 +188,7 @@ def finish(config, train, *options) -> None:
     """Train one run of a sweep in this process."""
     path = config.run_dir.parent / f"{config.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(sweep.configs.dump(config))
+    path.write_text(sweep.dump(config))
     assert train("fit", str(path), *options).exit_code == 0
 
 

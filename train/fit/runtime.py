@@ -13,7 +13,8 @@ from typing import Iterator, NamedTuple
 from common import interrupt, limits, progress
 from common.cores import available_cores
 from common.errors import UserError
-from common.progress import announce, warn
+from common.progress import announce
+from common.report import drawing
 from train import environment
 from train.config import Threads
 
@@ -35,12 +36,12 @@ def start(threads: Threads, seed: int) -> Runtime:
     Raises UserError if it is not installed or the machine's limits keep it from starting.
     """
     runtime = Runtime(threads.intra or available_cores(), threads.inter or INTER)
-    if environment.DROPPED:
-        warn(f"not used, because a result depends on the config alone: {', '.join(environment.DROPPED)}")
-        environment.DROPPED.clear()
+    environment.tell()
     limits.check(THREADS + (os.cpu_count() or 1) + runtime.intra + runtime.inter, ADDRESS_SPACE)
     if "tensorflow" not in sys.modules:
         announce("loading TensorFlow ...")
+    with contextlib.suppress(UserError):  # not installed: reports will say so
+        drawing.load_matplotlib()
     with _quiet_stderr():
         interrupt.in_thread(_load)
         import keras
