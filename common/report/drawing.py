@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import logging
-import os
-import sys
 from typing import Any, Iterator, Optional
 
 import numpy as np
 
 from common.dataset.view import View
+from common.plotting import load_matplotlib
 from common.report.page import not_installed
 
 # Okabe and Ito (2008): told apart with any kind of color vision. Black comes last.
@@ -47,32 +45,13 @@ def drawing() -> Iterator[None]:
 
     Raises UserError if matplotlib is not installed.
     """
-    matplotlib = load_matplotlib()
+    try:
+        matplotlib = load_matplotlib()
+    except ImportError as error:
+        raise not_installed(error) from None
     ours = {**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **ours}):
         yield
-
-
-def load_matplotlib() -> Any:
-    """matplotlib, loaded without a user's settings; raises UserError if it is not installed.
-
-    A bad MPLBACKEND or matplotlibrc is an error when it is loaded, and it looks for matplotlibrc in the
-    working directory first, so it is loaded from another. Keras loads it, too: call this before.
-    """
-    if "matplotlib" in sys.modules:
-        return sys.modules["matplotlib"]
-    os.environ.update(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where a home is not writable
-    here = os.open(".", os.O_RDONLY)
-    os.chdir("/")
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise not_installed(error) from None
-    finally:
-        os.fchdir(here)
-        os.close(here)
-    return matplotlib
 
 
 def new(

@@ -13,8 +13,8 @@ from typing import Iterator, NamedTuple
 from common import interrupt, limits, progress
 from common.cores import available_cores
 from common.errors import UserError
+from common.plotting import load_matplotlib
 from common.progress import announce
-from common.report import drawing
 from train import environment
 from train.config import Threads
 
@@ -40,8 +40,8 @@ def start(threads: Threads, seed: int) -> Runtime:
     limits.check(THREADS + (os.cpu_count() or 1) + runtime.intra + runtime.inter, ADDRESS_SPACE)
     if "tensorflow" not in sys.modules:
         announce("loading TensorFlow ...")
-    with contextlib.suppress(UserError):  # not installed: reports will say so
-        drawing.load_matplotlib()
+    with contextlib.suppress(ImportError):  # not installed: reports will say so
+        load_matplotlib()
     with _quiet_stderr():
         interrupt.in_thread(_load)
         import keras
