@@ -1,3 +1,3 @@
 """Stage two: from HDF5 to a trained classifier. Never imports psana or `prepare`."""
 
-from train import environment as environment  # first of all: what Keras and TensorFlow will see
+from train.fit import environment as environment  # first of all: what Keras and TensorFlow will see

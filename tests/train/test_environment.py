@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.train.conftest import write_data
-from train import environment
+from train.fit import environment
 from train.run import checkpoint
 
 ROOT = Path(__file__).parents[2]
