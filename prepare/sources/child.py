@@ -9,6 +9,7 @@ the child reads the next one while this process works on the last.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -22,7 +23,7 @@ from typing import Any, Callable, Dict, Iterator, NoReturn, Optional, Sequence, 
 
 import numpy as np
 
-from common import progress
+from common import interrupt, progress
 from common.errors import DataError, UserError
 from prepare.sources.base import FrameResult, Source
 
@@ -52,7 +53,14 @@ class ChildSource(Source):
         self._asked = 0  # requests, so that a stream knows that it was ended by another one
         self._streaming = False
         self._log = _nameless_file()
-        self._process, self._requests, self._answers, self._lifeline = _start(self._log)
+        try:
+            self._process, self._requests, self._answers, self._lifeline = _start(self._log)
+        except OSError as error:
+            os.close(self._log)
+            raise DataError(
+                f"{place}: no process for {name} can be started ({error.strerror}); are there too many "
+                "(ulimit -u), or too little memory?"
+            ) from None
         try:
             self._ask(make, *arguments)
             self._value(place)
@@ -143,7 +151,8 @@ class ChildSource(Source):
         """The next answer that is not a warning, which is shown."""
         while True:
             try:
-                kind, value = self._answers.recv()
+                with interrupt.waiting():  # psana may take minutes over a run, or hang
+                    kind, value = self._answers.recv()
             except (EOFError, OSError):
                 self._died(where)
             if kind != _WARNING:
@@ -194,14 +203,15 @@ class ChildSource(Source):
 
 def _start(log: int) -> Tuple[subprocess.Popen, Connection, Connection, int]:
     """A child that serves: process, pipes of requests and answers, and what it lives by."""
-    its_requests, requests = os.pipe()
-    answers, its_answers = os.pipe()
-    its_lifeline, lifeline = os.pipe()
-    fds = (its_requests, its_answers, its_lifeline)
-    code = _START.format(path=ascii(sys.path), fds=", ".join(map(str, fds)))
-    try:
+    with contextlib.ExitStack() as its, contextlib.ExitStack() as ours:
+        requests, answers, lifeline = os.pipe(), os.pipe(), os.pipe()
+        fds = (requests[0], answers[1], lifeline[0])
+        for fd in fds:
+            its.callback(os.close, fd)
+        for fd in (requests[1], answers[0], lifeline[1]):
+            ours.callback(os.close, fd)
         process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", _START.format(path=ascii(sys.path), fds=", ".join(map(str, fds)))],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -209,10 +219,13 @@ def _start(log: int) -> Tuple[subprocess.Popen, Connection, Connection, int]:
             start_new_session=True,  # Ctrl-C is for us; we end it
             env={name: value for name, value in os.environ.items() if not name.startswith(_OF_MPI)},
         )
-    finally:
-        for fd in fds:
-            os.close(fd)
-    return process, Connection(requests, readable=False), Connection(answers, writable=False), lifeline
+        ours.pop_all()
+    return (
+        process,
+        Connection(requests[1], readable=False),
+        Connection(answers[0], writable=False),
+        lifeline[1],
+    )
 
 
 def _nameless_file() -> int:

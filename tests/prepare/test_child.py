@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from common import interrupt
 from common.errors import ConfigError, DataError
 from prepare.sources.child import ChildSource
 from tests.prepare import child_sources
@@ -178,6 +180,34 @@ def test_closing_ends_the_process_whatever_it_does(start, monkeypatch, tmp_path)
     source.close()
     source.close()
     assert not is_running(pid)
+
+
+def test_a_signal_ends_the_wait_for_a_source_that_hangs(start, monkeypatch, tmp_path):
+    monkeypatch.setenv("HANGS", str(tmp_path / "hangs"))
+    source = start(child_sources.Counting, "hang")
+    pid = pid_of(source)
+
+    def press_ctrl_c() -> None:
+        wait_for((tmp_path / "hangs").exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with interrupt.handled():
+        threading.Thread(target=press_ctrl_c).start()
+        with pytest.raises(interrupt.Interrupted):
+            source.shots(2)
+    source.close()
+    assert not is_running(pid)
+
+
+def test_no_process_to_be_had_is_one_line(start, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(DataError, match=r"^/there: no process for the reader can be started \(Resource temp"):
+        start()
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize("trouble", ["", "hang"])
