@@ -173,6 +173,34 @@ def _say_built(config: PrepareConfig, built: Built) -> None:
     say(f"{config.output_path}: {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s")
 
 
+@main.command()
+@config_argument
+@force_option
+@click.option("--jobs", default=1, type=click.IntRange(1, 256), help="Processes that share the work. [1]")
+def counterfactual(config_path: str, force: bool, jobs: int) -> None:
+    """Make the test shots of simulated runs again with lasing switched: data/NAME.counterfactual.h5.
+
+    The same machine, jitter and noise; what does not lase lases, and the other way round. No camera files
+    are written. `python -m train controls` finds the file beside data/NAME.h5 and tells how much of the
+    accuracy comes from the runs.
+
+    \b
+    python -m prepare counterfactual configs/prepare/demo.yaml
+    """
+    from prepare.build import ranks
+    from prepare.build.run import build as run
+    from prepare.simulate.counterfactual import switched
+
+    advice = f"what was made so far is kept, go on with: python -m prepare counterfactual {config_path}"
+    with ranks.team(jobs) as team, interrupt.advising(advice):
+        config = load_config(config_path)
+        config, rows = switched(config, manifest.read(config.manifest_path), config_path)
+        with open_source(config) as source:
+            built = run(source, config, rows, force, team)
+    if built is not None:
+        _say_built(config, built)
+
+
 @main.command("signal-noise")
 @config_argument
 @force_option

@@ -21,15 +21,18 @@ class SourceConfig(Model):
     """Where the runs are read from, and by what.
 
     `xtc` reads LCLS-I files by itself; `psana` reads through the psana that is installed, and
-    `psana1` and `psana2` insist on the LCLS-I or the LCLS-II one.
+    `psana1` and `psana2` insist on the LCLS-I or the LCLS-II one. `simulated` reads no files: the
+    shots are those that `simulate` would write, made when they are asked for.
     """
 
-    kind: Literal["xtc", "psana", "psana1", "psana2"] = "xtc"
+    kind: Literal["xtc", "psana", "psana1", "psana2", "simulated"] = "xtc"
     dir: Optional[str] = Field(None, min_length=1)  # the folder of the files; psana has a default
 
     @property
     def place(self) -> str:
         """The folder, or in words where psana looks without one."""
+        if self.kind == "simulated":
+            return "the simulator"
         return self.dir if self.dir is not None else "the facility's folder of the experiment"
 
     @model_validator(mode="after")
@@ -181,6 +184,8 @@ class PrepareConfig(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PrepareConfig":
+        if self.source.kind == "simulated" and self.simulate is None:
+            raise ValueError("simulate: missing; `source.kind: simulated` makes the shots that it describes")
         for axis, n, k in zip(("rows", "columns"), self.camera.shape, self.image.downsample):
             if k < 1 or n < 1 or n % k:
                 raise ValueError(
@@ -202,8 +207,9 @@ def load_config(path: str) -> PrepareConfig:
 
 def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
     """Raise ValueError unless shots are asked of what there is: of the classes, of unlabeled runs."""
-    for split in ("train", "test"):
-        if runs.classes and not getattr(select, split):
+    needed = ("train", "test") if select.train or select.validation else ("test",)
+    for split in needed if runs.classes else ():
+        if not getattr(select, split):
             raise ValueError(f"select.{split}: say how many shots, over all classes")
     if select.sizes and not runs.classes:
         raise ValueError(

@@ -76,7 +76,7 @@ def build(
             return None
         if not unfinished.replaces():
             atomic.refuse_existing(config.output_path, force)
-        if config.runs.classes and not any(row.split == "train" for row in rows):
+        if config.select.train and not any(row.split == "train" for row in rows):
             raise ManifestError(f"{config.manifest_path}: has no shot of split train")
         places = locate(source, config, rows)
         plan = plan_of(source, config, rows)

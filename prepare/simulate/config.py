@@ -168,6 +168,9 @@ class SimulateConfig(Model):
     rate: float = 120.0  # Hz
     shots: Dict[str, int]  # of each run, by what it is: `dark`, `unlabeled`, or the name of its class
     lasing: List[str] = ["lasing"]  # classes whose runs lase
+    # Whether the two classes have changed places: the runs, lengths and shots are those of the config with
+    # each class's runs in the other, and nothing but lasing is another. `prepare counterfactual` sets it.
+    switched: bool = False
     unlabeled_lasing: List[int] = []  # of runs.unlabeled, those that lase
     missing: float = Field(0.03, ge=0, lt=1)  # share of shots without camera frame
     damaged: float = Field(0.01, ge=0, lt=1)  # share of frames marked as damaged

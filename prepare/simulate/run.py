@@ -73,11 +73,13 @@ def plan(config: PrepareConfig) -> List[RunPlan]:
         raise ConfigError(f"simulate.unlabeled_lasing: run {stray[0]} is not one of runs.unlabeled")
     what = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabeled, "unlabeled")}
     what.update({run: label for label, runs in config.runs.classes.items() for run in runs})
+    other = dict(zip(config.runs.classes, reversed(list(config.runs.classes)))) if settings.switched else {}
     plans, start = [], settings.start
     for run in sorted(what):
-        if what[run] not in settings.shots:
-            raise ConfigError(f"simulate.shots: says nothing of '{what[run]}' (run {run})")
-        n = settings.shots[what[run]]
+        length = other.get(what[run], what[run])
+        if length not in settings.shots:
+            raise ConfigError(f"simulate.shots: says nothing of '{length}' (run {run})")
+        n = settings.shots[length]
         lasing = what[run] in settings.lasing or run in settings.unlabeled_lasing
         plans.append(RunPlan(run, what[run], n, start, lasing))
         start += int(n / settings.rate) + settings.pause

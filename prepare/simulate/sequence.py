@@ -9,12 +9,14 @@ import numpy as np
 from common.progress import bar
 from prepare.config import PrepareConfig
 from prepare.formats.xtc1.format import FIDUCIAL_MASK, FIDUCIAL_RATE, FIDUCIALS
+from prepare.shots import DAMAGED, NO_FRAME, USABLE
 from prepare.simulate import camera, machine, shots, variety
 from prepare.simulate.config import SimulateConfig
 
 # What each random stream is for; the seed sequence is (seed, purpose, run, shot). 6 is variety's.
 _CAMERA, _MACHINE, _LOSSES, _FRAME, _DRIFT, _STRIPES = range(6)
 TRANSITION_PAUSE = 15  # fiducials between transitions
+FIRST_TRANSITIONS = 4  # before the first shot: configure, begin run, begin calib cycle (or step), enable
 _SECOND = 1_000_000_000
 # All runs begin in the middle of a second and of the fiducials' cycle, like real ones.
 _FIRST_NANOSECOND, _FIRST_FIDUCIAL = 123_456_789, 1002
@@ -44,33 +46,52 @@ class Exposure(NamedTuple):
     damaged: bool
 
 
+class Simulated:
+    """One run before it is written: every shot's records, and its picture when asked for.
+
+    state: the machine, shot by shot. status: (n,) of prepare.shots, whether the camera has the shot. Memory:
+    two frames.
+    """
+
+    def __init__(self, config: PrepareConfig, plan: RunPlan) -> None:
+        dark = plan.what == "dark"
+        settings = config.simulate if dark else variety.of_run(config.simulate, plan.run)
+        shape, of_camera = config.camera.shape, settings.camera
+        self.state = machine.run_shots(
+            _rng(settings, _MACHINE, plan.run),
+            plan.shots,
+            settings.rate,
+            plan.lasing,
+            not dark,
+            settings.machine,
+        )
+        failures = _rng(settings, _LOSSES, plan.run).random((plan.shots, 2))
+        self.status = np.where(failures[:, 1] < settings.damaged, DAMAGED, USABLE)
+        self.status[failures[:, 0] < settings.missing] = NO_FRAME
+        self._background = camera.pedestal(_rng(settings, _CAMERA), shape, of_camera)
+        self._background += camera.drift(shape, of_camera.background_drift, _rng(settings, _DRIFT, plan.run))
+        if not dark:
+            stripes = _rng(settings, _STRIPES, plan.run)
+            self._background += camera.not_in_the_dark(shape, of_camera, stripes)
+        self._settings, self._run = settings, plan.run
+
+    def picture(self, i: int) -> np.ndarray:
+        """The camera's frame of shot `i`, (rows, columns) uint16, damaged or not."""
+        rng = _rng(self._settings, _FRAME, self._run, i)
+        return shots.frame(rng, self.state, i, self._settings, self._background)
+
+
 def exposures(config: PrepareConfig, plan: RunPlan, clock: "Clock") -> Iterator[Exposure]:
     """The shots of a run in order of time, from where `clock` stands. Memory: one frame."""
-    dark = plan.what == "dark"
-    settings = config.simulate if dark else variety.of_run(config.simulate, plan.run)
-    state = machine.run_shots(
-        _rng(settings, _MACHINE, plan.run), plan.shots, settings.rate, plan.lasing, not dark, settings.machine
-    )
-    losses = _rng(settings, _LOSSES, plan.run).random((plan.shots, 2))
-    background = camera.pedestal(_rng(settings, _CAMERA), config.camera.shape, settings.camera)
-    background += camera.drift(
-        config.camera.shape, settings.camera.background_drift, _rng(settings, _DRIFT, plan.run)
-    )
-    if not dark:
-        background += camera.not_in_the_dark(
-            config.camera.shape, settings.camera, _rng(settings, _STRIPES, plan.run)
-        )
+    run = Simulated(config, plan)
     clock.advance(TRANSITION_PAUSE)
     for i in bar(range(plan.shots), f"run {plan.run} {plan.what}", "shot"):
-        picture = None
-        if losses[i, 0] >= settings.missing:
-            picture = shots.frame(_rng(settings, _FRAME, plan.run, i), state, i, settings, background)
-        damaged = picture is not None and bool(losses[i, 1] < settings.damaged)
+        picture = None if run.status[i] == NO_FRAME else run.picture(i)
         yield Exposure(
-            i, clock.daq, clock.recorder, clock.fiducial,
-            state.ebeam[i], int(state.mask[i]), state.gas[i], picture, damaged,
+            i, clock.daq, clock.recorder, clock.fiducial, run.state.ebeam[i], int(run.state.mask[i]),
+            run.state.gas[i], picture, bool(run.status[i] == DAMAGED),
         )  # fmt: skip
-        clock.advance(settings.fiducial_step)
+        clock.advance(config.simulate.fiducial_step)
 
 
 class Clock:

@@ -14,6 +14,10 @@ def open_source(config: PrepareConfig) -> Source:
         from prepare.sources.native import XtcSource
 
         source: Source = XtcSource(config.source.dir, config.camera.address)
+    elif config.source.kind == "simulated":
+        from prepare.sources.simulated import SimulatedSource
+
+        source = SimulatedSource(config)
     else:
         from prepare.sources.psana import open_psana
 

@@ -1,0 +1,45 @@
+"""The same shots with lasing switched: they show whether a network judges lasing, or the run.
+
+Machine, jitters, background and noise are those of the data set; only the lasing is another, and with it
+the right answer. No camera files are written.
+"""
+
+from __future__ import annotations
+
+from typing import List, Sequence, Tuple
+
+from common.config import from_data
+from common.errors import ConfigError, ManifestError
+from common.manifest import Row
+from prepare.config import PrepareConfig
+
+SPLIT = "test"
+
+
+def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> Tuple[PrepareConfig, List[Row]]:
+    """The config and the manifest of the counterfactual data set of `config` with the shots `rows`.
+
+    It has the test shots alone, each of the other class. Raises ConfigError, beginning with `path`, the
+    config's, unless its runs are simulated ones of two classes, of which one lases; ManifestError without
+    test shots.
+    """
+    classes = list(config.runs.classes)
+    if config.simulate is None:
+        raise ConfigError(f"{path}: simulate: missing; only simulated shots can be made again without lasing")
+    lasing = [name for name in classes if name in config.simulate.lasing]
+    if len(classes) != 2 or len(lasing) != 1:
+        raise ConfigError(
+            f"{path}: simulate.lasing: {len(lasing)} of {len(classes)} classes lase; "
+            "lasing can be switched where it is 1 of 2"
+        )
+    other = dict(zip(classes, reversed(classes)))
+    test = [row._replace(label=other[row.label]) for row in rows if row.split == SPLIT]
+    if not test:
+        raise ManifestError(f"{config.manifest_path}: has no shot of split {SPLIT}")
+    data = config.model_dump(mode="json")
+    data["name"] = f"{config.name}.counterfactual"
+    data["source"] = {"kind": "simulated"}
+    data["runs"]["classes"] = {name: config.runs.classes[other[name]] for name in classes}
+    data["select"].update(train=0, validation=0, predict=None)
+    data["simulate"]["switched"] = not config.simulate.switched
+    return from_data(data, PrepareConfig, path), test
