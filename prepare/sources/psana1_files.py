@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from common.errors import DataError
 from prepare.formats.files import Files, check_readable, is_growing, parse_name, small_data
@@ -106,10 +106,16 @@ def _compare(path: Path, small: Path, run_files: RunFiles) -> None:
                 f"{path}: is cut off at byte {file.size}: its last {len(beyond)} shots have no frame; copy "
                 "it again"
             )
-        elif _goes_on(file, known[-1][1]):
+            return
+        end = _end(file, known[-1][1])
+        if end is None:
             raise DataError(
                 f"{small}: has not all shots of {path.name}: it was copied in part, or is still being "
                 f"written; copy it again, or {ADVICE}"
+            )
+        if end < file.size:
+            run_files.warnings.append(
+                f"{path}: offset {end}: the last datagram is cut off; its stream ends here"
             )
 
 
@@ -124,10 +130,15 @@ def _original(smd: XtcFile, datagram: Datagram) -> Tuple[int, int]:
     raise smd.error(datagram.start, f"the small data do not say where this shot lies; {ADVICE}")
 
 
-def _goes_on(file: XtcFile, start: int) -> bool:
-    """Whether `file` has shots after the datagram at `start`; empty and damaged ones have no small data."""
+def _end(file: XtcFile, start: int) -> Optional[int]:
+    """Where the last whole datagram of `file` ends; None if there are shots after the one at `start`.
+
+    Empty and damaged ones do not count: they have no small data.
+    """
+    end = start
     for datagram in file.datagrams(start):
+        end = datagram.end
         empty = datagram.end - datagram.start == DATAGRAM_SIZE
         if datagram.transition == L1_ACCEPT and datagram.start > start and not (empty or datagram.damage):
-            return True
-    return False
+            return None
+    return end
