@@ -46,7 +46,9 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for(condition) -> None:
-    while not condition():  # the test's own time limit ends it
+    until = time.monotonic() + 300  # s; far more than a loaded machine needs, so that a fault does not hang
+    while not condition():
+        assert time.monotonic() < until
         time.sleep(0.02)
 
 
