@@ -20,8 +20,9 @@ from common.shots import ID_DTYPE
 from tests.train.test_commands import refused
 from train.config import load_config
 from train.controls import baselines, beam_free, record
+from train.controls.bench import Bench
 from train.controls.choice import Choice, Pool
-from train.controls.controls import CONTROLS, Bench, folds
+from train.controls.controls import CONTROLS, folds
 from train.controls.outcome import Called, Outcome
 from train.controls.verdict import verdict
 from train.data.dataset import open_data

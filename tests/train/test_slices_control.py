@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from prepare.__main__ import main
 from train.controls import baselines, record
-from train.controls.controls import Bench, on_slices
+from train.controls.bench import Bench
+from train.controls.controls import on_slices
 from train.controls.verdict import verdict
 from train.data.dataset import open_data
 

@@ -10,18 +10,14 @@ import numpy as np
 from scipy import stats
 
 from common.shots import time_in_run
-from train.config import TrainConfig
-from train.controls import baselines, beam_free
-from train.controls.choice import Choice, Pool
+from train.controls import baselines
+from train.controls.bench import Bench, scored
+from train.controls.choice import Choice
 from train.controls.outcome import Called, Outcome
-from train.data.dataset import Data
-from train.fit import loop
 from train.metrics import effective, measure
 
-STRICT = 0.998  # confidence beyond which a control is taken for a leak: there are several of them
 MOST_FOLDS = 4
 FEWEST_PIXELS = 0.01  # share of the picture that must be left for the control on beam-free pixels
-_BATCH = 64
 
 
 class Fold(NamedTuple):
@@ -32,53 +28,22 @@ class Fold(NamedTuple):
     unseen: list[int]
 
 
-class Bench:
-    """What all controls share: config, data, shots and their features; `tick` is called after each step."""
-
-    def __init__(self, config: TrainConfig, data: Data, tick: Callable[[], None]) -> None:
-        self.config, self.data, self.tick = config, data, tick
-        self.pool = Pool(data)
-        self.block = data.blocks.apart(self.pool.ids)
-        self.train = np.flatnonzero(self.pool.split == "train")
-        self.test = np.flatnonzero(self.pool.split == "test")
-
-    @functools.cached_property
-    def mask(self) -> np.ndarray:
-        """The pixels without beam, (rows, columns) bool."""
-        of_runs = []
-        for run in np.unique(self.pool.ids["run"]):
-            of_run = Choice(self.pool, np.flatnonzero(self.pool.ids["run"] == run))
-            of_runs.append(beam_free.sums(of_run.batches(_BATCH), self.config.input))
-        return beam_free.mask(tuple(of_runs), self.config.input)
-
-    @functools.cached_property
-    def features(self) -> dict[str, np.ndarray]:
-        """The features of the baselines by name, each (n, features) float64."""
-        names = ("projection", "moments", "slices", "beam_free_intensity")
-        view, found = self.data.view, {name: [] for name in names}
-        for images in Choice(self.pool, np.arange(len(self.pool))).batches(_BATCH):
-            pictures = images[..., 0]
-            found["projection"].append(baselines.projection(pictures, view))
-            found["moments"].append(baselines.moments(pictures, view))
-            of_slices = baselines.of_slices(pictures, view)
-            if of_slices is not None:
-                found["slices"].append(of_slices)
-            if self.mask.any():
-                found["beam_free_intensity"].append(beam_free.cells(pictures, self.mask))
-        return {name: np.concatenate(parts) for name, parts in found.items() if parts}
-
-    def fit_and_try(self, train: Choice, test: Choice) -> np.ndarray:
-        """The logits, (n, classes), that the config's network, trained on `train`, gives `test`."""
-        data = self.data._replace(splits={"train": train, "test": test})
-        return loop.train_only(self.config, data, self.tick).predict(test)
-
-
 def network(bench: Bench) -> list[Outcome]:
     """The unchanged network; if no run can be left out, also its correlation with pulse energy."""
     test = Choice(bench.pool, bench.test)
-    logits = bench.fit_and_try(Choice(bench.pool, bench.train), test)
-    rows = [_scored(bench, "network", "the network", bench.test, test.labels, logits.argmax(axis=1))]
+    logits = bench.trained.predict(test)
+    rows = [scored(bench, "network", "the network", bench.test, test.labels, logits.argmax(axis=1))]
     return rows if folds(bench) else rows + _correlations(bench, bench.test, logits, "test shots")
+
+
+def counterfactual(bench: Bench) -> list[Outcome]:
+    """The same network on the test shots made again with lasing switched; nothing without them."""
+    if bench.switched is None:
+        return []
+    split, rows = bench.switched
+    predicted = bench.trained.predict(split).argmax(axis=1)
+    what = "the network, the same test shots with lasing switched"
+    return [scored(bench, "counterfactual", what, rows, split.labels, predicted)]
 
 
 def permuted(bench: Bench) -> list[Outcome]:
@@ -89,7 +54,7 @@ def permuted(bench: Bench) -> list[Outcome]:
         for rows in (bench.train, bench.test)
     )
     predicted = bench.fit_and_try(train, test).argmax(axis=1)
-    return [_scored(bench, "permuted", "the network, labels permuted", bench.test, test.labels, predicted)]
+    return [scored(bench, "permuted", "the network, labels permuted", bench.test, test.labels, predicted)]
 
 
 def beam_free_pixels(bench: Bench) -> list[Outcome]:
@@ -101,7 +66,7 @@ def beam_free_pixels(bench: Bench) -> list[Outcome]:
     train, test = (Choice(bench.pool, rows, mask=bench.mask) for rows in (bench.train, bench.test))
     predicted = bench.fit_and_try(train, test).argmax(axis=1)
     return [
-        _scored(bench, "beam_free", f"the network, {what}", bench.test, test.labels, predicted),
+        scored(bench, "beam_free", f"the network, {what}", bench.test, test.labels, predicted),
         *_regression(
             bench, "beam_free_intensity", "their mean intensity", bench.features["beam_free_intensity"]
         ),
@@ -117,7 +82,7 @@ def other_runs(bench: Bench) -> list[Outcome]:
         predicted = logits.argmax(axis=1)
         unseen = ", ".join(map(str, fold.unseen))
         row = dataclasses.replace(
-            _scored(
+            scored(
                 bench,
                 f"unseen_{unseen}",
                 f"the network, run {unseen} unseen",
@@ -154,6 +119,7 @@ def simple(bench: Bench) -> list[Outcome]:
 CONTROLS: dict[str, Callable[[Bench], list[Outcome]]] = {
     "simple": simple,
     "network": network,
+    "counterfactual": counterfactual,
     "permuted": permuted,
     "beam_free": beam_free_pixels,
     "other_runs": other_runs,
@@ -162,7 +128,7 @@ CONTROLS: dict[str, Callable[[Bench], list[Outcome]]] = {
 
 def trainings(bench: Bench, name: str) -> int:
     """The number of networks that a control trains."""
-    return {"simple": 0, "other_runs": len(folds(bench))}.get(name, 1)
+    return {"simple": 0, "counterfactual": 0, "other_runs": len(folds(bench))}.get(name, 1)
 
 
 def folds(bench: Bench) -> list[Fold]:
@@ -201,7 +167,7 @@ def _regression(
     if len(np.unique(labels[train])) < 2 or not len(test):
         return []
     predicted = baselines.predict(features, labels, bench.block, train, test)
-    return [_scored(bench, name, f"logistic regression, {what}", test, labels[test], predicted)]
+    return [scored(bench, name, f"logistic regression, {what}", test, labels[test], predicted)]
 
 
 def on_slices(bench: Bench) -> list[Outcome]:
@@ -234,26 +200,6 @@ def _explained_share(truth: np.ndarray, estimate: np.ndarray, rows: np.ndarray) 
     """R² of `rows`: 1 less the squared errors over the squared distances from the mean; 0 for a constant."""
     around = ((truth[rows] - truth[rows].mean()) ** 2).sum()
     return float(1 - ((truth[rows] - estimate[rows]) ** 2).sum() / around) if around else 0.0
-
-
-def _scored(
-    bench: Bench, name: str, what: str, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray
-) -> Outcome:
-    score = measure.score(labels, predicted)
-    # Blocks keep the shots' own class: permuted labels are independent from shot to shot all the same.
-    n, freedom = effective.sample_size(labels == predicted, bench.pool.labels[rows], bench.block[rows])
-    return Outcome(
-        name,
-        what,
-        "accuracy",
-        score.n,
-        score.accuracy,
-        n,
-        effective.interval(score.accuracy, n, freedom),
-        score.chance,
-        score.interval,
-        effective.interval(score.accuracy, n, freedom, STRICT),
-    )
 
 
 def _called(bench: Bench, run: int, rows: np.ndarray, predicted: np.ndarray) -> Called:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Optional
 
 from common.errors import OutputExists
 from common.files import lock
 from common.progress import bar, say
 from train.config import TrainConfig
 from train.controls import record
-from train.controls.controls import CONTROLS, Bench, trainings
+from train.controls.bench import Bench
+from train.controls.controls import CONTROLS, trainings
+from train.controls.counterfactual import opened_beside
 from train.controls.outcome import Outcome
 from train.controls.record import Record
 from train.controls.verdict import verdict
@@ -25,16 +28,20 @@ def run(config: TrainConfig, force: bool = False) -> None:
     """The whole of `python -m train controls`. Raises UserError."""
     with open_data(config.data, config.input, ["train", "test"], config.cache) as data:
         runtime.start(config.threads, config.seed)
-        for line in run_on(config, data, force):
-            say(line)
+        with opened_beside(config, data) as switched:
+            for line in run_on(config, data, force, switched):
+                say(line)
     say(f"{config.run_dir}: controls.csv (the table), controls.json")
     if (config.run_dir / folder.SUMMARY).exists():
         say(f"`python -m train report {config.run_dir}` puts them into the run's report")
 
 
-def run_on(config: TrainConfig, data: Data, force: bool = False) -> list[str]:
+def run_on(
+    config: TrainConfig, data: Data, force: bool = False, switched: Optional[Data] = None
+) -> list[str]:
     """Run the controls that are not done yet and print their rows; returns table and verdict as lines.
 
+    switched: the test shots with lasing switched, where they are known.
     Writes controls.json, after every control, and at the end controls.csv into `config.run_dir`.
     Raises OutputExists if controls of another config or other data are there.
     """
@@ -45,9 +52,12 @@ def run_on(config: TrainConfig, data: Data, force: bool = False) -> list[str]:
     with lock.only_one(run_dir / LOCK, path):
         key = record.key_of(config, data.digest)
         done = {} if force else _kept(run_dir, key)
-        bench = Bench(config, data, lambda: progress.update())
+        bench = Bench(config, data, lambda: progress.update(), switched)
         todo = [name for name in CONTROLS if name not in done]
+        if switched is None and "counterfactual" in todo:
+            todo.remove("counterfactual")  # it is done when the file is there
         total = sum(trainings(bench, name) for name in todo) * config.steps
+        total += config.steps * (todo == ["counterfactual"])
         progress = bar(None, "controls", "step", total=total)
         for name, control in CONTROLS.items():
             progress.name(f"controls: {name}")

@@ -16,7 +16,7 @@ from train.controls.outcome import Outcome
 
 RESULT, TABLE = "controls.json", "controls.csv"
 # The controls in the order of the table; `simple` is several regressions.
-TOLD = ("network", "permuted", "beam_free", "other_runs", "simple")
+TOLD = ("network", "counterfactual", "permuted", "beam_free", "other_runs", "simple")
 # Of a config: what changes nothing about the controls' outcome.
 _NO_MATTER = {
     "name",

@@ -33,7 +33,8 @@ def verdict(rows: Sequence[Outcome]) -> list[str]:
     by_name = {row.control: row for row in rows}
     network = by_name.get("network")
     leaks = _leaks(by_name)
-    lines = [*leaks, *_doubts(by_name), *_unseen(rows, network), *_energy(rows), *_no_better(by_name)]
+    lines = [*leaks, *_doubts(by_name), *_switched(by_name), *_unseen(rows, network)]
+    lines += [*_energy(rows), *_no_better(by_name)]
     if leaks:
         head = "A leak: the runs can be told apart without lasing, so the accuracy proves nothing."
     elif network is not None and network.finding not in ("above chance", "barely above"):
@@ -94,6 +95,24 @@ def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> list[str]:
         )
         found.append(f"{row.what}: {row} (called {row.class_name}: {called}): {meaning}")
     return found
+
+
+def _switched(by_name: dict[str, Outcome]) -> list[str]:
+    """What the same shots with lasing switched say: how much of the accuracy comes from the runs.
+
+    Who judges lasing alone is right as often as before; who judges the run alone is right where it was
+    wrong. Between them, of the accuracy a above guessing, a - 1/2, the run gives (a - c) / 2 when it is c
+    with lasing switched.
+    """
+    network, switched = by_name.get("network"), by_name.get("counterfactual")
+    if network is None or switched is None:
+        return []
+    above = 2 * network.value - 1
+    text = f"the same test shots with lasing switched, where judging the run is wrong: {switched}"
+    if above <= 0:
+        return [text]
+    share = min(max((network.value - switched.value) / above, 0.0), 1.0)
+    return [f"{text}; so {share:.0%} of what the network is right above guessing comes from the run"]
 
 
 def _energy(rows: Sequence[Outcome]) -> list[str]:
