@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Iterable, Tuple
+
 import numpy as np
 
 # Times the median absolute deviation: the standard deviation of normal values (Rousseeuw, Croux 1993).
@@ -26,6 +28,18 @@ class Moments:
         self.total = self.total + wide.sum(axis=0)
         self.squares = self.squares + np.einsum("n...,n...->...", wide, wide)
 
+    def add_one(self, array: np.ndarray) -> None:
+        """Add one array, in memory that is written over again: new memory costs as much as the arithmetic."""
+        if not self.count:
+            self.total, self.squares = np.zeros(array.shape), np.zeros(array.shape)
+            self._one = np.empty(array.shape)
+        one = self._one
+        one[...] = array
+        self.total += one
+        one *= one
+        self.squares += one
+        self.count += 1
+
     @property
     def mean(self) -> np.ndarray:
         return self.total / self.count
@@ -34,6 +48,21 @@ class Moments:
     def std(self) -> np.ndarray:
         """The standard deviation of the arrays (divided by n)."""
         return np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 0))
+
+
+def combined(parts: Iterable[Tuple[int, np.ndarray, np.ndarray]]) -> Tuple[int, np.ndarray, np.ndarray]:
+    """Count, mean and standard deviation of all arrays, from (count, mean, std) of parts of them.
+
+    The pairwise update of Chan, Golub and LeVeque (1979), which loses no digits to large means.
+    """
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
+    for n, of_part, std in parts:
+        if n:
+            away = of_part - mean
+            squares = squares + n * std**2 + away**2 * (count * n / (count + n))
+            count += n
+            mean = mean + away * (n / count)
+    return count, mean, np.sqrt(squares / max(count, 1))
 
 
 def robust_std(values: np.ndarray) -> float:

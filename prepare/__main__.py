@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 import click
 
@@ -13,10 +13,11 @@ from common.cli import CommandGroup, config_argument, force_option
 from common.errors import ConfigError, ManifestError
 from common.files import atomic
 from common.progress import say
-from prepare.config import PrepareConfig, load_config
+from prepare.config import load_config
 from prepare.sources import open_source
 
 if TYPE_CHECKING:
+    from prepare.build.output import Check
     from prepare.build.run import Built
 
 
@@ -130,53 +131,94 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
     say(f"{path}: {len(selection.rows)} shots{kept}")
 
 
+jobs_option = click.option(
+    "--jobs", default=1, type=click.IntRange(1, 256), help="Processes that share the work. [1]"
+)
+
+
 @main.command()
 @config_argument
 @force_option
-@click.option("--jobs", default=1, type=click.IntRange(1, 256), help="Processes that share the work. [1]")
+@jobs_option
 def build(config_path: str, force: bool, jobs: int) -> None:
-    """Extract the shots of the manifest into data/NAME.h5.
+    """Extract the shots of the manifest into data/NAME.h5, or into the files of data/NAME/.
 
-    Interrupted, it goes on where it was when started again. Several processes share the work, on
-    this machine with --jobs, on several with MPI; the file is the same.
+    A data set of more than `shard` shots is a folder of files. Interrupted, a build goes on with the
+    files that are not there yet when it is started again. Several processes share the files, on this
+    machine with --jobs, on several with MPI; the content is the same.
 
     \b
     python -m prepare build configs/prepare/demo.yaml
     python -m prepare build configs/prepare/demo.yaml --jobs 4
     mpirun -n 4 python -m prepare build configs/prepare/demo.yaml
-    python -m prepare build configs/prepare/demo.yaml --force   # anew, replace a finished file
+    python -m prepare build configs/prepare/demo.yaml --force   # anew, replace what is finished
     """
-    from prepare.build import ranks
+    advice = f"what was made so far is kept, go on with: python -m prepare build {config_path}"
+    _build(config_path, jobs, advice, force)
+
+
+@main.command()
+@config_argument
+@jobs_option
+def repair(config_path: str, jobs: int) -> None:
+    """Make the damaged or missing files of a data set again, with the content that they had.
+
+    Every file is read as `verify` does; those that are good stay as they are.
+
+    \b
+    python -m prepare repair configs/prepare/demo.yaml
+    """
+    from prepare.verify import damage
+
+    advice = f"what is good stays, go on with: python -m prepare repair {config_path}"
+    _build(config_path, jobs, advice, damage=damage)
+
+
+def _build(
+    config_path: str,
+    jobs: int,
+    advice: str,
+    force: bool = False,
+    damage: Optional[Check] = None,
+    change: Optional[Callable] = None,
+) -> None:
+    """Build the data set of a config, or of what `change` makes of config and manifest."""
+    from common import parallel
     from prepare.build.run import build as run
 
-    advice = f"what was made so far is kept, go on with: python -m prepare build {config_path}"
-    with ranks.team(jobs) as team, interrupt.advising(advice):
+    with parallel.executor(jobs) as workers, interrupt.advising(advice):
+        if workers is None:  # a rank that has done its share
+            return
         config = load_config(config_path)
         rows = manifest.read(config.manifest_path)
-        with open_source(config) as source:
-            built = run(source, config, rows, force, team)
+        if change is not None:
+            config, rows = change(config, rows, config_path)
+        built = run(config, rows, force, workers, damage)
     if built is not None:
-        _say_built(config, built)
+        _say_built(built)
 
 
-def _say_built(config: PrepareConfig, built: Built) -> None:
+def _say_built(built: Built) -> None:
     _say_left_out(built.skipped)
-    for reason, count in sorted(built.lost.items()):
-        say(f"lost: {count} shots of the manifest: {reason}")
+    for reason, count in sorted(built.missing.items()):
+        say(f"missing: {count} shots of the manifest: {reason}")
     dark = built.dark
     say(
         f"dark: {dark.frames} frames averaged, {dark.rejected_frames} frames and {dark.rejected_pixels} "
         f"pixel values rejected; mean {dark.mean.mean():.2f}, noise {dark.std.mean():.2f} counts"
     )
     _say_counts(built.counts)
+    if built.simulated:
+        say("simulated: these are no shots of a real machine")
     say(f"content digest {built.content_digest[:16]}...")
-    say(f"{config.output_path}: {built.bytes / 1e6:.1f} MB in {built.seconds:.1f} s")
+    files = f" in {built.files} files" if built.files > 1 else ""
+    say(f"{built.path}: {built.bytes / 1e6:.1f} MB{files}, in {built.seconds:.1f} s")
 
 
 @main.command()
 @config_argument
 @force_option
-@click.option("--jobs", default=1, type=click.IntRange(1, 256), help="Processes that share the work. [1]")
+@jobs_option
 def counterfactual(config_path: str, force: bool, jobs: int) -> None:
     """Make the test shots of simulated runs again with lasing switched: data/NAME.counterfactual.h5.
 
@@ -187,18 +229,10 @@ def counterfactual(config_path: str, force: bool, jobs: int) -> None:
     \b
     python -m prepare counterfactual configs/prepare/demo.yaml
     """
-    from prepare.build import ranks
-    from prepare.build.run import build as run
     from prepare.simulate.counterfactual import switched
 
     advice = f"what was made so far is kept, go on with: python -m prepare counterfactual {config_path}"
-    with ranks.team(jobs) as team, interrupt.advising(advice):
-        config = load_config(config_path)
-        config, rows = switched(config, manifest.read(config.manifest_path), config_path)
-        with open_source(config) as source:
-            built = run(source, config, rows, force, team)
-    if built is not None:
-        _say_built(config, built)
+    _build(config_path, jobs, advice, force, change=switched)
 
 
 @main.command("signal-noise")
@@ -250,7 +284,7 @@ def check_psana(config_path: str, shots: int) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
+@click.argument("path", metavar="DATA", type=click.Path())
 @click.option(
     "--sample",
     default=20,
@@ -259,7 +293,7 @@ def check_psana(config_path: str, shots: int) -> None:
     help="Images to compare with the camera's files.",
 )
 def verify(path: str, sample: int) -> None:
-    """Check a finished data file: structure, digests, every image; exit code 1 if something is wrong.
+    """Check a data set, a file or a folder: structure, digests, every image; exit 1 if something is wrong.
 
     \b
     python -m prepare verify data/demo.h5
@@ -277,11 +311,11 @@ def verify(path: str, sample: int) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="FILE", type=click.Path(dir_okay=False))
+@click.argument("path", metavar="DATA", type=click.Path())
 @click.option("--out", default=None, type=click.Path(dir_okay=False), help="Where to write the page.")
 @force_option
 def report(path: str, out: Optional[str], force: bool) -> None:
-    """Write FILE.report.html, a page that shows what a data file contains.
+    """Write a page of pictures of what is in a data set: DATA.report.html, beside it.
 
     Dark and hot pixels, mean intensity over time, histograms, shots before and after each step (if the
     camera's files are there), shots left out, splits and machine records. It opens offline.

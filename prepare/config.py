@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List, Literal, Optional, Tuple
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from common.blocks import Blocks
 from common.config import Model, load
+from common.dataset.layout import AXES
 from common.dataset.view import View
 from common.manifest import LABELED
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
@@ -158,6 +160,7 @@ class PrepareConfig(Model):
     dark: DarkConfig = DarkConfig()
     select: SelectConfig = SelectConfig()
     image: ImageConfig = ImageConfig()
+    shard: int = Field(2000, ge=1)  # rows of the manifest that make a file; a killed build loses no more
     max_missing: float = Field(0.05, ge=0, le=1)  # share of the shots asked for that may have no image
     manifest_dir: str = "data_manifest"
     output_dir: str = "data"
@@ -178,9 +181,18 @@ class PrepareConfig(Model):
         return (columns, rows) if self.image.transpose else (rows, columns)
 
     @property
-    def stored_as(self) -> Tuple[Tuple[int, int], Tuple[int, int], str, str]:
-        """Shapes of images and frames, type and compression, as `schema.create` takes them."""
-        return self.image_shape, self.camera.shape, self.image.dtype, self.image.compression
+    def stored_as(self) -> Tuple[Tuple[int, int], str, str]:
+        """Shape of an image, type and compression, as `ImageWriter` takes them."""
+        return self.image_shape, self.image.dtype, self.image.compression
+
+    @property
+    def axes(self) -> List[Tuple[str, np.ndarray]]:
+        """Name of each axis of a stored image, and where its pixels' centers are on the camera."""
+        places = [
+            np.arange(n // k) * k + (k - 1) / 2 for n, k in zip(self.camera.shape, self.image.downsample)
+        ]
+        axes = list(zip(AXES, places))
+        return axes[::-1] if self.image.transpose else axes
 
     @model_validator(mode="after")
     def _consistent(self) -> "PrepareConfig":

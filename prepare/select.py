@@ -5,8 +5,10 @@ each class the test split takes the shots with the lowest hashes, the validation
 from 1/2, and the train split comes down from 1: asking for more of one leaves the others as
 they are. Of unlabeled runs, split `predict` takes all or those with the lowest hashes.
 
-An existing manifest is never redrawn: its rows are kept and missing shots are added, so that a run
-that has grown does not change what was drawn.
+A manifest that is there already is the memory of what was drawn: its rows stay, and what is
+missing is added, so that a run that has grown changes nothing. What is drawn at a time is in the order
+of reading, run by run and in time, behind what was drawn before: a build then reads each run once,
+and adds to a data set without changing what it has.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 
 from common.blocks import Blocks
 from common.errors import ManifestError
-from common.manifest import LABELED, SPLITS, Row
+from common.manifest import LABELED, Row
 from common.shots import ID_FIELDS, ShotId, shot_id
 from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
@@ -87,7 +89,9 @@ def select(
         raise ManifestError(
             f"the manifest has the class '{unknown[0]}', the config has not; --force draws anew"
         )
-    return Selection(_in_order(rows, settings.seed), left_out)
+    before = [row for row in drawn if row.label or config.runs.unlabeled]
+    added = sorted(set(rows).difference(before), key=lambda row: row.shot)
+    return Selection([*before, *added], left_out)
 
 
 def eligible_in(source: Source, config: PrepareConfig, run: int) -> Tuple[List[Candidate], Dict[str, int]]:
@@ -263,19 +267,6 @@ def _block_splits(
             dealt[run, cycle] = [hand[i] for i in order]
         splits.append(dealt[run, cycle][place])
     return splits, of_time.in_guard(shots)
-
-
-def _in_order(rows: Sequence[Row], seed: int) -> List[Row]:
-    """Split by split, in the order of the draw: the classes come mixed, additions come last.
-
-    Shots without label are for tables and plots against time: in the order of the runs.
-    """
-
-    def place(row: Row) -> tuple:
-        by_time = row.split not in LABELED
-        return row.shot if by_time else (_RANK[row.split](uniform_hash(seed, row.shot)),)
-
-    return sorted(rows, key=lambda row: (SPLITS.index(row.split), place(row)))
 
 
 def mean_intensity_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Intensity:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
-from typing import Dict, Optional, Union
+from typing import Callable, Dict, Iterator, Union
 
 import h5py
 import numpy as np
 
-ROW_CRC32 = "row_crc32"
-SHA256 = "sha256"  # attribute of every dataset
-ATTRIBUTES_SHA256 = "attributes_sha256"  # root attribute, over all others
-_ROWS = 50_000  # at a time: 12 MB
+from common.dataset.layout import ATTRIBUTES_SHA256, AXES, ROW_CRC32, SHA256, present
+from common.dataset.safety import LINKS
+from common.manifest import SPLITS
 
-# Root attributes that may differ between two builds of the same content.
-_NOT_CONTENT = frozenset({"created", "software", "sources", "content_digest", "complete", ATTRIBUTES_SHA256})
+_ROWS = 50_000  # at a time: 12 MB
 
 
 def row_checksums(split: h5py.Group) -> np.ndarray:
@@ -27,7 +26,7 @@ def row_checksums(split: h5py.Group) -> np.ndarray:
     columns: Dict[str, h5py.Dataset] = {}
 
     def add(name: str, node: object) -> None:
-        if isinstance(node, h5py.Dataset) and node.ndim == 1 and name != ROW_CRC32:
+        if isinstance(node, h5py.Dataset) and node.ndim == 1 and name not in (ROW_CRC32, *AXES):
             columns[name] = node
 
     split.visititems(add)
@@ -52,8 +51,8 @@ def object_digest(node: Union[h5py.Group, h5py.Dataset]) -> str:
     The bytes of images are left out: each has a checksum, and `crc32` is a dataset as well.
     """
     sha = hashlib.sha256()
-    for name in sorted(set(node.attrs) - {SHA256}):
-        sha.update(f"{name}={_plain(node.attrs[name])}\n".encode())
+    for line in _attribute_lines(node, {SHA256}):
+        sha.update(line)
     if isinstance(node, h5py.Dataset):
         sha.update(f"{node.dtype.str} {node.shape}\n".encode())
         if node.name.rpartition("/")[2] != "images":
@@ -68,26 +67,66 @@ def object_digests(file: h5py.File) -> Dict[str, str]:
     return {name: object_digest(nodes[name]) for name in sorted(nodes)}
 
 
-def content_digest(file: h5py.File, digests: Optional[Dict[str, str]] = None) -> str:
-    """SHA-256 over the `object_digests` of the file and the root attributes that describe content.
+def objects_digest(digests: Dict[str, str]) -> str:
+    """SHA-256 over the `object_digests` of a file: that nothing came and nothing went."""
+    return hashlib.sha256(
+        "".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()
+    ).hexdigest()
 
-    Two files with the same digest hold the same shots, images, records and config, whenever
-    and on however many processes they were built.
+
+def stored_checksums(split: h5py.Group) -> np.ndarray:
+    """The `row_checksums` that were stored with the rows, (N,) uint32."""
+    return split[ROW_CRC32][...]
+
+
+def content_digest(*files: h5py.File, of_rows: Callable[[h5py.Group], np.ndarray] = row_checksums) -> str:
+    """SHA-256 of what the data are: of one file, or of several that make one data set, in their order.
+
+    Pixels, keys, labels and records row by row and split by split, the names of the classes, what was
+    done to the images, and the dark. Not whatever read the frames, from where, into how many files,
+    how they are packed, by how many processes, or when. of_rows: `stored_checksums` for a file just written.
     """
     sha = hashlib.sha256()
-    for name, digest in (digests or object_digests(file)).items():
-        sha.update(f"{name} {digest}\n".encode())
-    for name in sorted(set(file.attrs) - _NOT_CONTENT):
-        sha.update(f"{name}={_plain(file.attrs[name])}\n".encode())
+    for line in dict.fromkeys(description(file) for file in files):
+        sha.update(line)
+    for split in SPLITS:
+        for group in (file[split] for file in files if split in file):
+            if len(group["images"]):
+                sha.update(of_rows(group))
     return sha.hexdigest()
 
 
 def attributes_digest(file: h5py.File) -> str:
     """SHA-256 over all root attributes, also those that describe no content: HDF5 does not check them."""
     sha = hashlib.sha256()
-    for name in sorted(set(file.attrs) - {ATTRIBUTES_SHA256}):
-        sha.update(f"{name}={_plain(file.attrs[name])}\n".encode())
+    for line in _attribute_lines(file, {ATTRIBUTES_SHA256}):
+        sha.update(line)
     return sha.hexdigest()
+
+
+def description(file: h5py.File) -> bytes:
+    """A line that says what the rows of a file are rows of, with the digest of its dark."""
+    dark = hashlib.sha256()
+    for name in ("mean", "std"):
+        dark.update(np.ascontiguousarray(file["dark"][name][...]))
+    images = [file[split]["images"] for split in present(file)]
+    stored = {(dataset.dtype.str, dataset.shape[1:]) for dataset in images}
+    return f"{_plain(file.attrs['classes'])} {_steps(file)} {sorted(stored)} {dark.hexdigest()}\n".encode()
+
+
+def _steps(file: h5py.File) -> str:
+    """What the config says is done to an image, apart from how it is packed."""
+    try:
+        image = json.loads(_plain(file.attrs["config"])).get("image")
+    except (ValueError, AttributeError):
+        return ""
+    steps = {name: value for name, value in (image or {}).items() if name != "compression"}
+    return json.dumps(steps, sort_keys=True)
+
+
+def _attribute_lines(node: Union[h5py.Group, h5py.Dataset], without: set) -> Iterator[bytes]:
+    for name in sorted(set(node.attrs) - without - LINKS):
+        yield f"{name}={_plain(node.attrs[name])}\n".encode()
 
 
 def _plain(value: object) -> str:

@@ -7,7 +7,8 @@ file that `prepare build` wrote does none of this, so nothing is lost by refusin
 Nor may one flipped bit take the process down inside HDF5 1.14, which TensorFlow's h5py brings: it
 frees what it never allocated where it lists a damaged group in the order of the names, and loops
 for ever in a damaged heap of texts of variable length, the one structure without a checksum. So
-groups are listed as they are stored, and our files have no such text.
+groups are listed as they are stored, and our files have no such text. Of that kind are only the links
+between dimensions and their scales (LINKS), which other software needs and nothing here reads.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ SMALL = 1 << 20  # bytes that a dataset may have without being in the file
 
 # Deflate, shuffle, fletcher32, bitshuffle (hdf5plugin): those that can be in our files or in a repacked one.
 _FILTERS = frozenset({1, 2, 3, 32008})
+
+# Attributes that HDF5 makes of dimension scales, of references in that heap.
+LINKS = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
 
 # Of attributes; h5py's bool is an enum.
 _FIXED = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM})
@@ -77,7 +81,7 @@ def _check_attributes(node: Union[h5py.Group, h5py.Dataset], path: Union[str, Pa
     names = _names(functools.partial(h5py.h5a.iterate, node.id))
     if len(names) > MAX_OBJECTS:
         raise DataError(f"{path}: over {MAX_OBJECTS} attributes of one group or dataset; refused")
-    for name in names:
+    for name in (name for name in names if name.decode(errors="replace") not in LINKS):
         kind = h5py.h5a.open(node.id, name).get_type()
         variable = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
         if variable or kind.get_class() not in _FIXED:

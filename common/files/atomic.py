@@ -46,7 +46,16 @@ def put(partial: Path, path: Path) -> None:
     """Flush the complete file `partial` to disk and give it the name `path`, on the same file system."""
     _fsync(partial)
     os.replace(partial, path)
-    _fsync(path.parent)  # the rename itself must survive a crash of the node
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring what was renamed in a folder to the disk, so that it survives a crash of the node."""
+    try:
+        _fsync(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # CIFS and FUSE have it for files only
+            raise
 
 
 def check_room(path: Union[str, Path], size: int) -> None:

@@ -1,99 +1,103 @@
-"""From a manifest to the HDF5 file: read each frame once, keep its image, assemble the file.
-
-What is made goes into part files first (prepare/build/parts.py), so that a build that is killed at any
-moment goes on from there; see `Unfinished` for what is kept, `assemble` for the file.
-"""
+"""From a manifest to the data set: make the files that are not there yet, by however many processes."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from collections import Counter
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import h5py
 import numpy as np
 
-from common import manifest
-from common.errors import DataError, ManifestError, UserError
-from common.files import atomic
-from common.files.lock import only_one
-from common.manifest import SPLITS, Row
+from common import parallel
+from common.dataset import layout, reading
+from common.dataset.checksums import content_digest, stored_checksums
+from common.dataset.index import Entry, Index
+from common.dataset.safety import read_json
+from common.errors import DataError, ManifestError, OutputExists
+from common.manifest import Row
 from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId
-from prepare.build import parts, ranks
-from prepare.build.assemble import Contents, assemble
-from prepare.build.extract import Place, Task, check_losses, extract
-from prepare.build.unfinished import Unfinished, plan_of
+from prepare.build.output import Check, Output
+from prepare.build.shard import Place, Task, check_missing, make, make_elsewhere
 from prepare.config import PrepareConfig
 from prepare.image.dark import Dark, average
 from prepare.select import eligible_in, uniform_hash
 from prepare.shots import USABLE
-from prepare.sources import Source
+from prepare.sources import Source, open_source
 
 
 class Built(NamedTuple):
-    """What came out of a build. lost: {reason: shots} of the rows that have no image."""
+    """What came out of a build. missing: {reason: shots} of the rows that have no image."""
 
+    path: Path
+    files: int
     counts: Dict[str, Dict[str, int]]
     skipped: Dict[int, Dict[str, int]]
-    lost: Dict[str, int]
+    missing: Dict[str, int]
     dark: Dark
     content_digest: str
+    simulated: bool
     bytes: int
     seconds: float
 
 
+class _File(NamedTuple):
+    """What a finished file of the data set says of itself."""
+
+    path: Path
+    entry: Entry
+    counts: Dict[str, Dict[str, int]]
+    missing: Dict[str, int]
+    example: str
+    sources: Dict[str, List]
+    dark: Dark
+
+
 def build(
-    source: Source,
     config: PrepareConfig,
     rows: Sequence[Row],
     force: bool = False,
-    team: Optional[ranks.Team] = None,
+    workers: Optional[Executor] = None,
+    damage: Optional[Check] = None,
 ) -> Optional[Built]:
-    """Write `config.output_path` with the shots of `rows`, in their order; None on ranks but the first.
+    """Make the data set of `config` with the shots of `rows`; None if it was there, complete.
 
-    Every shot is in the file or in its list of losses. Goes on from what an interrupted build
-    left, unless `force`. The file appears under its name only when it is complete. Raises
-    OutputExists, OutputBusy, ManifestError for rows that do not fit the config or the runs, and
-    DataError for sources that cannot be read or have too many losses.
+    Every shot is in a file or among its missing shots. Goes on from what an interrupted build left,
+    and adds to a finished data set what its manifest has more, unless `force`. damage: says what is
+    damaged in a finished file, which is then made again. Files appear under their names only when
+    they are complete. Raises OutputExists, OutputBusy, ManifestError for rows that do not fit the config
+    or the runs, and DataError for sources that cannot be read or have too many shots missing.
     """
-    team = team or ranks.Team()
-    if team.rank:
-        task = team.receive()
-        if task is not None:
-            with _kept_on_failure(Unfinished(config.output_path)):
-                extract(source, config, task, team.report)
-            team.done()
-        return None
     start = time.perf_counter()
-    unfinished = Unfinished(config.output_path)
-    if not unfinished.folder.exists():
-        atomic.refuse_existing(config.output_path, force)
-    with _held(unfinished):  # also where a build was killed while it tidied up: that is done now
-        if not force and unfinished.made():
-            unfinished.remove()
-            team.dismiss()
-            say(f"{config.output_path}: was complete when its build was interrupted; nothing is left to do")
+    if config.select.train and not any(row.split == "train" for row in rows):
+        raise ManifestError(f"{config.manifest_path}: has no shot of split train")
+    output = Output(config, rows)
+    with output.held():
+        output.begin(force)
+        found = output.found(force, damage)
+        if output.is_finished(found):
+            say(f"{output.path}: is complete, nothing is left to do")
             return None
-        if not unfinished.replaces():
-            atomic.refuse_existing(config.output_path, force)
-        if config.select.train and not any(row.split == "train" for row in rows):
-            raise ManifestError(f"{config.manifest_path}: has no shot of split train")
-        places = locate(source, config, rows)
-        plan = plan_of(source, config, rows)
-        identity = unfinished.begin(plan, anew=force)
-        skipped = {run: eligible_in(source, config, run)[1] for run in config.runs.measured}
-        with _kept_on_failure(unfinished):
-            dark, *images = _extract_missing(source, config, places, unfinished, identity, team)
-            team.dismiss()
-            digest, losses = assemble(source, config, Contents(rows, places, skipped, dark, *images))
-        unfinished.remove()
-    lost: Dict[str, int] = {}
-    for loss in losses:
-        lost[loss.reason] = lost.get(loss.reason, 0) + 1
-    gone = {loss.shot for loss in losses}
-    counts = manifest.counts([row for row in rows if row.shot not in gone])
-    size = config.output_path.stat().st_size
-    return Built(counts, skipped, lost, dark, digest, size, time.perf_counter() - start)
+        files, skipped = _make(output, found, workers or parallel.Here(), damage is not None)
+        index = _index(output, files)
+        output.put(index)
+    paths = [output.final(shard) for shard in output.shards]
+    return Built(
+        output.path,
+        len(files),
+        _summed([file.counts for file in files]),
+        skipped,
+        dict(sum((Counter(file.missing) for file in files), Counter())),
+        files[0].dark,
+        index.content_digest,
+        config.simulate is not None,
+        sum(path.stat().st_size for path in paths),
+        time.perf_counter() - start,
+    )
 
 
 def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[Place]:
@@ -103,27 +107,20 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
     """
     index: Dict[ShotId, int] = {}
     for run in sorted({row.shot.run for row in rows}):
-        columns = (source.shots(run)[name].tolist() for name in ID_FIELDS)
+        shots = source.shots(run)
+        columns = (shots[name].tolist() for name in ID_FIELDS)
         for i, key in enumerate(zip(*columns)):
             index.setdefault(ShotId(*key), i)  # a repeated key: the first is the usable one
-    next_row = dict.fromkeys(SPLITS, 0)
-    places: List[Place] = []
-    lost: List[ShotId] = []
+    gone = [row.shot for row in rows if row.shot not in index]
     for row in rows:
         _check_label(config, row)
-        at = index.get(row.shot)
-        if at is None:
-            lost.append(row.shot)
-            continue
-        places.append(Place(row.shot.run, at, row.split, next_row[row.split], row.shot))
-        next_row[row.split] += 1
-    if lost:
+    if gone:
         raise ManifestError(
-            f"{config.manifest_path}: {len(lost)} of its {len(rows)} shots are not in the runs in "
-            f"{config.source.place}, first {lost[0]}; is this the data it was drawn from? "
+            f"{config.manifest_path}: {len(gone)} of its {len(rows)} shots are not in the runs in "
+            f"{config.source.place}, first {gone[0]}; is this the data it was drawn from? "
             "`select --force` draws anew"
         )
-    return places
+    return [Place(row, row.shot.run, index[row.shot]) for row in rows]
 
 
 def average_dark(source: Source, config: PrepareConfig) -> Dark:
@@ -150,51 +147,129 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
     return average(frames, config.dark.reject_frames, config.dark.reject_pixels)
 
 
-def _extract_missing(
-    source: Source,
-    config: PrepareConfig,
-    places: Sequence[Place],
-    unfinished: Unfinished,
-    identity: bytes,
-    team: ranks.Team,
-) -> Tuple[Dark, parts.Found, Optional[parts.Slots]]:
-    """Make the images that are not there yet, on all ranks; returns the dark, and all that are there.
+def _make(
+    output: Output, found: Dict[int, Path], workers: Executor, repair: bool
+) -> Tuple[List[_File], Dict[int, Dict[str, int]]]:
+    """Make the files that are not `found`; returns what all of them say, in order."""
+    config, rows = output.config, [row for shard in output.shards for row in shard.rows]
+    allowed = int(config.max_missing * len(rows))
+    kept = {number: _read_back(path) for number, path in found.items()}
+    if sum(sum(file.missing.values()) for file in kept.values()) > allowed:
+        kept = {number: file for number, file in kept.items() if not file.missing}  # those are tried again
+    if len(kept) == len(output.shards):  # only their folder has not its name yet
+        return [kept[n] for n in sorted(kept)], {}
+    with open_source(config) as source:
+        for file in kept.values():
+            _check_sources(source, config, file)
+        skipped = {run: eligible_in(source, config, run)[1] for run in config.runs.measured}
+        places = locate(source, config, rows)
+        if kept:
+            there = sum(len(output.shards[n].rows) for n in kept)
+            say(
+                f"{len(kept)} of {len(output.shards)} files are there already, with {there} of {len(rows)} "
+                "shots, going on"
+            )
+        dark = next(iter(kept.values())).dark if kept else average_dark(source, config)
+        tasks, at = [], 0
+        for shard in output.shards:
+            of_shard = places[at : at + len(shard.rows)]
+            at += len(shard.rows)
+            if shard.number not in kept:
+                number = shard.number if len(output.shards) > 1 else None
+                expected = output.expected(shard) if repair else ""
+                path = output.target(shard)
+                tasks.append(Task(config, path, number, of_shard, dark, allowed, skipped, expected))
+        with bar(None, "images", "image", sum(len(task.places) for task in tasks)) as progress:
+            made = [_read_back(path) for path in _results(tasks, source, workers, progress.update)]
+    files = [kept[n] for n in sorted(kept)] + made
+    files.sort(key=lambda file: file.path.name)
+    lacking = [file for file in files if file.missing]
+    if lacking:
+        total = sum(sum(file.missing.values()) for file in lacking)
+        check_missing(total, allowed, lacking[0].example)
+    return files, skipped
 
-    Processes of one machine write them to their places in the file to be; those of several, each to
-    its own part file: a network file system may mix up what two machines write side by side into one.
-    """
-    keys: Dict[str, List[ShotId]] = {}
-    for place in places:
-        keys.setdefault(place.split, []).append(place.shot)
-    found = parts.scan(unfinished.folder, identity, keys)
-    dark = unfinished.load_dark()
-    if found.count:
-        dropped = f"; {found.dropped} damaged or cut-off records are left out" if found.dropped else ""
-        say(f"{found.count} of {len(places)} images are there already, going on{dropped}")
-    if dark is None:
-        dark = average_dark(source, config)
-        unfinished.save_dark(dark)
-    allowed = int(config.max_missing * len(places))
-    missing = sorted(place for place in places if not found.images[place.split]["part"][place.row])
-    slots = None
-    if team.one_machine:
-        sizes = {split: len(of_split) for split, of_split in keys.items()}
-        slots = unfinished.slots(config, sizes, found)
-    if slots:
-        atomic.check_room(slots.path, slots.path.stat().st_size)
-    shares = ranks.split(missing, team.size)
-    files = unfinished.new_parts(team.size)
-    tasks = [Task(share, dark.mean, path, identity, allowed, slots) for share, path in zip(shares, files)]
-    with bar(None, "images", "image", len(places), initial=found.count) as progress:
-        task = team.deal(tasks)
-        extract(source, config, task, lambda n: progress.update(n + team.news()))
-        while team.busy():
-            progress.update(team.news())
-    found = parts.scan(unfinished.folder, identity, keys, check=False)
-    if found.losses:
-        (split, row), why = next(iter(found.losses.items()))
-        check_losses(len(found.losses), allowed, f"{keys[split][row]}: {why}")
-    return dark, found, slots
+
+def _results(tasks: List[Task], source: Source, workers: Executor, report):
+    """The paths of the files, as they are done; one alone is made here, where the source is open."""
+    if len(tasks) == 1 or isinstance(workers, parallel.Here):
+        for task in tasks:
+            yield make(task, source, report)
+        return
+    sizes = {task.path: len(task.places) for task in tasks}
+    for path in parallel.results(workers, make_elsewhere, [(task,) for task in tasks]):
+        report(sizes[path])
+        yield path
+
+
+def _read_back(path: Path) -> _File:
+    with reading.open_data(path) as file, reading.damage_named(path):
+        attributes = reading.attributes(file)
+        shots = sum(file[split]["images"].shape[0] for split in layout.present(file))
+        missing = reading.missing(file)
+        where = f"{path}: attribute sources"
+        return _File(
+            path,
+            Entry(path.name, shots, str(attributes["content_digest"])),
+            _counts(file),
+            dict(Counter(one.reason for one in missing)),
+            f"{missing[0].shot}: {missing[0].reason}" if missing else "",
+            read_json(attributes["sources"], where),
+            _dark(file),
+        )
+
+
+def _counts(file: h5py.File) -> Dict[str, Dict[str, int]]:
+    """How many shots each split has of each class: {split: {label: count}}."""
+    names = reading.classes(file)
+    counts = {}
+    for split in layout.present(file):
+        if "labels" in file[split]:
+            found = Counter(file[split]["labels"][...].tolist())
+            counts[split] = {names[label]: n for label, n in found.items()}
+        else:
+            counts[split] = {"": file[split]["images"].shape[0]}
+    return counts
+
+
+def _dark(file: h5py.File) -> Dark:
+    numbers = [int(file["dark"].attrs[name]) for name in ("frames", "rejected_frames", "rejected_pixels")]
+    return Dark(file["dark/mean"][...], file["dark/std"][...], *numbers)
+
+
+def _check_sources(source: Source, config: PrepareConfig, file: _File) -> None:
+    """Raise OutputExists if a file of the source is another than the one that `file` was made from."""
+    for run, before in file.sources.items():
+        was, now = dict(map(tuple, before)), dict(source.files(int(run)))
+        # A file that has come since changes no image that was made, but it would the dark.
+        for name in {**was, **now} if int(run) in config.runs.dark else was:
+            if was.get(name) != now.get(name):
+                sizes = (
+                    f"{n} bytes" if n is not None else "not there" for n in (was.get(name), now.get(name))
+                )
+                raise OutputExists(
+                    f"{file.path}: made from other files: the source file {name} changed: was "
+                    f"{next(sizes)}, is {next(sizes)}; put that back to go on, or give --force to start anew"
+                )
+
+
+def _index(output: Output, files: Sequence[_File]) -> Index:
+    digest = files[0].entry.content_digest
+    if len(files) > 1:
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(reading.open_data(file.path)) for file in files]
+            digest = content_digest(*opened, of_rows=stored_checksums)
+    return Index([file.entry for file in files], digest, output.manifest_digest())
+
+
+def _summed(tables: Sequence[Dict[str, Dict[str, int]]]) -> Dict[str, Dict[str, int]]:
+    total: Dict[str, Dict[str, int]] = {}
+    for table in tables:
+        for split, counts in table.items():
+            of_split = total.setdefault(split, {})
+            for label, n in counts.items():
+                of_split[label] = of_split.get(label, 0) + n
+    return total
 
 
 def _check_label(config: PrepareConfig, row: Row) -> None:
@@ -205,29 +280,3 @@ def _check_label(config: PrepareConfig, row: Row) -> None:
             f"{config.manifest_path}: {row.shot} is {what} in the "
             "config does not say so of that run; `python -m prepare select --force` draws anew"
         )
-
-
-@contextlib.contextmanager
-def _held(unfinished: Unfinished) -> Iterator[None]:
-    """Hold the build's folder; remove it at the end if it has nothing to go on from."""
-    try:
-        with only_one(unfinished.lock, unfinished.output):
-            try:
-                yield
-            finally:
-                if not unfinished.started():
-                    unfinished.remove()
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.folder.rmdir()  # fails, as it should, while something is in it
-
-
-@contextlib.contextmanager
-def _kept_on_failure(unfinished: Unfinished) -> Iterator[None]:
-    """Have the line on what goes wrong say that what was made is not lost."""
-    try:
-        yield
-    except (UserError, OSError, MemoryError, RuntimeError) as error:
-        if unfinished.started():
-            error.advice = f"what was made so far is kept in {unfinished.folder}, build again to go on"
-        raise

@@ -14,7 +14,7 @@ from prepare.report.contents import read
 
 def default_out(path: Path) -> Path:
     """Where the report of the data file at `path` goes if nothing else is said: beside it."""
-    return path.with_suffix(".report.html")
+    return path.with_name(f"{path.name}.report.html") if path.is_dir() else path.with_suffix(".report.html")
 
 
 def write(path: Path, out: Optional[Path] = None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -10,11 +11,14 @@ import h5py
 import numpy as np
 import pydantic
 
-from common.dataset import schema
+from common.dataset import layout, reading
+from common.dataset.checksums import content_digest
+from common.dataset.index import data_files
+from common.dataset.layout import Missing
 from common.dataset.safety import read_json
-from common.dataset.schema import Loss
 from common.dataset.view import View
 from common.errors import DataError, UserError
+from common.manifest import SPLITS, Row
 from common.progress import bar
 from common.shots import ID_DTYPE, ID_FIELDS, ShotId, pulse_energy, shot_id, time_in_run
 from common.stats import evenly, robust_std
@@ -22,7 +26,6 @@ from prepare.build.run import locate
 from prepare.config import PrepareConfig
 from prepare.image import transform
 from prepare.sources import open_source
-from prepare.verify import rows_of
 
 IMAGES_OF_A_RUN = 400  # read for mean intensities and histograms, evenly spread over the run
 HISTOGRAM_BINS = 80
@@ -79,7 +82,7 @@ class Contents(NamedTuple):
     dark_std: np.ndarray
     samples: List[Sample]
     frames: str
-    losses: List[Loss]
+    missing: List[Missing]
 
     @property
     def runs(self) -> List[int]:
@@ -96,40 +99,47 @@ class Contents(NamedTuple):
 
 def read(path: Path) -> Contents:
     """The contents of the data file at `path`; raises DataError. Reads some of the images, one at a time."""
-    with schema.open_data(path) as file, schema.damage_named(path):
-        problems = schema.structure_problems(file)
-        if problems:
-            raise DataError(f"{path}: {problems[0]}; run `python -m prepare verify {path}`")
-        splits = tuple(name for name in schema.present(file) if len(file[name]["images"]))
-        if not splits:
+    with contextlib.ExitStack() as stack, reading.damage_named(path):
+        files = [stack.enter_context(reading.open_data(file)) for file in data_files(path)]
+        for file in files:
+            problems = layout.structure_problems(file)
+            if problems:
+                raise DataError(f"{file.filename}: {problems[0]}; run `python -m prepare verify {path}`")
+        groups = {
+            name: [file[name] for file in files if name in file and len(file[name]["images"])]
+            for name in SPLITS
+        }
+        groups = {name: of_split for name, of_split in groups.items() if of_split}
+        if not groups:
             raise DataError(f"{path}: has no images")
-        ids, label, split = _shots(file, splits)
-        where = [(name, i) for name in splits for i in range(len(file[name]["images"]))]
+        ids, label, split = _shots(groups)
+        where = [(g, i) for of_split in groups.values() for g in of_split for i in range(len(g["images"]))]
         rows = _spread_over_runs(ids["run"])
-        edges = _edges(file, where, rows)
-        intensity, histograms = _look(file, where, rows, edges, ids["run"], label)
-        attributes = schema.attributes(file)
+        edges = _edges(where, rows)
+        intensity, histograms = _look(where, rows, edges, ids["run"], label)
+        attributes = _attributes(files)
         view = View.of(attributes)
+        file = files[0]
         samples, frames = _samples(file, where, ids, label, view)
         return Contents(
             name=str(attributes["name"]),
             path=path,
             attributes=attributes,
-            classes=schema.classes(file) if "labels" in file[splits[0]] else [],
+            classes=reading.classes(file),
             view=view,
-            splits=splits,
+            splits=tuple(groups),
             split=split,
             label=label,
             ids=ids,
             intensity=intensity,
-            records={name: _record(file, splits, name) for name in RECORDS},
+            records={name: _record(groups, name) for name in RECORDS},
             edges=edges,
             histograms=histograms,
             dark_mean=file["dark/mean"][...],
             dark_std=file["dark/std"][...],
             samples=samples,
             frames=frames,
-            losses=schema.losses(file),
+            missing=[one for file in files for one in reading.missing(file)],
         )
 
 
@@ -138,26 +148,39 @@ def skipped(contents: Contents) -> Dict[str, Dict[str, int]]:
     return read_json(contents.attributes["skipped"], f"{contents.path}: attribute skipped")
 
 
-def _shots(file: h5py.File, splits: Tuple[str, ...]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    sizes = [len(file[name]["images"]) for name in splits]
+def _attributes(files: List[h5py.File]) -> Dict[str, Any]:
+    """The root attributes of the data set: of its first file, and what is of all of them."""
+    each = [reading.attributes(file) for file in files]
+    merged = dict(each[0], content_digest=content_digest(*files))
+    for name in ("sources", "skipped"):
+        whole: Dict[str, Any] = {}
+        for file, attributes in zip(files, each):
+            whole.update(read_json(attributes[name], f"{file.filename}: attribute {name}"))
+        merged[name] = json.dumps(whole)
+    return merged
+
+
+def _shots(groups: Dict[str, List[h5py.Group]]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    each = [group for of_split in groups.values() for group in of_split]
+    sizes = [sum(len(group["images"]) for group in of_split) for of_split in groups.values()]
     ids = np.zeros(sum(sizes), ID_DTYPE)
     for field in ID_FIELDS:
-        ids[field] = np.concatenate([file[name][field][...] for name in splits])
+        ids[field] = np.concatenate([group[field][...] for group in each])
     labels = [
-        file[name]["labels"][...].astype(int) if "labels" in file[name] else np.full(n, UNLABELED)
-        for name, n in zip(splits, sizes)
+        group["labels"][...].astype(int) if "labels" in group else np.full(len(group["images"]), UNLABELED)
+        for group in each
     ]
-    return ids, np.concatenate(labels), np.repeat(np.arange(len(splits)), sizes)
+    return ids, np.concatenate(labels), np.repeat(np.arange(len(groups)), sizes)
 
 
-def _record(file: h5py.File, splits: Tuple[str, ...], name: str) -> np.ndarray:
+def _record(groups: Dict[str, List[h5py.Group]], name: str) -> np.ndarray:
     def of_split(group: h5py.Group) -> np.ndarray:
         def record(path: str) -> np.ndarray:
             return group[path][...]
 
         return pulse_energy(record) if name == "energy" else record(name)
 
-    return np.concatenate([of_split(file[split]) for split in splits])
+    return np.concatenate([of_split(group) for groups_of in groups.values() for group in groups_of])
 
 
 def _spread_over_runs(run: np.ndarray) -> np.ndarray:
@@ -166,12 +189,12 @@ def _spread_over_runs(run: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _edges(file: h5py.File, where: List[Tuple[str, int]], rows: np.ndarray) -> np.ndarray:
+def _edges(where: List[Tuple[h5py.Group, int]], rows: np.ndarray) -> np.ndarray:
     """Bins that hold nearly all pixels: the range of some images, a little wider."""
     ends = []
     for row in rows[:: max(1, len(rows) // 30)]:
-        split, i = where[row]
-        pixels = file[split]["images"][i]
+        group, i = where[row]
+        pixels = group["images"][i]
         ends.append((float(pixels.min()), float(pixels.max())))
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     margin = 0.02 * (high - low) or 1.0
@@ -179,15 +202,15 @@ def _edges(file: h5py.File, where: List[Tuple[str, int]], rows: np.ndarray) -> n
 
 
 def _look(
-    file: h5py.File, where: List[Tuple[str, int]], rows: np.ndarray, edges: np.ndarray, run: np.ndarray,
+    where: List[Tuple[h5py.Group, int]], rows: np.ndarray, edges: np.ndarray, run: np.ndarray,
     label: np.ndarray,
 ) -> Tuple[np.ndarray, Dict[Tuple[int, int], np.ndarray]]:  # fmt: skip
     """Mean intensities of the images of `rows`, histograms of their pixels; end bins take all beyond."""
     intensity = np.full(len(where), np.nan)
     histograms: Dict[Tuple[int, int], np.ndarray] = {}
     for row in bar(rows, "reading", "image"):
-        split, i = where[row]
-        pixels = file[split]["images"][i].astype(np.float32)
+        group, i = where[row]
+        pixels = group["images"][i].astype(np.float32)
         intensity[row] = pixels.mean(dtype=np.float64)
         counts, _ = np.histogram(np.clip(pixels, edges[0], edges[-1]), edges)
         key = (int(run[row]), int(label[row]))
@@ -199,14 +222,14 @@ def _look(
 
 
 def _samples(
-    file: h5py.File, where: List[Tuple[str, int]], ids: np.ndarray, label: np.ndarray, view: View
+    file: h5py.File, where: List[Tuple[h5py.Group, int]], ids: np.ndarray, label: np.ndarray, view: View
 ) -> Tuple[List[Sample], str]:
     """A shot of each class: the one in the middle of the file's."""
     rows = [int(np.flatnonzero(label == one)[(label == one).sum() // 2]) for one in np.unique(label)]
-    stored = [file[where[row][0]]["images"][where[row][1]] for row in rows]
+    stored = [where[row][0]["images"][where[row][1]] for row in rows]
     keys = [shot_id(ids[row]) for row in rows]
     try:
-        steps = _steps(file, keys, stored, view)
+        steps = _steps(file, [_row(*where[row]) for row in rows], stored, view)
         missing = ""
     except UserError as error:
         steps = [[Step("as stored", pixels, view)] for pixels in stored]
@@ -214,17 +237,22 @@ def _samples(
     return [Sample(int(label[row]), key, of_shot) for row, key, of_shot in zip(rows, keys, steps)], missing
 
 
-def _steps(file: h5py.File, keys: List[ShotId], stored: List[np.ndarray], view: View) -> List[List[Step]]:
-    """The frames of `keys` and what becomes of them; raises UserError if the camera's files are not there."""
+def _row(group: h5py.Group, i: int) -> Row:
+    """The manifest's row of image `i` of a split."""
+    label = reading.classes(group.file)[int(group["labels"][i])] if "labels" in group else ""
+    return Row(group.name.strip("/"), label, ShotId(*(int(group[name][i]) for name in ID_FIELDS)))
+
+
+def _steps(file: h5py.File, rows: List[Row], stored: List[np.ndarray], view: View) -> List[List[Step]]:
+    """The frames of `rows` and what becomes of them; raises UserError if the camera's files are not there."""
     if not view.camera:
         raise DataError("these images are simulated, no camera took them")
     config = _config(file)
-    rows = {row.shot: row for row in rows_of(file)}
     with open_source(config) as source:
         dark = file["dark/mean"][...]
         found = []
-        for key, pixels in zip(keys, stored):
-            (place,) = locate(source, config, [rows[key]])
+        for row, pixels in zip(rows, stored):
+            (place,) = locate(source, config, [row])
             (frame,) = source.good_frames(place.run, [place.index])
             found.append(_one_by_one(frame, dark, config, pixels, view))
         return found
@@ -249,7 +277,7 @@ def _one_by_one(
 
 def _config(file: h5py.File) -> PrepareConfig:
     try:
-        return PrepareConfig.model_validate_json(schema.attributes(file)["config"])
+        return PrepareConfig.model_validate_json(reading.attributes(file)["config"])
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise DataError(

@@ -93,14 +93,14 @@ def _left_out(contents: Contents) -> List[Block]:
         blocks.append(Table(header, table, "Shots that could not be selected."))
     else:
         blocks.append(Text("Nothing was left out when shots were selected."))
-    if contents.losses:
-        lost = [
-            (loss.split, str(loss.shot), contents.class_name(loss.label), loss.reason)
-            for loss in contents.losses[:50]
+    if contents.missing:
+        missing = [
+            (one.split, str(one.shot), contents.class_name(one.label), one.reason)
+            for one in contents.missing[:50]
         ]
-        more = f" The first 50 of {len(contents.losses)}." if len(contents.losses) > 50 else ""
+        more = f" The first 50 of {len(contents.missing)}." if len(contents.missing) > 50 else ""
         title = f"Shots that were selected and could not be read.{more}"
-        blocks.append(Table(("split", "shot", "class", "reason"), lost, title))
+        blocks.append(Table(("split", "shot", "class", "reason"), missing, title))
     else:
         blocks.append(Text("Every shot that was asked for has its image.", "note"))
     return blocks
@@ -250,12 +250,13 @@ def _origin(contents: Contents) -> List[Block]:
     attributes = contents.attributes
     config = read_json(attributes["config"], f"{contents.path}: attribute config")
     sources = read_json(attributes["sources"], f"{contents.path}: attribute sources")
-    size = sum(one[1] for one in sources)
+    files = [file for of_run in sources.values() for file in of_run]
+    size = sum(one[1] for one in files)
     rows = [
         ("content digest", attributes["content_digest"]),
         ("manifest SHA-256", attributes["manifest_sha256"]),
         ("built", attributes["created"]),
-        ("read from", f"{len(sources)} files, {size / 1e9:.2f} GB" if sources else "no files"),
+        ("read from", f"{len(files)} files, {size / 1e9:.2f} GB" if files else "no files"),
         ("software", attributes["software"]),
     ]
     return [Table(("what", "value"), rows), Code(yaml.safe_dump(config, sort_keys=False))]

@@ -24,11 +24,12 @@ from pydantic import Field, model_validator
 from common import __version__, manifest
 from common.config import Model, load
 from common.cores import available_cores
-from common.dataset import schema
+from common.dataset import reading, writing
 from common.files import atomic
 from common.manifest import LABELED, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
+from common.stats import Moments
 
 CLASSES = ("noise", "signal")
 RUN = 0  # no run has this number: these are no shots of a machine
@@ -99,13 +100,16 @@ def write(config: SignalNoiseConfig, force: bool = False) -> Written:
     atomic.refuse_existing(config.output_path, force)
     start = time.perf_counter()
     sizes, shape = config.sizes, config.shape
-    with atomic.replacing(config.output_path) as partial, schema.create(partial, sizes, shape, shape) as file:
+    with (
+        atomic.replacing(config.output_path) as partial,
+        writing.create(partial, sizes, shape, shape) as file,
+    ):
         for name in ("mean", "std"):
             file["dark"][name][...] = 0  # no camera; written, so that the file holds what it claims
         rows = []
         for number, (split, n) in enumerate(sizes.items()):
             rows += _write_split(file, split, n, number, config)
-        digest = schema.finish(file, _attributes(config, manifest.digest(rows)))
+        digest = writing.finish(file, _attributes(config, manifest.digest(rows)), simulated=True)
     size = config.output_path.stat().st_size
     return Written(config.sizes, digest, size, time.perf_counter() - start)
 
@@ -118,19 +122,16 @@ def _write_split(file: h5py.File, split: str, n: int, number: int, config: Signa
     group["run"][...] = RUN
     group["seconds"][...] = number
     group["fiducial"][...] = np.arange(n)
-    total, squares = np.zeros(config.shape), np.zeros(config.shape)
+    moments = Moments()
     sums = np.empty(n, "u4")
     made = _images(number, labels.tolist(), config)
     for i, (pixels, sums[i]) in enumerate(bar(made, f"writing {split}", "image", n)):
         group["images"].id.write_direct_chunk((i, 0, 0), pixels)
         if split == "train":
-            total += pixels
-            squares += pixels * pixels
+            moments.add_one(pixels)
     group["crc32"][...] = sums
     if split == "train":
-        mean = total / n
-        file["statistics/mean"][...] = mean
-        file["statistics/std"][...] = np.sqrt(np.maximum(squares / n - mean**2, 0))
+        file["statistics/mean"][...], file["statistics/std"][...] = moments.mean, moments.std
     keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
     return [Row(split, CLASSES[label], ShotId(*key)) for label, key in zip(labels, keys)]
 
@@ -144,7 +145,7 @@ def _images(number: int, labels: List[int], config: SignalNoiseConfig) -> Iterat
     def make(i: int) -> Tuple[np.ndarray, int]:
         sequence = np.random.SeedSequence([config.seed, number, i])
         pixels = image(np.random.Generator(np.random.SFC64(sequence)), bool(labels[i]), config)
-        return pixels, schema.image_checksum(pixels)
+        return pixels, reading.image_checksum(pixels)
 
     threads = available_cores()
     with ThreadPoolExecutor(threads) as pool:
@@ -161,10 +162,11 @@ def _attributes(config: SignalNoiseConfig, manifest_digest: str) -> Dict[str, st
     return {
         "name": config.name,
         "experiment": "signal_noise",
+        "shard": "",
         "classes": json.dumps(CLASSES),
         "config": config.canonical(),
         "manifest_sha256": manifest_digest,
-        "sources": "[]",
+        "sources": "{}",
         "skipped": "{}",
         "software": json.dumps(
             {"python": platform.python_version(), "numpy": np.__version__, "xtcav-lasing": __version__}

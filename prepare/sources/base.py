@@ -39,6 +39,10 @@ class Source(abc.ABC):
     def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
         """Name and size in bytes of the files that `run` is read from."""
 
+    def epoch(self) -> str:
+        """The day from which the seconds of shots count."""
+        return "1970-01-01"
+
     @abc.abstractmethod
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         """What `frames` gives, of any shape."""

@@ -71,6 +71,9 @@ class ChildSource(Source):
     def runs(self) -> Tuple[int, ...]:
         return self._remembered("runs")
 
+    def epoch(self) -> str:
+        return self._remembered("epoch")
+
     def shots(self, run: int) -> np.ndarray:
         return self._remembered("shots", run)
 

@@ -61,6 +61,10 @@ class Psana2Source(Source):
         self._shots: Dict[int, np.ndarray] = {}
         self._small_data: Dict[int, bool] = {}
 
+    def epoch(self) -> str:
+        """LCLS-II's seconds count from EPICS' day."""
+        return "1990-01-01"
+
     def runs(self) -> Tuple[int, ...]:
         """The runs that have files in the folder."""
         return tuple(sorted(self._files))

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from common.cores import available_cores
-from common.dataset import schema
+from common.dataset import layout, reading, writing
 from tests.benchmarks.race import Row, race, ratio
 from tests.benchmarks.steps import STUDY, stepper
 from tests.benchmarks.steps import ours as step
@@ -29,16 +29,16 @@ READ_AHEAD = 16  # minibatches: more than any of the loaders may hold
 def write_file(path: Path, images: int) -> None:
     """A data file of `images` training images, float32 and unfiltered; the images repeat after 64."""
     pixels = np.random.default_rng(0).random((64, *SHAPE), np.float32)
-    sums = [schema.image_checksum(image) for image in pixels]
-    with schema.create(path, {"train": images, "test": 64}, SHAPE, SHAPE) as file:
+    sums = [reading.image_checksum(image) for image in pixels]
+    with writing.create(path, {"train": images, "test": 64}, SHAPE, SHAPE) as file:
         for split, n in (("train", images), ("test", 64)):
             for i in range(n):
                 file[f"{split}/images"].id.write_direct_chunk((i, 0, 0), pixels[i % 64])
             file[f"{split}/labels"][...] = np.arange(n) % 2
             file[f"{split}/fiducial"][...] = np.arange(n)
             file[f"{split}/crc32"][...] = np.resize(sums, n)
-        attributes = {name: "{}" for name in schema.ATTRIBUTES}
-        schema.finish(file, {**attributes, "classes": json.dumps(["no", "yes"])})
+        attributes = {name: "{}" for name in layout.ATTRIBUTES}
+        writing.finish(file, {**attributes, "classes": json.dumps(["no", "yes"])})
 
 
 # --- loaders: each gives a function that delivers DELIVERED random minibatches ---------------------
@@ -187,7 +187,7 @@ def peak_memory(path: str) -> Callable[[], float]:
     return run
 
 
-def writing(folder: str, images: int) -> Callable[[], float]:
+def writing_speed(folder: str, images: int) -> Callable[[], float]:
     """MB/s of signal against noise, 1000 x 1000, until the file is safe on disk."""
     from prepare.simulate import signal_noise
 
@@ -276,7 +276,7 @@ def checking(path: str) -> Callable[[], float]:
     def check() -> float:
         start = time.perf_counter()
         for image in images:
-            schema.image_checksum(image)
+            reading.image_checksum(image)
         return time.perf_counter() - start
 
     return check

@@ -6,21 +6,21 @@ import h5py
 import numpy as np
 import pytest
 
-from common.dataset import checksums, schema
+from common.dataset import checksums, layout, reading, writing
 from common.errors import DataError
 
-ATTRIBUTES = {name: "x" for name in schema.ATTRIBUTES}
+ATTRIBUTES = {name: "x" for name in layout.ATTRIBUTES}
 ATTRIBUTES["classes"] = '["nolasing", "lasing"]'
 
 
 def write(path, value: float = 1.0, finish: bool = True, **storage) -> str:
-    with schema.create(path, {"train": 3, "test": 2}, (4, 6), (8, 12), **storage) as file:
+    with writing.create(path, {"train": 3, "test": 2}, (4, 6), (8, 12), **storage) as file:
         for split in ("train", "test"):
             for i in range(len(file[split]["labels"])):
                 image = np.full((4, 6), value + i, file[split]["images"].dtype)
                 file[split]["images"][i] = image
-                file[split]["crc32"][i] = schema.image_checksum(image)
-        return schema.finish(file, ATTRIBUTES) if finish else ""
+                file[split]["crc32"][i] = reading.image_checksum(image)
+        return writing.finish(file, ATTRIBUTES) if finish else ""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def path(tmp_path):
 
 def refusal(path, splits=()) -> str:
     with pytest.raises(DataError) as caught:
-        schema.open_data(path, splits)
+        reading.open_data(path, splits)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -38,19 +38,19 @@ def refusal(path, splits=()) -> str:
 
 def test_one_image_is_one_chunk_and_unfiltered(path):
     write(path)
-    with schema.open_data(path, ["train", "test"]) as file:
+    with reading.open_data(path, ["train", "test"]) as file:
         images = file["train/images"]
         assert (images.shape, images.dtype, images.chunks) == ((3, 4, 6), np.float32, (1, 4, 6))
         assert images.id.get_create_plist().get_nfilters() == 0
-        assert schema.structure_problems(file) == []
-        assert schema.attributes(file["train/ebeam/ebeamCharge"])["units"] == "nC"
+        assert layout.structure_problems(file) == []
+        assert reading.attributes(file["train/ebeam/ebeamCharge"])["units"] == "nC"
         assert np.isnan(file["train/gas_detector/f_11_ENRC"][...]).all()
 
 
 @pytest.mark.parametrize("storage", [{"dtype": "float16"}, {"compression": "bitshuffle-lz4"}])
 def test_other_storage_reads_back(path, storage):
     write(path, **storage)
-    with schema.open_data(path) as file:
+    with reading.open_data(path) as file:
         assert (file["train/images"][2] == 3).all()
         assert file["train/images"].id.get_create_plist().get_nfilters() == ("compression" in storage)
 
@@ -64,7 +64,7 @@ def test_the_digest_is_of_the_content(path, tmp_path):
 def test_the_digest_ignores_when_and_with_what(path, tmp_path):
     first = write(path)
     with h5py.File(path, "r+") as file:
-        schema.set_text(file, created="later", software="newer")
+        writing.set_text(file, created="later", software="newer")
         assert checksums.content_digest(file) == first
         file["train/labels"][0] = 1
         assert checksums.content_digest(file) != first
@@ -108,13 +108,13 @@ def test_unfinished(path):
     assert "did not finish" in refusal(path)
 
 
-@pytest.mark.parametrize("version, advice", [(2, "build it again"), (4, "update the software")])
+@pytest.mark.parametrize("version, advice", [(3, "build it again"), (5, "update the software")])
 def test_another_version_is_named(path, version, advice):
     write(path)
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = version
     said = refusal(path)
-    assert f"is of format version {version}, this software reads 3" in said and advice in said
+    assert f"is of format version {version}, this software reads 4" in said and advice in said
 
 
 def test_missing_split(path):
@@ -137,4 +137,4 @@ def test_structure_problems_name_what_is_missing(path, name):
     write(path)
     with h5py.File(path, "r+") as file:
         del file[name]
-        assert any(name in problem for problem in schema.structure_problems(file))
+        assert any(name in problem for problem in layout.structure_problems(file))

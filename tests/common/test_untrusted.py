@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common.dataset import safety, schema
+from common.dataset import layout, reading, safety, writing
 from common.dataset.safety import read_json
 from common.errors import DataError
 from common.progress import printable
@@ -23,12 +23,12 @@ SHAPE = (6, 8)
 @pytest.fixture
 def good(tmp_path) -> Path:
     path = tmp_path / "data.h5"
-    with schema.create(path, {"train": 3, "test": 2}, SHAPE, (16, 12)) as file:
+    with writing.create(path, {"train": 3, "test": 2}, SHAPE, (16, 12)) as file:
         for split in ("train", "test"):
             file[split]["images"][...] = np.arange(file[split]["images"].size).reshape(-1, *SHAPE)
-        attributes = dict.fromkeys(schema.ATTRIBUTES, "{}")
+        attributes = dict.fromkeys(layout.ATTRIBUTES, "{}")
         attributes["classes"] = json.dumps(["nolasing", "lasing"])
-        schema.finish(file, attributes)
+        writing.finish(file, attributes)
     return path
 
 
@@ -138,13 +138,13 @@ def images_that_are_a_group(file, secret):
     ],
 )
 def test_a_file_that_reaches_out_or_blows_up_is_refused(good, secret, harm, words):
-    with schema.open_data(good, ["train", "test"]):
+    with reading.open_data(good, ["train", "test"]):
         pass
     with h5py.File(good, "r+") as file:
         harm(file, secret)
     words = words.replace("(.", "\\(.")
     with pytest.raises(DataError, match=f"data.h5: {words}"):
-        schema.open_data(good, ["train", "test"])
+        reading.open_data(good, ["train", "test"])
 
 
 # Memory that is never clean by chance: what HDF5 did not set, and uses, shows.
@@ -152,7 +152,7 @@ DIRTY = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=
 FLIP = """
 import sys
 from pathlib import Path
-from common.dataset import checksums, schema
+from common.dataset import checksums, layout, reading, writing
 from common.errors import UserError
 
 path = Path(sys.argv[1])
@@ -162,10 +162,10 @@ for at in range(0, len(raw), 29):
     damaged[at] ^= 1 << at % 8
     path.write_bytes(damaged)
     try:
-        with schema.open_data(path) as file, schema.damage_named(path):
+        with reading.open_data(path) as file, reading.damage_named(path):
             checksums.object_digests(file)
             checksums.attributes_digest(file)
-            schema.image_offsets(file["train/images"])
+            reading.image_offsets(file["train/images"])
         print("read")
     except UserError:
         print("refused")
@@ -191,7 +191,7 @@ def test_texts_without_a_checksum_are_refused(good):
     with h5py.File(good, "r+") as file:
         file["train/ebeam/ebeamCharge"].attrs["units"] = "nC"
     with pytest.raises(DataError, match="data.h5: attribute units is of a type that no file"):
-        schema.open_data(good)
+        reading.open_data(good)
 
 
 def test_the_number_of_attributes_is_bounded(good, monkeypatch):
@@ -199,13 +199,13 @@ def test_the_number_of_attributes_is_bounded(good, monkeypatch):
     with h5py.File(good, "r+") as file:
         file["train"].attrs.update({f"a{n}": n for n in range(201)})
     with pytest.raises(DataError, match="over 200 attributes of one group"):
-        schema.open_data(good)
+        reading.open_data(good)
 
 
 def test_the_number_of_objects_is_bounded(good, monkeypatch):
     monkeypatch.setattr(safety, "MAX_OBJECTS", 20)
     with pytest.raises(DataError, match="over 20 groups and datasets"):
-        schema.open_data(good)
+        reading.open_data(good)
 
 
 @pytest.mark.parametrize(
@@ -227,11 +227,11 @@ def test_the_number_of_objects_is_bounded(good, monkeypatch):
 def test_classes_that_are_no_list_of_names(good, value):
     with h5py.File(good, "r+") as file:
         if isinstance(value, str):
-            schema.set_text(file, classes=value)
+            writing.set_text(file, classes=value)
         else:
             file.attrs["classes"] = value
     with pytest.raises(DataError, match="data.h5: attribute classes"):
-        schema.open_data(good)
+        reading.open_data(good)
 
 
 @pytest.mark.parametrize("name", ["format", "format_version", "complete"])
@@ -240,7 +240,7 @@ def test_attributes_of_another_kind(good, name, value):
     with h5py.File(good, "r+") as file:
         file.attrs[name] = value
     try:
-        schema.open_data(good).close()
+        reading.open_data(good).close()
     except DataError as error:
         assert str(error).startswith(str(good))
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import h5py
 
-from common.dataset import schema
+from common.dataset import reading
 from common.errors import UserError
 from prepare.verify import verify
 from tests.common.test_untrusted import DIRTY
@@ -80,7 +80,7 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
 def content(path: Path) -> str:
     """A digest of everything that can be read from the file."""
     sha = hashlib.sha256()
-    with schema.open_data(path, ["train", "test"]) as file, schema.damage_named(path):
+    with reading.open_data(path, ["train", "test"]) as file, reading.damage_named(path):
         names = []
         file.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
         for name in sorted(names):

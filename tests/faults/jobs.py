@@ -15,7 +15,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import h5py
 
-from common.dataset import schema
+from common.dataset import layout, reading
 from common.dataset.checksums import content_digest
 from tests.train.conftest import write_data
 from train.run import checkpoint
@@ -152,12 +152,12 @@ class Build(Job):
 
     def digest(self) -> str:
         sha = hashlib.sha256()
-        with schema.open_data(self.output, ["train", "test"]) as file:
+        with reading.open_data(self.output, ["train", "test"]) as file:
             content = content_digest(file)
-            if content != schema.attributes(file)["content_digest"]:
+            if content != reading.attributes(file)["content_digest"]:
                 return "the content digest does not agree with the content"
             sha.update(content.encode())
-            for split in schema.present(file):
+            for split in layout.present(file):
                 sha.update(file[split]["images"][...])
         return sha.hexdigest()
 

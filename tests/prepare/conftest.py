@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Callable, Dict
 
-import h5py
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from common.dataset import reading
+from common.dataset.checksums import content_digest
+from common.dataset.index import data_files, index_path, read_index
 from prepare.__main__ import main
-from prepare.build.unfinished import Unfinished
 from prepare.shots import SHOT_DTYPE
 from prepare.sources import FrameResult, Source
 from prepare.sources.native import XtcSource
@@ -107,22 +110,29 @@ def make_shots(run: int, n: int, rate: float = 120.0, start: int = 1_435_000_000
 
 # --- builds that are interrupted -----------------------------------------------------------------
 
-# A build that writes its images slowly, so that there is time to interrupt it, and tells the process of
-# each part file; it fails at the third image of the part file FAIL.
+# A build that writes its images slowly, so that there is time to interrupt it. The process that writes the
+# file numbered N notes its pid in N.pid after the first image, and fails at the third if N is FAIL.
 SLOWED = """
 import os, sys, time
-from prepare.build import parts
+from common.dataset import writing
+from common.dataset import reading
+from common.dataset.checksums import content_digest
+from common.dataset.index import data_files, index_path, read_index
 from prepare.__main__ import main
-image, written = parts.Writer.image, []
+append, written = writing.ImageWriter.append, {}
 def slow(self, *args):
-    image(self, *args)
-    if not written:
-        (self.path.parents[2] / f"{self.path.stem}.pid").write_text(str(os.getpid()))
-    written.append(1)
+    made = append(self, *args)
+    number = self._path.stem[-4:]
+    if not written.get(number):
+        part = self._path.parents[2] / f"{number}.part"
+        part.write_text(str(os.getpid()))
+        part.rename(part.with_suffix(".pid"))
+    written[number] = written.get(number, 0) + 1
     time.sleep(float(os.environ["PAUSE"]))
-    if os.environ.get("FAIL") == self.path.stem and len(written) == 3:
-        raise OSError(28, "No space left on device", str(self.path))
-parts.Writer.image = slow
+    if os.environ.get("FAIL") == number and written[number] == 3:
+        raise OSError(28, "No space left on device", str(self._path))
+    return made
+writing.ImageWriter.append = slow
 main(["build", *sys.argv[1:]], prog_name="prepare")
 """
 
@@ -132,24 +142,17 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "data" / "small.h5.parts"
+def building(tmp_path):
+    """Where an unfinished build keeps its files."""
+    return tmp_path / "data" / "small.building"
 
 
 @pytest.fixture
 def ready(write_config, prepare):
-    """A config with its manifest drawn."""
-    config = write_config()
+    """A config of a data set of three files, with its manifest drawn."""
+    config = write_config(shard=10)
     assert prepare("select", config).exit_code == 0
     return config
-
-
-@pytest.fixture(params=[True, False], ids=["in_place", "in_parts"])
-def in_place(request, monkeypatch):
-    """Whether images go to their places in the file to be, or into part files as with several processes."""
-    if not request.param:
-        monkeypatch.setattr(Unfinished, "slots", lambda *_: None)
-    return request.param
 
 
 @pytest.fixture
@@ -173,13 +176,19 @@ def stop_after(monkeypatch):
 
 
 def digest(tmp_path) -> str:
-    with h5py.File(tmp_path / "data" / "small.h5", "r") as file:
-        return file.attrs["content_digest"]
+    """Of the content of the data set `small`, whose files are checked."""
+    path = tmp_path / "data" / "small"
+    files = data_files(path)
+    with contextlib.ExitStack() as stack:
+        made = content_digest(*(stack.enter_context(reading.open_data(file)) for file in files))
+    if path.is_dir():
+        assert read_index(index_path(path)).content_digest == made
+    return made
 
 
 def whole(ready, prepare, tmp_path) -> str:
-    """The digest of a build that nothing interrupts; the file is removed."""
+    """The digest of a build that nothing interrupts; the data set is removed."""
     assert prepare("build", ready).exit_code == 0
     made = digest(tmp_path)
-    (tmp_path / "data" / "small.h5").unlink()
+    shutil.rmtree(tmp_path / "data")
     return made

@@ -1,8 +1,9 @@
-"""What a build loses and says when frames, sources, disks or signals stand in its way."""
+"""What a build keeps and says when frames, sources, disks or signals stand in its way."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import shutil
 import signal
@@ -15,62 +16,74 @@ import numpy as np
 import pytest
 
 from common import manifest
-from common.dataset import schema
+from common.dataset import layout, reading
+from common.dataset.index import data_files
 from common.files import atomic
+from common.shots import ID_DTYPE, shot_id
 from prepare.sources.native import XtcSource
-from tests.prepare.conftest import digest, whole
+from tests.prepare.conftest import SLOWED, digest, whole
 from tests.prepare.test_commands import refused
 
 
 @pytest.fixture
 def lose(monkeypatch):
-    """Make the frames of some calls come as lost."""
+    """Make the frames of every n-th shot of a call missing."""
     frames = XtcSource.frames
 
     def arm(every: int) -> None:
         def failing(self, run, indices):
-            for n, taken in enumerate(frames(self, run, indices)):
-                lost = run != 68 and every and n % every == 0
-                yield taken._replace(frame=None, reason="damaged frame") if lost else taken
+            for n, result in enumerate(frames(self, run, indices)):
+                missing = run != 68 and every and n % every == 0
+                yield result._replace(frame=None, reason="damaged frame") if missing else result
 
         monkeypatch.setattr(XtcSource, "frames", failing)
 
     return arm
 
 
-def test_every_shot_is_in_the_file_or_in_the_losses(write_config, prepare, tmp_path, lose):
-    config = write_config(max_missing=0.5)
+@pytest.mark.parametrize("storage", [{}, {"image__compression": "bitshuffle-lz4"}, {"shard": 10}])
+def test_every_shot_is_in_a_file_or_missing(write_config, prepare, tmp_path, lose, storage):
+    config = write_config(max_missing=0.5, **storage)
     prepare("select", config)
     lose(5)
     result = prepare("build", config)
     assert result.exit_code == 0
-    path = tmp_path / "data" / "small.h5"
+    path = tmp_path / "data" / ("small" if "shard" in storage else "small.h5")
     rows = manifest.read(tmp_path / "manifest" / "small.csv")
-    with schema.open_data(path) as file:
-        losses = schema.losses(file)
-        there = {
-            tuple(int(file[split][name][i]) for name in rows[0].shot._fields)
-            for split in schema.present(file)
-            for i in range(len(file[split]["images"]))
-        }
-        assert file["train/images"].shape[0] == file["train/labels"].shape[0] < 20
-        assert np.isfinite(file["statistics/mean"][...]).all()
-    assert f"lost: {len(losses)} shots of the manifest: damaged frame" in result.output
-    assert {loss.reason for loss in losses} == {"damaged frame"}
-    assert there | {tuple(loss.shot) for loss in losses} == {tuple(row.shot) for row in rows}
-    assert not there & {tuple(loss.shot) for loss in losses}
-    of_split = [row for row in rows if row.split == losses[0].split]
-    assert of_split[losses[0].row].shot == losses[0].shot
+    missing, there = [], set()
+    for name in data_files(path):
+        with reading.open_data(name) as file:
+            missing += [one.shot for one in reading.missing(file)]
+            assert {one.reason for one in reading.missing(file)} == {"damaged frame"}
+            for split in layout.present(file):
+                assert len(file[split]["images"]) == len(file[split]["labels"])
+                there |= {shot_id(row) for row in ids(file[split])}
+            if "train" in file:
+                images = file["train/images"][...].astype("f8")
+                np.testing.assert_allclose(file["statistics/mean"][...], images.mean(axis=0), atol=1e-12)
+                np.testing.assert_allclose(file["statistics/std"][...], images.std(axis=0), atol=1e-6)
+    assert f"missing: {len(missing)} shots of the manifest: damaged frame" in result.output
+    assert there | set(missing) == {row.shot for row in rows}
+    assert not there & set(missing) and len(missing) >= 6
     lose(0)
-    assert prepare("verify", str(path)).exit_code == 0
+    result = prepare("verify", str(path))
+    assert result.exit_code == 0 and f"{len(missing)} of the manifest are missing" in result.output
 
 
-def test_too_many_losses_are_an_error_and_are_tried_again(ready, prepare, tmp_path, lose):
+def ids(group):
+    columns = np.zeros(len(group["images"]), ID_DTYPE)
+    for name in ID_DTYPE.names:
+        columns[name] = group[name][...]
+    return columns
+
+
+def test_too_many_missing_are_an_error_and_are_tried_again(write_config, ready, prepare, tmp_path, lose):
+    """Also those of files that are complete."""
     expected = whole(ready, prepare, tmp_path)
-    lose(2)
+    lose(10)
     refused(prepare("build", ready), "have no image, 1 may be missing (max_missing)", "damaged frame", "list")
     lose(0)
-    assert "images are there already" in prepare("build", ready).output
+    assert prepare("build", ready).exit_code == 0
     assert digest(tmp_path) == expected
 
 
@@ -85,13 +98,13 @@ def test_too_many_losses_are_an_error_and_are_tried_again(ready, prepare, tmp_pa
         (MemoryError("cannot allocate 3 GiB"), ("out of memory", "3 GiB")),
     ],
 )
-def test_a_source_that_fails_leaves_what_was_made(ready, prepare, tmp_path, folder, stop_after, error, words):
+def test_a_source_that_fails_leaves_what_was_made(ready, prepare, tmp_path, stop_after, error, words):
     expected = whole(ready, prepare, tmp_path)
     stop_after(11, error)
     result = prepare("build", ready)
-    refused(result, *words, "what was made so far is kept in", "small.h5.parts, build again to go on")
+    refused(result, *words, "what was made so far is kept in", "small.building, build again to go on")
     stop_after(0)
-    assert "11 of 30 images are there already" in prepare("build", ready).output
+    assert "1 of 3 files are there already" in prepare("build", ready).output
     assert digest(tmp_path) == expected
 
 
@@ -106,86 +119,85 @@ def files_up_to(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(
-    "size", [130_000, 150_000, 177_777, 200_000, 231_000, 250_000, 300_000, 350_000, 390_000]
-)
-def test_a_disk_that_fills_up_in_parts_or_file(ready, prepare, tmp_path, folder, monkeypatch, in_place, size):
-    """Limits from within the first images to the end of the finished file of 0.4 MB."""
-    expected = whole(ready, prepare, tmp_path)
+@pytest.mark.parametrize("compression", ["none", "bitshuffle-lz4"])
+@pytest.mark.parametrize("size", [5, 50, 90, 97, 99])
+def test_a_disk_that_fills_up(write_config, prepare, tmp_path, monkeypatch, compression, size):
+    """Limits from within the first images to the last bytes of the finished file, in percent of it."""
+    config = write_config(image__compression=compression)
+    prepare("select", config)
+    assert prepare("build", config).exit_code == 0
+    limit, expected = (tmp_path / "data" / "small.h5").stat().st_size * size // 100, digest(tmp_path)
+    shutil.rmtree(tmp_path / "data")
     before = threading.active_count()
     with contextlib.ExitStack() as until_here:
-        if in_place:  # the room that there was at the beginning is taken by others
-            checks = iter([lambda *_: until_here.enter_context(files_up_to(size)), *[atomic.check_room] * 9])
+        if compression == "none":  # the room that there was at the beginning is taken by others
+            checks = iter([lambda *_: until_here.enter_context(files_up_to(limit)), *[atomic.check_room] * 9])
             monkeypatch.setattr(atomic, "check_room", lambda *args: next(checks)(*args))
         else:
-            until_here.enter_context(files_up_to(size))
-        result = prepare("build", ready)
+            until_here.enter_context(files_up_to(limit))
+        result = prepare("build", config)
     refused(result, "File too large")
     assert threading.active_count() == before
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    again = prepare("build", ready)
-    assert in_place or "images are there already, going on" in again.output
+    assert not list((tmp_path / "data").iterdir())
+    assert prepare("build", config).exit_code == 0
     assert digest(tmp_path) == expected
-    assert not folder.exists()
+
+
+def test_a_disk_that_fills_up_after_some_files(write_config, prepare, tmp_path):
+    """The last file, of 20 images, is the largest."""
+    config = write_config(shard=2)
+    prepare("select", config)
+    assert prepare("build", config).exit_code == 0
+    expected = digest(tmp_path)
+    sizes = [path.stat().st_size for path in data_files(tmp_path / "data" / "small")]
+    largest = max(range(len(sizes)), key=sizes.__getitem__)
+    shutil.rmtree(tmp_path / "data")
+    with files_up_to(sizes[largest] - 100):
+        result = prepare("build", config)
+        refused(result, "File too large")
+    assert ("is kept in" in result.output) == (largest > 0)
+    assert prepare("build", config).exit_code == 0
+    assert digest(tmp_path) == expected
 
 
 @pytest.mark.parametrize("size", [100, 10_000, 100_000])
-def test_a_disk_that_is_full_from_the_start(ready, prepare, tmp_path, folder, size):
+def test_a_disk_that_is_full_from_the_start(write_config, prepare, tmp_path, size):
+    config = write_config()
+    prepare("select", config)
     with files_up_to(size):
-        refused(prepare("build", ready), "File too large")
-    assert not (tmp_path / "data" / "small.h5").exists()
-    assert prepare("build", ready).exit_code == 0
+        refused(prepare("build", config), "File too large")
+    assert not list((tmp_path / "data").iterdir())
+    assert prepare("build", config).exit_code == 0
 
 
-def test_room_for_the_file_is_looked_at_first(ready, prepare, tmp_path, monkeypatch, in_place):
-    """Before the images are made where it can be, and in any case before HDF5, which may crash."""
+def test_room_for_a_file_is_looked_at_first(ready, prepare, tmp_path, monkeypatch):
+    """Before its images are made, and in any case before HDF5, which may crash."""
     usage = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=2_000))
-    refused(prepare("build", ready), "MB are needed, 0.0 are free", "is kept in")
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["small.h5.parts"]
+    refused(prepare("build", ready), "MB are needed, 0.0 are free")
+    assert not list((tmp_path / "data").iterdir())
     monkeypatch.undo()
-    assert ("30 of 30 images are there already" in prepare("build", ready).output) != in_place
+    assert prepare("build", ready).exit_code == 0
 
 
 # --- as processes ------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def running(config: str, folder):
-    """A build as a process of its own that waits after some images until it is stopped."""
-    code = (
-        "import sys, time\n"
-        "from prepare.build import parts\n"
-        "from prepare.__main__ import main\n"
-        "image = parts.Writer.image\n"
-        "def slow(self, *args):\n"
-        "    image(self, *args)\n"
-        "    time.sleep(0.05)\n"
-        "parts.Writer.image = slow\n"
-        "main(['build', sys.argv[1]], prog_name='prepare')\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        part, deadline = folder / "00001.part", time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size > 400) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_process_that_is_stopped_goes_on(ready, prepare, tmp_path, folder, number, code):
+def test_a_process_that_is_stopped_goes_on(ready, prepare, tmp_path, number, code):
     expected = whole(ready, prepare, tmp_path)
-    with running(ready, folder) as process:
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOWED, ready],
+        env={**os.environ, "PAUSE": "0.05"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "0001.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     if number != signal.SIGKILL:
         assert errors.count("\n") == 1
         assert f"go on with: python -m prepare build {ready}" in errors
-    assert "images are there already, going on" in prepare("build", ready).output
+    assert "1 of 3 files are there already" in prepare("build", ready).output
     assert digest(tmp_path) == expected

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common import parallel
 from tests.prepare.conftest import SLOWED, digest, whole
-from tests.prepare.test_commands import refused
 
 
 def slowed(config: str, **environment: str) -> subprocess.Popen:
@@ -24,10 +24,10 @@ def slowed(config: str, **environment: str) -> subprocess.Popen:
 
 
 def pids(tmp_path: Path) -> list:
-    """Of ranks 0, 1 and 2, as soon as each has written an image."""
-    files = [tmp_path / f"0000{n}.pid" for n in (1, 2, 3)]
+    """Of the processes that make the files 0, 1 and 2, as soon as each has written an image."""
+    files = [tmp_path / f"000{n}.pid" for n in (0, 1, 2)]
     deadline = time.monotonic() + 60
-    while not all(path.exists() and path.read_text() for path in files):
+    while not all(path.exists() for path in files):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return [int(path.read_text()) for path in files]
@@ -47,18 +47,22 @@ def all_end(processes: list, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+def left_over(tmp_path) -> set:
+    """What is in the data folder, apart from the lock of a process that was killed."""
+    return {path.name for path in (tmp_path / "data").iterdir()} - {".small.lock"}
+
+
 def goes_on(prepare, config, tmp_path, expected: str) -> None:
     result = prepare("build", config)
-    assert "images are there already, going on" in result.output
+    assert result.exit_code == 0, result.output
     assert digest(tmp_path) == expected
-    assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
+    assert left_over(tmp_path) == {"small"}
+    assert prepare("verify", str(tmp_path / "data" / "small")).exit_code == 0
 
 
 @pytest.mark.parametrize("dtype, compression", [("float32", "none"), ("float16", "bitshuffle-lz4")])
-def test_any_number_of_jobs_gives_the_same_content(
-    write_config, prepare, tmp_path, folder, dtype, compression
-):
-    config = write_config(image__dtype=dtype, image__compression=compression)
+def test_any_number_of_jobs_gives_the_same_content(write_config, prepare, tmp_path, dtype, compression):
+    config = write_config(image__dtype=dtype, image__compression=compression, shard=7)
     prepare("select", config)
     expected = whole(config, prepare, tmp_path)
     for jobs in (2, 5):
@@ -66,35 +70,48 @@ def test_any_number_of_jobs_gives_the_same_content(
         done = subprocess.run(command, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("content digest") == 1 and done.stdout.count("run 69: left out") == 1
-        assert digest(tmp_path) == expected and not folder.exists()
+        assert digest(tmp_path) == expected and left_over(tmp_path) == {"small"}
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2])
-def test_a_killed_process_ends_the_build_and_another_goes_on(ready, prepare, tmp_path, folder, rank):
+@pytest.mark.parametrize("which", [0, 1, 2, "first"])
+def test_a_killed_process_ends_the_build_and_another_goes_on(ready, prepare, tmp_path, which):
+    """One of those that share the work, or the first, which started them."""
     expected = whole(ready, prepare, tmp_path)
     process = slowed(ready)
     processes = pids(tmp_path)
-    assert processes[0] == process.pid
-    os.kill(processes[rank], signal.SIGKILL)
+    assert process.pid not in processes
+    killed = process.pid if which == "first" else processes[which]
+    os.kill(killed, signal.SIGKILL)
     _, errors = process.communicate(timeout=30)
     all_end(processes)
-    if rank:
+    if which != "first":
         assert process.returncode == 2
-        assert f"rank {rank}, was ended by SIGKILL" in errors and "is kept in" in errors
+        assert f"process {killed} of --jobs 3 was ended by SIGKILL" in errors
         assert errors.count("\n") == 1
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert left_over(tmp_path) <= {"small.building"}
     goes_on(prepare, ready, tmp_path, expected)
 
 
-@pytest.mark.parametrize("part", ["00001", "00003"])
-def test_a_process_that_fails_ends_the_build_with_its_line(ready, prepare, tmp_path, folder, part):
+@pytest.mark.parametrize("number", ["0000", "0002"])
+def test_a_process_that_fails_ends_the_build_with_its_line(ready, prepare, tmp_path, number):
     expected = whole(ready, prepare, tmp_path)
-    process = slowed(ready, PAUSE="0.01", FAIL=part)
+    process = slowed(ready, PAUSE="0.05", FAIL=number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert f"{part}.part: No space left on device" in errors and "is kept in" in errors
+    assert f"small-{number}.h5: No space left on device" in errors
     assert errors.count("\n") == 1
     goes_on(prepare, ready, tmp_path, expected)
+
+
+def test_files_that_others_made_before_one_failed_are_kept(write_config, prepare, tmp_path):
+    config = write_config(shard=5)
+    prepare("select", config)
+    expected = whole(config, prepare, tmp_path)
+    process = slowed(config, PAUSE="0.01", FAIL="0005")
+    _, errors = process.communicate(timeout=60)
+    assert "is kept in" in errors
+    assert "files are there already" in prepare("build", config).output
+    assert digest(tmp_path) == expected
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -114,7 +131,7 @@ def test_a_signal_to_all_stops_all_with_one_line(ready, prepare, tmp_path, numbe
 def test_only_the_first_process_listens_to_signals(ready, prepare, tmp_path):
     expected = whole(ready, prepare, tmp_path)
     process = slowed(ready)
-    for pid in pids(tmp_path)[1:]:
+    for pid in pids(tmp_path):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -122,14 +139,47 @@ def test_only_the_first_process_listens_to_signals(ready, prepare, tmp_path):
     assert digest(tmp_path) == expected
 
 
-def test_a_mistake_is_told_once(ready, prepare):
+def test_a_mistake_is_told_once(write_config, ready, prepare):
     assert prepare("build", ready).exit_code == 0
-    command = [sys.executable, "-m", "prepare", "build", ready, "--jobs", "3"]
+    changed = write_config(shard=10, image__log=False)
+    command = [sys.executable, "-m", "prepare", "build", changed, "--jobs", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "exists already" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_jobs_of_a_rank_are_refused(ready, prepare, monkeypatch):
-    monkeypatch.setenv("PMI_SIZE", "4")
-    refused(prepare("build", ready, "--jobs", "2"), "--jobs 2: 4 processes were started already")
+def test_the_shell_that_a_launcher_started_is_one_process(ready, prepare, tmp_path):
+    """`srun -n 4 --pty bash` has the variables of four; without a terminal they are believed."""
+    expected = whole(ready, prepare, tmp_path)
+    command = [sys.executable, "-m", "prepare", "build", ready, "--jobs", "2"]
+    environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4"}
+    shell, terminal = os.openpty()
+    try:
+        done = subprocess.run(command, env=environment, stdin=terminal, capture_output=True, timeout=60)
+    finally:
+        os.close(shell)
+        os.close(terminal)
+    assert done.returncode == 0, done.stderr
+    assert digest(tmp_path) == expected
+
+
+# --- the executor ----------------------------------------------------------------------------------
+
+
+def double(n: int) -> int:
+    if n == 13:
+        raise ValueError("unlucky")
+    return 2 * n
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_results_are_those_of_one_process(jobs):
+    with parallel.executor(jobs) as workers:
+        assert sorted(parallel.results(workers, double, [(n,) for n in range(10)])) == list(range(0, 20, 2))
+        with pytest.raises(ValueError, match="unlucky"):
+            list(parallel.results(workers, double, [(n,) for n in range(10, 20)]))
+
+
+def test_work_is_begun_in_its_order():
+    with parallel.executor(1) as workers:
+        assert list(parallel.results(workers, double, [(n,) for n in (5, 3, 4)])) == [10, 6, 8]

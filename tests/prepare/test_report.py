@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from common.dataset import schema
+from common.dataset import reading, writing
 from prepare import report
 from prepare.report.contents import hot_pixels, read
 from tests.page import Page, check
@@ -95,8 +95,8 @@ def test_unlabeled_shots(write_config, prepare, tmp_path):
 def test_names_are_text_and_nothing_else(built, prepare):
     hostile = '<script>alert("1")</script> & $x_{1}$'
     with h5py.File(built, "r+") as file:
-        schema.set_text(file, classes=json.dumps([hostile, "<b>b</b>"]), name="<i>name</i>")
-        schema.set_text(file, skipped=json.dumps({"69": {"<u>why</u>": 3}}))
+        writing.set_text(file, classes=json.dumps([hostile, "<b>b</b>"]), name="<i>name</i>")
+        writing.set_text(file, skipped=json.dumps({"69": {"<u>why</u>": 3}}))
     assert prepare("report", str(built)).exit_code == 0
     page = Page(built.with_name("small.report.html"))
     check(page, SECTIONS)
@@ -106,7 +106,7 @@ def test_names_are_text_and_nothing_else(built, prepare):
 
 def test_levels_and_histograms_are_those_of_the_images(built):
     contents = read(built)
-    with schema.open_data(built) as file:
+    with reading.open_data(built) as file:
         images = np.concatenate([file[name]["images"][...] for name in contents.splits])
         runs = np.concatenate([file[name]["run"][...] for name in contents.splits])
     np.testing.assert_allclose(contents.intensity, images.mean(axis=(1, 2)), rtol=1e-6)

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.dataset import schema
+from common.dataset import layout, reading
 from prepare.simulate import signal_noise
 from prepare.simulate.signal_noise import SignalNoiseConfig, image, load_config, write
 
@@ -52,9 +52,9 @@ def test_the_content_does_not_depend_on_the_threads_that_make_it(config, monkeyp
 
 
 def read(path) -> dict:
-    with schema.open_data(path) as file:
+    with reading.open_data(path) as file:
         return {
-            split: (file[split]["images"][...], file[split]["labels"][...]) for split in schema.present(file)
+            split: (file[split]["images"][...], file[split]["labels"][...]) for split in layout.present(file)
         }
 
 
@@ -94,8 +94,8 @@ def test_the_file_is_half_noise_half_signal_and_labeled_so(config):
     for images, labels in read(config().output_path).values():
         assert labels.mean() == 0.5
         assert np.array_equal(images.max(axis=(1, 2)) > 2.5, labels == 1)
-    with schema.open_data(config().output_path) as file:
-        assert schema.classes(file) == ["noise", "signal"]
+    with reading.open_data(config().output_path) as file:
+        assert reading.classes(file) == ["noise", "signal"]
         train = file["train/images"][...].astype(np.float64)
         np.testing.assert_allclose(file["statistics/mean"][...], train.mean(axis=0), atol=1e-6)
         np.testing.assert_allclose(file["statistics/std"][...], train.std(axis=0), atol=1e-6)

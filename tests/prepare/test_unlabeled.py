@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common import manifest
-from common.dataset import schema
+from common.dataset import layout, reading
 from tests.prepare.test_commands import refused
 
 RUNS = {"dark": [68], "classes": {"nolasing": [69], "lasing": [70]}, "unlabeled": [71]}
@@ -24,7 +24,7 @@ def data(write_config, prepare, tmp_path):
         result = prepare("build", config, "--force")
         assert result.exit_code == 0, result.output
         path = tmp_path / "data" / "small.h5"
-        opened.append(schema.open_data(path))
+        opened.append(reading.open_data(path))
         return manifest.read(tmp_path / "manifest" / "small.csv"), opened[-1]
 
     yield make
@@ -37,12 +37,12 @@ def test_all_usable_shots_of_the_run_in_order_of_time(data, prepare, tmp_path):
     predict = [row for row in rows if row.split == "predict"]
     assert [row.label for row in predict] == [""] * 25
     assert predict == sorted(predict, key=lambda row: row.shot)
-    assert schema.present(file) == ("train", "test", "predict")
+    assert layout.present(file) == ("train", "test", "predict")
     assert "labels" not in file["predict"]
     assert len(file["predict/images"]) == 25
     assert file["predict/nanoseconds"][...].tolist() == [row.shot.nanoseconds for row in predict]
     assert np.isfinite(file["predict/ebeam/ebeamCharge"][...]).all()
-    assert schema.structure_problems(file) == []
+    assert layout.structure_problems(file) == []
     file.close()
     assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
 
@@ -59,9 +59,9 @@ def test_only_unlabeled_runs(data, prepare, tmp_path):
     runs = {"dark": [68], "unlabeled": [70, 71]}
     rows, file = data(runs=runs, select={"beam": {"min_charge": 0.1}})
     assert {row.split for row in rows} == {"predict"}
-    assert schema.present(file) == ("predict",)
+    assert layout.present(file) == ("predict",)
     assert "statistics" not in file
-    assert schema.classes(file) == []
+    assert reading.classes(file) == []
     file.close()
     assert prepare("verify", str(tmp_path / "data" / "small.h5")).exit_code == 0
 
@@ -95,9 +95,9 @@ def test_a_run_that_the_config_does_not_call_unlabeled(data, write_config, prepa
     refused(prepare("build", config, "--force"), "run 70", "unlabeled")
 
 
-def test_a_damaged_label_column_of_losses_is_found(data, prepare, tmp_path):
+def test_a_damaged_table_of_missing_shots_is_found(data, prepare, tmp_path):
     data(runs=RUNS, select={"train": 20, "test": 10, "beam": {"min_charge": 0.1}})[1].close()
     path = tmp_path / "data" / "small.h5"
     with h5py.File(path, "r+") as file:
-        del file["losses"]
-    assert "losses is missing" in prepare("verify", str(path)).output
+        del file["missing"]
+    assert "missing is missing" in prepare("verify", str(path)).output

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from common.dataset import schema
+from common.dataset import layout, reading, writing
 from common.manifest import LABELED
 from train.__main__ import main
 
@@ -36,7 +36,7 @@ def write_data(
     stored: dtype and compression.
     """
     rng = np.random.default_rng(seed)
-    with schema.create(path, sizes, shape, (2 * shape[1], 2 * shape[0]), **stored) as file:
+    with writing.create(path, sizes, shape, (2 * shape[1], 2 * shape[0]), **stored) as file:
         for split, n in sizes.items():
             group = file[split]
             labels = np.arange(n) % len(classes)
@@ -54,15 +54,15 @@ def write_data(
                 pixels[5:9, 6:12] += signal * labels[i]
                 pixels = pixels.astype(group["images"].dtype)
                 group["images"][i] = pixels
-                group["crc32"][i] = schema.image_checksum(pixels)
+                group["crc32"][i] = reading.image_checksum(pixels)
         if "train" in file:
             train = file["train/images"][...].astype(np.float64)
             file["statistics/mean"][...] = train.mean(axis=0)
             file["statistics/std"][...] = train.std(axis=0)
-        attributes = {name: "{}" for name in schema.ATTRIBUTES}
+        attributes = {name: "{}" for name in layout.ATTRIBUTES}
         attributes["classes"] = json.dumps(classes)
         attributes["config"] = json.dumps({"image": image})
-        schema.finish(file, attributes)
+        writing.finish(file, attributes)
     return path
 
 

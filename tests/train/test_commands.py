@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from common.dataset import schema
+from common.dataset import reading, writing
 from tests.train.conftest import write_data
 from train.run.checkpoint import load
 
@@ -134,7 +134,7 @@ def test_it_learns_and_the_saved_model_needs_nothing_else(data, write_config, tr
     assert evaluated.exit_code == 0, evaluated.output
     scores = [line for line in result.output.splitlines() if line.startswith(("train ", "test "))]
     assert scores == [line for line in evaluated.output.splitlines() if line.startswith(("train ", "test "))]
-    with schema.open_data(data) as file:
+    with reading.open_data(data) as file:
         images, labels = file["test/images"][...][..., None], file["test/labels"][...]
     model = keras.saving.load_model(tmp_path / "runs/small/model.keras", compile=False)
     predicted = np.asarray(model(images)).argmax(axis=1)
@@ -225,7 +225,7 @@ def test_evaluate_on_other_data(data, write_config, train, tmp_path):
     run, other = str(tmp_path / "runs" / "small"), write_data(tmp_path / "other.h5", {"train": 8, "test": 6})
     assert "accuracy" in train("evaluate", run, "--data", str(other)).output
     with h5py.File(other, "r+") as file:
-        schema.set_text(file, classes='["lasing", "nolasing"]')
+        writing.set_text(file, classes='["lasing", "nolasing"]')
     refused(
         train("evaluate", run, "--data", str(other)),
         "other.h5 has the classes lasing, nolasing",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.dataset import schema
+from common.dataset import layout, reading, writing
 from common.dataset.view import View
 from common.shots import ID_DTYPE
 from tests.train.test_commands import refused
@@ -68,7 +68,7 @@ def write_runs(path: Path, leak: float = 0.0, seed: int = 0, blocks: Optional[di
                 shots.append((split, label, run, seconds[i], energy[i], images[i]))
     order = rng.permutation(len(shots))
     sizes = {split: sum(shot[0] == split for shot in shots) for split in ("train", "test")}
-    with schema.create(path, sizes, SHAPE, SHAPE) as file:
+    with writing.create(path, sizes, SHAPE, SHAPE) as file:
         for split in sizes:
             rows = [shots[k] for k in order if shots[k][0] == split]
             group = file[split]
@@ -78,13 +78,13 @@ def write_runs(path: Path, leak: float = 0.0, seed: int = 0, blocks: Optional[di
                 group["gas_detector"][name][...] = [row[4] for row in rows]
             group["ebeam/ebeamCharge"][...] = rng.normal(0.3, 0.004, len(rows))
             group["images"][...] = np.stack([row[5] for row in rows])
-            group["crc32"][...] = [schema.image_checksum(row[5]) for row in rows]
+            group["crc32"][...] = [reading.image_checksum(row[5]) for row in rows]
         train = file["train/images"][...].astype(np.float64)
         file["statistics/mean"][...], file["statistics/std"][...] = train.mean(axis=0), train.std(axis=0)
-        attributes = {name: "{}" for name in schema.ATTRIBUTES}
+        attributes = {name: "{}" for name in layout.ATTRIBUTES}
         attributes["classes"] = json.dumps(["nolasing", "lasing"])
         attributes["config"] = json.dumps({"select": {"blocks": blocks}} if blocks else {})
-        schema.finish(file, attributes)
+        writing.finish(file, attributes)
     return path
 
 

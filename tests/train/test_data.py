@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.dataset import schema
+from common.dataset import reading
 from common.errors import DataError
 from tests.train.conftest import SHAPE
 from train.data import dataset as reader
@@ -49,7 +49,7 @@ def test_a_full_batch_is_all_rows_in_the_files_order():
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_images_are_those_of_the_file_in_memory_or_not(data, monkeypatch, share):
     monkeypatch.setattr(reader, "MEMORY_SHARE", share)
-    with schema.open_data(data) as file:
+    with reading.open_data(data) as file:
         expected = file["test/images"][...][..., None]
         labels = file["test/labels"][...]
     with open_data(data, SHAPE, ["train", "test"]) as opened:

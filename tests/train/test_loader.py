@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common.dataset import schema
+from common.dataset import reading
 from common.errors import DataError
 from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
@@ -79,7 +79,7 @@ def test_minibatches_are_those_of_a_naive_reader(tmp_path, stored, cache, size):
 def test_only_plain_files_are_read_past_hdf5(tmp_path, stored):
     path = write_data(tmp_path / "a.h5", {"train": 4, "test": 2}, **stored)
     with h5py.File(path) as file:
-        offsets = schema.image_offsets(file["train/images"])
+        offsets = reading.image_offsets(file["train/images"])
         assert (offsets is None) == ("compression" in stored)
         raw = path.read_bytes()
         for n in range(4) if offsets is not None else ():

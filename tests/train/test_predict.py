@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 from scipy.special import softmax
 
-from common.dataset import schema
+from common.dataset import reading, writing
 from common.shots import ID_FIELDS
 from tests.train.conftest import write_data
 from tests.train.test_commands import refused
@@ -166,9 +166,9 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(data, run, train, tmp_p
     (tmp_path / "cut.h5").write_bytes(data.read_bytes()[:-400])
     refused(train("predict", run, str(tmp_path / "cut.h5")), "cut.h5: is not an HDF5 file, or is cut short")
     with h5py.File(other, "r+") as file:
-        schema.set_text(file, classes=json.dumps(["cats", "dogs"]))
+        writing.set_text(file, classes=json.dumps(["cats", "dogs"]))
     with h5py.File(data, "r+") as file:
-        schema.set_text(file, classes=json.dumps(["cats", "dogs"]))
+        writing.set_text(file, classes=json.dumps(["cats", "dogs"]))
     refused(train("predict", run, str(data)), "classes cats, dogs", "trained on nolasing, lasing")
 
 
@@ -177,8 +177,8 @@ def test_an_image_that_is_not_a_number_is_named_and_nothing_is_left_behind(data,
         image = file["test/images"][11]
         image[3, 4] = np.nan
         file["test/images"][11] = image
-        file["test/crc32"][11] = schema.image_checksum(image)
-        file["test/crc32"][11] = schema.image_checksum(image)
+        file["test/crc32"][11] = reading.image_checksum(image)
+        file["test/crc32"][11] = reading.image_checksum(image)
         key = [int(file["test"][name][11]) for name in ID_FIELDS]
     refused(train("predict", run, str(data)), f"test, image 11 (run {key[0]} seconds {key[1]}", "verify")
     assert not list(Path(run).glob("*predictions*"))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from common.dataset import schema
+from common.dataset import reading
 from tests.train.conftest import SHAPE, write_data
 from train.config.images import Preprocess
 from train.model import preprocess
@@ -225,7 +225,7 @@ def test_a_saved_whitened_model_has_one_answer_for_an_image(write_config, train,
     config = write_config(preprocess=["log", "whiten_minibatch"], network=network, steps=9)
     assert train("fit", config).exit_code == 0
     saved = keras.saving.load_model(tmp_path / "runs/small/model.keras", compile=False)
-    with schema.open_data(tmp_path / "data.h5") as file:
+    with reading.open_data(tmp_path / "data.h5") as file:
         images = file["test/images"][...][..., None]
         stored = file["train/images"][...].astype(np.float64)
     batch = np.asarray(saved(images))

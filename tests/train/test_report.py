@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from common.dataset import schema
+from common.dataset import writing
 from tests.page import Page, check
 from tests.train.conftest import SHAPE, write_data
 from train import report
@@ -108,7 +108,7 @@ def test_the_controls_are_in_the_report(run, train, change, words):
 
 def test_names_are_text_and_nothing_else(data, write_config, train, tmp_path):
     with h5py.File(data, "r+") as file:
-        schema.set_text(file, classes=json.dumps([HOSTILE, "<b>lasing</b>"]))
+        writing.set_text(file, classes=json.dumps([HOSTILE, "<b>lasing</b>"]))
     assert train("fit", write_config(report=True)).exit_code == 0
     page = Page(tmp_path / "runs" / "small" / "report.html")
     check(page, SECTIONS)

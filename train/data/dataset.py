@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Sequence, Union
@@ -12,7 +11,9 @@ import h5py
 import numpy as np
 
 from common.blocks import Blocks
-from common.dataset import schema
+from common.dataset import layout, reading
+from common.dataset.checksums import content_digest
+from common.dataset.index import data_files
 from common.dataset.view import View
 from common.errors import DataError
 from common.shots import ID_FIELDS, ShotId
@@ -68,10 +69,11 @@ def open_data(
     among the splits, too. check: compare the crc32 of each image when it is first read. Raises
     DataError if the files do not hold `needed` splits of such images or do not belong together.
     """
-    paths = path_list(paths)
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     with contextlib.ExitStack() as stack:
-        with schema.damage_named(", ".join(map(str, paths))):
-            data = _opened(stack, paths, image, needed, cache, unlabeled, check)
+        with reading.damage_named(", ".join(map(str, given))):
+            data = _opened(stack, data_files(given), image, needed, cache, unlabeled, check)
+        data = data._replace(paths=given)
         _check_labels(data)
         yield data
 
@@ -87,13 +89,13 @@ def _opened(
 ) -> Data:
     """What `open_data` yields; `stack` closes it."""
     one = len(paths) == 1
-    files = [stack.enter_context(schema.open_data(path, needed if one else ())) for path in paths]
+    files = [stack.enter_context(reading.open_data(path, needed if one else ())) for path in paths]
     for path, file in zip(paths, files):
         _check_file(path, file, image)
     _check_set(paths, files, needed)
     groups = {
         name: [file[name] for file in files if name in file and file[name]["images"].shape[0]]
-        for name in dict.fromkeys(name for file in files for name in schema.present(file))
+        for name in dict.fromkeys(name for file in files for name in layout.present(file))
     }
     groups = {name: of for name, of in groups.items() if of and (unlabeled or "labels" in of[0])}
     size = sum(int(np.prod(g["images"].shape)) * 4 for of in groups.values() for g in of)
@@ -102,32 +104,27 @@ def _opened(
     for name, of in groups.items():
         splits[name] = Split(of, in_memory, check)
         stack.callback(splits[name].close)
-    classes = schema.classes(files[0])
-    attributes = [schema.attributes(file) for file in files]
+    classes = reading.classes(files[0])
+    attributes = [reading.attributes(file) for file in files]
     return Data(paths, splits, classes, _digest(files), View.of(attributes[0]), Blocks.of(attributes))
-
-
-def path_list(paths: Paths) -> list[Path]:
-    """`data:` of a config, one name or a list of them, as a list of paths."""
-    return [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
 
 
 def number_of_classes(config: TrainConfig) -> Optional[int]:
     """How many classes the config's data file has; None if the file is not there yet."""
-    path = path_list(config.data)[0]
+    path = data_files(config.data)[0]
     if not path.exists():
         return None
-    with schema.open_data(path) as file:
-        return len(schema.classes(file))
+    with reading.open_data(path) as file:
+        return len(reading.classes(file))
 
 
 def number_of_images(config: TrainConfig, split: str) -> Optional[int]:
     """How many images of `split` the config's data files have; None if one is not there yet."""
     total = 0
-    for path in path_list(config.data):
+    for path in data_files(config.data):
         if not path.exists():
             return None
-        with schema.open_data(path) as file:
+        with reading.open_data(path) as file:
             total += len(file[split]["images"]) if split in file else 0
     return total
 
@@ -147,10 +144,10 @@ def available_memory() -> float:
 
 
 def _check_file(path: Path, file: h5py.File, image: Optional[tuple[int, int]]) -> None:
-    problems = schema.structure_problems(file)
+    problems = layout.structure_problems(file)
     if problems:
         raise DataError(f"{path}: {problems[0]}; run `python -m prepare verify {path}`")
-    shape = file[schema.present(file)[0]]["images"].shape[1:]
+    shape = file[layout.present(file)[0]]["images"].shape[1:]
     if image is not None and shape != tuple(image):
         raise DataError(
             f"{path}: images are {shape[0]} x {shape[1]}, the config says {image[0]} x {image[1]}; "
@@ -162,10 +159,10 @@ def _check_set(paths: Sequence[Path], files: Sequence[h5py.File], needed: Sequen
     """Raise DataError for files of other classes or processing, a shot in two files, a missing split."""
     first = files[0]
     for path, file in zip(paths[1:], files[1:]):
-        if schema.classes(file) != schema.classes(first):
+        if reading.classes(file) != reading.classes(first):
             raise DataError(
-                f"{path}: its classes are {', '.join(schema.classes(file))}, those of {paths[0]} are "
-                f"{', '.join(schema.classes(first))}; files of one data set have the same, in the same order"
+                f"{path}: its classes are {', '.join(reading.classes(file))}, those of {paths[0]} are "
+                f"{', '.join(reading.classes(first))}; files of one data set have the same, in the same order"
             )
         if _processing(file) != _processing(first):
             raise DataError(
@@ -202,18 +199,17 @@ def _check_labels(data: Data) -> None:
 
 def _processing(file: h5py.File) -> Optional[dict]:
     """What the prepare config says is done to an image, apart from how the numbers are stored."""
-    image = json.loads(schema.attributes(file)["config"]).get("image")
+    image = json.loads(reading.attributes(file)["config"]).get("image")
     return image and {key: value for key, value in image.items() if key not in ("dtype", "compression")}
 
 
 def _shots(file: h5py.File) -> list[ShotId]:
     """The keys of a file's shots; simulated ones of no run (number 0) have none."""
-    columns = [np.concatenate([file[s][name][...] for s in schema.present(file)]) for name in ID_FIELDS]
+    columns = [np.concatenate([file[s][name][...] for s in layout.present(file)]) for name in ID_FIELDS]
     shots = (ShotId(*key) for key in zip(*(column.tolist() for column in columns)))
     return [shot for shot in shots if shot.run]
 
 
 def _digest(files: Sequence[h5py.File]) -> str:
-    """The digest of one file's content, or for several that of theirs, in their order."""
-    digests = [str(schema.attributes(file)["content_digest"]) for file in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    """The digest of one file's content, or of several files' together, however they divide it."""
+    return content_digest(*files) if len(files) > 1 else str(reading.attributes(files[0])["content_digest"])

@@ -9,7 +9,7 @@ from typing import Sequence, Union
 import h5py
 import numpy as np
 
-from common.dataset import schema
+from common.dataset import reading
 from common.errors import DataError
 from common.shots import ID_FIELDS, ShotId
 
@@ -41,7 +41,7 @@ class ImageFile:
         self.where = f"{group.file.filename}: {group.name.strip('/')}/images"
         self.seconds = 0.0  # of reading, decoding and checking so far
         self._file = open(group.file.filename, "rb", buffering=0)  # noqa: SIM115
-        self._offsets = schema.image_offsets(self._dataset)
+        self._offsets = reading.image_offsets(self._dataset)
         if self._offsets is not None and len(self) and self._end() > os.fstat(self._file.fileno()).st_size:
             self._offsets = None  # HDF5 will say what is wrong
         self._ids = [group[name][...] for name in ID_FIELDS]
@@ -94,7 +94,7 @@ class ImageFile:
             rest, offset = rest[n:], offset + n
 
     def _check(self, row: int, stored: np.ndarray) -> None:
-        if schema.image_checksum(stored) != self._crc32[row]:
+        if reading.image_checksum(stored) != self._crc32[row]:
             shot = ShotId(*(int(column[row]) for column in self._ids))
             raise DataError(
                 f"{self.where}: image {row} ({shot}) is not what was written, its crc32 differs; run "

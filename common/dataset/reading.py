@@ -1,0 +1,177 @@
+"""Reading a data file: it is checked as it is opened, and refused with one line if it is not good."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import zlib
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+import h5py
+import numpy as np
+
+from common.dataset.layout import FORMAT, FORMAT_VERSION, MAX_CLASSES, Missing, present
+from common.dataset.safety import HDF5_ERRORS, LINKS, check_hdf5, read_json
+from common.errors import DataError
+from common.manifest import LABELED
+from common.shots import ShotId
+
+
+def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
+    """Open the finished data file at `path` for reading, having checked that it is one.
+
+    `splits` are the splits that the caller needs. Raises DataError, with the file's name, for
+    a file that is missing, not HDF5, truncated, of another format, incomplete, or of a newer
+    version than this software, for one that is not safe to read (common/dataset/safety.py), and for a
+    split that is missing or empty.
+    """
+    file = _open(path)
+    try:
+        with damage_named(path):
+            _check_version(file, path)
+            check_hdf5(file, path, fixed=True)
+            _check_format(file, path)
+            if "classes" in file.attrs:
+                classes(file)
+            for split in present(file):
+                _check_images(file[split], path)
+        for split in splits:
+            if split not in present(file) or not file[split]["images"].shape[0]:
+                raise DataError(f"{path}: has no split '{split}'; it has {_split_text(file)}")
+        if any("compression" in _filters(file[split]["images"]) for split in present(file)):
+            importlib.import_module("hdf5plugin")  # registers the filters with HDF5
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def attributes(node: Union[h5py.Group, h5py.Dataset]) -> Dict[str, Any]:
+    """The attributes of `node`, texts as str."""
+    values = {name: node.attrs[name] for name in node.attrs if name not in LINKS}
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for name, value in values.items()
+    }
+
+
+def classes(file: h5py.File) -> List[str]:
+    """The names of the classes; `labels` index this list. Raises DataError for what is no such list."""
+    names = read_json(file.attrs.get("classes"), f"{file.filename}: attribute classes")
+    least = 1 if any(split in file for split in LABELED) else 0
+    if not isinstance(names, list) or not least <= len(set(map(str, names))) == len(names) <= MAX_CLASSES:
+        raise DataError(f"{file.filename}: attribute classes is no list of 1 to {MAX_CLASSES} names")
+    if not all(isinstance(name, str) and name.isprintable() and 0 < len(name) <= 100 for name in names):
+        raise DataError(f"{file.filename}: attribute classes has a name that is not plain text")
+    return names
+
+
+def missing(file: h5py.File) -> List[Missing]:
+    """The shots that were asked for and are in no split, with the reason of each."""
+    return [
+        Missing(split.decode(), int(row), int(label), ShotId(*map(int, key)), reason.decode())
+        for split, row, label, *key, reason in file["missing"][...].tolist()
+    ]
+
+
+def image_checksum(image: np.ndarray) -> int:
+    """zlib.crc32 of the image's bytes as stored: C order, little endian."""
+    return zlib.crc32(np.ascontiguousarray(image, image.dtype.newbyteorder("<")))
+
+
+def image_offsets(images: h5py.Dataset) -> Optional[np.ndarray]:
+    """Where each image starts in the file, (n,) int64 bytes; None unless each is one plain chunk there.
+
+    Plain: little-endian floats, no filter, and every chunk written.
+    """
+    size = int(np.prod(images.shape[1:])) * images.dtype.itemsize
+    plain = images.dtype in (np.dtype("<f4"), np.dtype("<f2")) and images.dtype.isnative
+    if images.chunks != (1, *images.shape[1:]) or not plain or images.id.get_create_plist().get_nfilters():
+        return None
+    offsets = np.full(images.shape[0], -1, np.int64)
+
+    def note(chunk) -> None:
+        row = chunk.chunk_offset[0]  # of a damaged file, any number
+        if (
+            row < len(offsets)
+            and chunk.size == size
+            and not chunk.filter_mask
+            and chunk.byte_offset is not None
+        ):
+            offsets[row] = chunk.byte_offset
+
+    if hasattr(images.id, "chunk_iter"):  # 15 times faster than one by one, HDF5 1.14
+        images.id.chunk_iter(note)
+    else:
+        for n in range(images.id.get_num_chunks()):
+            note(images.id.get_chunk_info(n))
+    return offsets if (offsets >= 0).all() else None
+
+
+def _open(path: Union[str, Path]) -> h5py.File:
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such data file; make it with `make prepare CONFIG=...`")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, not an HDF5 file")
+    try:
+        # Finished files do not change, so no lock: locks fail on some shared file systems.
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        reason = "cannot be read" if error.errno else "is not an HDF5 file, or is cut short"
+        raise DataError(f"{path}: {reason} ({_first_line(error)}); copy or build it again") from None
+
+
+@contextlib.contextmanager
+def damage_named(path: Union[str, Path]) -> Iterator[None]:
+    """What HDF5 raises for a damaged file, as a DataError that names it; for blocks that only read."""
+    try:
+        yield
+    except HDF5_ERRORS as error:
+        reason = os.strerror(error.errno) if getattr(error, "errno", None) else _first_line(error)
+        raise DataError(f"{path}: cannot be read ({reason}); copy or build it again") from None
+
+
+def _check_images(group: object, path: Union[str, Path]) -> None:
+    if not isinstance(group, h5py.Group):
+        raise DataError(f"{path}: a split is not a group; this is no file that `prepare build` wrote")
+    images = group.get("images")
+    if not isinstance(images, h5py.Dataset) or images.ndim != 3 or images.dtype.kind != "f":
+        raise DataError(f"{path}: {group.name[1:]}/images is missing, or not (N, h, w) of floats")
+
+
+def _check_version(file: h5py.File, path: Union[str, Path]) -> None:
+    """Raise DataError for another version of the format; what is not ours at all is found out later."""
+    if not h5py.h5a.exists(file.id, b"format_version"):
+        return
+    attribute = h5py.h5a.open(file.id, b"format_version")
+    if attribute.get_type().get_class() != h5py.h5t.INTEGER or attribute.shape != ():
+        raise DataError(f"{path}: attribute format_version is no number; this is no file of `prepare build`")
+    version = int(file.attrs["format_version"])
+    if version != FORMAT_VERSION:
+        advice = "update the software" if version > FORMAT_VERSION else "build it again"
+        raise DataError(
+            f"{path}: is of format version {version}, this software reads {FORMAT_VERSION}; {advice}"
+        )
+
+
+def _check_format(file: h5py.File, path: Union[str, Path]) -> None:
+    found = attributes(file)
+    if str(found.get("format")) != FORMAT or "format_version" not in found:
+        raise DataError(f"{path}: an HDF5 file, but not one that `prepare build` wrote")
+    if not np.all(found.get("complete", False)):
+        raise DataError(f"{path}: the build of this file did not finish; build it again")
+
+
+def _filters(images: h5py.Dataset) -> Tuple[str, ...]:
+    return ("compression",) if images.id.get_create_plist().get_nfilters() else ()
+
+
+def _split_text(file: h5py.File) -> str:
+    return ", ".join(f"{split} ({file[split]['images'].shape[0]})" for split in present(file)) or "none"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

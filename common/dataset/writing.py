@@ -1,0 +1,306 @@
+"""Writing a data file: its images one by one as they are made, then everything else, then its digests.
+
+Who writes puts the images through an `ImageWriter`, adds the tables with `create_tables`, fills
+them, and ends with `finish`; `create` makes a file with everything in its final shape at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+
+import h5py
+import numpy as np
+
+from common.dataset.checksums import (
+    attributes_digest,
+    content_digest,
+    object_digests,
+    objects_digest,
+    row_checksums,
+    stored_checksums,
+)
+from common.dataset.layout import (
+    ATTRIBUTES,
+    ATTRIBUTES_SHA256,
+    AXES,
+    FORMAT,
+    FORMAT_VERSION,
+    OBJECTS_SHA256,
+    RECORDS,
+    ROW_CRC32,
+    SHA256,
+    TIME,
+    Missing,
+    present,
+)
+from common.dataset.reading import image_offsets
+from common.files import atomic
+from common.manifest import LABELED, SPLITS
+from common.shots import ID_DTYPE, ID_FIELDS
+
+# HDF5's format of version 1.10: unlike the one before, it has checksums of its own metadata.
+_LIBVER = ("v110", "v110")
+_FLUSH = 64 << 20  # bytes after which what was written is sent on to the disk
+
+Axes = Sequence[Tuple[str, np.ndarray]]
+
+
+def create(
+    path: Union[str, Path],
+    splits: Mapping[str, int],
+    image_shape: Tuple[int, int],
+    frame_shape: Tuple[int, int],
+    dtype: str = "float32",
+    compression: str = "none",
+) -> h5py.File:
+    """A new file at `path` with every dataset in its final shape, nothing filled in yet.
+
+    `splits` gives the number of images of each split, `image_shape` (h, w) the stored images',
+    `frame_shape` (H, W) the camera frames'. The file is open for writing and not `complete`.
+    """
+    file = _create_images(path, splits, image_shape, dtype, compression)
+    create_tables(file, frame_shape)
+    return file
+
+
+class ImageWriter:
+    """A new data file at `path`, whose images are written one by one, those of a split in their order.
+
+    splits: {split: images at most}. Without compression images have their places in the file from
+    the start and are written there by the operating system, so that a full disk is an OSError and not
+    one of the crashes that HDF5 has for it; with compression HDF5 writes them, and the room is looked
+    at before. Meanwhile a thread sends on to the disk what was written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        splits: Mapping[str, int],
+        image_shape: Tuple[int, int],
+        dtype: str = "float32",
+        compression: str = "none",
+    ) -> None:
+        self._path = path
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._written = dict.fromkeys(splits, 0)
+        self._file: Optional[h5py.File] = _create_images(path, splits, image_shape, dtype, compression)
+        self._offsets = {split: image_offsets(self._file[split]["images"]) for split in splits}
+        self._room = self._since_flush = 0
+        self._flusher = ThreadPoolExecutor(1)
+        self._flushing: Optional[Future] = None
+        if all(offsets is not None for offsets in self._offsets.values()):
+            self._file = self._file.close()
+            atomic.check_room(path, path.stat().st_size)
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def append(self, split: str, image: np.ndarray) -> int:
+        """Write the next image of `split`, (h, w); returns its checksum."""
+        image = np.ascontiguousarray(image, self._dtype)
+        row = self._written[split]
+        if self._file is None:
+            self._write(image, int(self._offsets[split][row]))
+        else:
+            self._check_room(image.nbytes)
+            self._file[split]["images"][row] = image
+        self._written[split] = row + 1
+        self._flush(image.nbytes)
+        return zlib.crc32(image)
+
+    def tables(self, frame_shape: Tuple[int, int], axes: Axes = ()) -> h5py.File:
+        """The file, open for writing, with as many rows as images were written, and nothing filled in."""
+        self._end_flush()
+        if self._file is None:
+            atomic.check_room(
+                self._path, self._path.stat().st_size + _room_of_tables(self._written, frame_shape)
+            )
+            self._file = h5py.File(self._path, "r+", libver=_LIBVER)
+        for split, n in self._written.items():
+            if n < len(self._file[split]["images"]):
+                self._file[split]["images"].id.set_extent((n, *self._file[split]["images"].shape[1:]))
+        create_tables(self._file, frame_shape, axes)
+        return self._file
+
+    def close(self) -> None:
+        """Close the file, whatever was written."""
+        self._flusher.shutdown()
+        os.close(self._descriptor)
+        if self._file:
+            self._file.close()
+
+    def __enter__(self) -> ImageWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, image: np.ndarray, offset: int) -> None:
+        rest = memoryview(image).cast("B")
+        while rest:
+            written = os.pwrite(self._descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written
+
+    def _check_room(self, size: int) -> None:
+        """Before HDF5 writes: that there is room for what may come until the next look."""
+        self._room -= size
+        if self._room < 0:
+            self._room = _FLUSH
+            atomic.check_room(self._path, self._path.stat().st_size + 2 * _FLUSH)
+
+    def _flush(self, size: int) -> None:
+        self._since_flush += size
+        if self._since_flush > _FLUSH and (self._flushing is None or self._flushing.done()):
+            self._end_flush()
+            self._flushing, self._since_flush = self._flusher.submit(os.fsync, self._descriptor), 0
+
+    def _end_flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.result()
+            self._flushing = None
+
+
+def create_tables(file: h5py.File, frame_shape: Tuple[int, int], axes: Axes = ()) -> None:
+    """Give a file with images everything else in its final shape.
+
+    frame_shape: (H, W) of the camera's frames. axes: for each axis of an image its name (AXES) and
+    where its pixels are on the camera, (h,) and (w,); by default their numbers.
+    """
+    splits = present(file)
+    image_shape = file[splits[0]]["images"].shape[1:]
+    for name in ("mean", "std"):
+        pedestal = file.create_dataset(f"dark/{name}", frame_shape, "<f8")
+        set_text(pedestal, units="counts")
+        if "train" in file:
+            file.create_dataset(f"statistics/{name}", image_shape, "<f8")
+    _show_as_nexus(file, "NXroot", default=splits[0])
+    for split in splits:
+        _create_columns(file[split], axes or [(name, np.arange(n)) for name, n in zip(AXES, image_shape)])
+
+
+def finish(
+    file: h5py.File,
+    attributes: Mapping[str, str],
+    missing: Sequence[Missing] = (),
+    simulated: bool = False,
+    epoch: str = "1970-01-01",
+) -> str:
+    """Set times, root attributes (all of ATTRIBUTES), missing shots and digests; mark the file complete.
+
+    epoch: the day from which `seconds` count. Returns the content digest. The caller closes the file and
+    moves it to its final name.
+    """
+    if set(attributes) != set(ATTRIBUTES):
+        raise ValueError(f"attributes differ from the format's: {set(attributes) ^ set(ATTRIBUTES)}")
+    set_text(file, **attributes)
+    file.attrs["simulated"] = bool(simulated)
+    file["missing"] = _missing_table(missing)
+    for split in present(file):
+        group = file[split]
+        group[TIME][...] = group["seconds"][...].astype("i8") * 10**9 + group["nanoseconds"][...]
+        set_text(group[TIME], units=f"nanoseconds since {epoch}", calendar="proleptic_gregorian")
+        group[ROW_CRC32][...] = row_checksums(group)
+    digests = object_digests(file)
+    for name, digest in digests.items():
+        set_text(file[name], **{SHA256: digest})
+    digest = content_digest(file, of_rows=stored_checksums)
+    set_text(file, content_digest=digest, **{OBJECTS_SHA256: objects_digest(digests)})
+    file.attrs["complete"] = True
+    set_text(file, **{ATTRIBUTES_SHA256: attributes_digest(file)})
+    file.flush()
+    return digest
+
+
+def set_text(node: Union[h5py.Group, h5py.Dataset], **attributes: str) -> None:
+    """Give `node` attributes, as UTF-8 of fixed length: only those have a checksum in HDF5."""
+    for name, value in attributes.items():
+        raw = value.encode()
+        node.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))
+
+
+def _create_images(
+    path: Union[str, Path],
+    splits: Mapping[str, int],
+    image_shape: Tuple[int, int],
+    dtype: str,
+    compression: str,
+) -> h5py.File:
+    """A new file with the images' datasets, not `complete`."""
+    file = h5py.File(path, "w", libver=_LIBVER)
+    set_text(file, format=FORMAT)
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["complete"] = False
+    stored = np.dtype(dtype).newbyteorder("<")
+    for split in (name for name in SPLITS if name in splits):
+        group, shape = file.create_group(split), (splits[split], *image_shape)
+        if compression == "none":
+            _create_plain(group, shape, stored)
+        else:
+            filters = _filter(compression)
+            group.create_dataset("images", shape, stored, chunks=(1, *image_shape), **filters)
+        _show_as_nexus(group, "NXdata", signal="images")
+        set_text(group["images"], interpretation="image")
+    return file
+
+
+def _create_columns(group: h5py.Group, axes: Axes) -> None:
+    """The tables of one split beside its images, and the scales of its dimensions."""
+    images = group["images"]
+    n = images.shape[0]
+    columns = [group.create_dataset(name, (n,), ID_DTYPE[name]) for name in ID_FIELDS]
+    columns += [group.create_dataset(name, (n,), "<u4") for name in ("crc32", ROW_CRC32)]
+    if group.name.strip("/") in LABELED:
+        columns.append(group.create_dataset("labels", (n,), "i1"))
+    for record, units in RECORDS.items():
+        for name, unit in units.items():
+            field = group.create_dataset(f"{record}/{name}", (n,), "<f8", fillvalue=np.nan)
+            set_text(field, units=unit)
+            columns.append(field)
+    time = group.create_dataset(TIME, (n,), "<i8")
+    time.make_scale(TIME)
+    for column in (*columns, images):
+        column.dims[0].attach_scale(time)
+    for axis, (name, places) in enumerate(axes, 1):
+        scale = group.create_dataset(name, data=np.asarray(places, "<f8"))
+        set_text(scale, units="camera pixel")
+        scale.make_scale(name)
+        images.dims[axis].attach_scale(scale)
+
+
+def _show_as_nexus(group: h5py.Group, kind: str, **attributes: str) -> None:
+    set_text(group, NX_class=kind, **attributes)
+
+
+def _missing_table(missing: Sequence[Missing]) -> np.ndarray:
+    """The missing shots as fields of fixed length: text of variable length has no checksum."""
+    reasons = [shot.reason.encode() for shot in missing]
+    width = max(map(len, reasons), default=1)
+    fields = [("split", "S10"), ("row", "<u4"), ("label", "i1"), *ID_DTYPE.descr, ("reason", f"S{width}")]
+    rows = [(one.split.encode(), one.row, one.label, *one.shot, why) for one, why in zip(missing, reasons)]
+    return np.array(rows, np.dtype(fields))
+
+
+def _create_plain(group: h5py.Group, shape: Tuple[int, ...], dtype: np.dtype) -> None:
+    """`images` whose chunks lie one behind the other from the start, written by nobody yet.
+
+    HDF5 then needs no index of them. In HDF5's own terms, because h5py 3.6 would have it write zeros.
+    """
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((1, *shape[1:]))
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(group.id, b"images", h5py.h5t.py_create(dtype), space, properties)
+
+
+def _filter(compression: str) -> Dict[str, Any]:
+    hdf5plugin = importlib.import_module("hdf5plugin")  # registers the filters with HDF5
+    return dict(hdf5plugin.Bitshuffle())  # LZ4 is its default
+
+
+def _room_of_tables(rows: Mapping[str, int], frame_shape: Tuple[int, int]) -> int:
+    """About the bytes of everything but the images: records, dark, statistics, HDF5's own."""
+    return 400 * sum(rows.values()) + 32 * int(np.prod(frame_shape)) + 60_000 * len(rows)

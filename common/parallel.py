@@ -1,0 +1,172 @@
+"""Processes that share work: one executor, whoever started them.
+
+    one process                 what is submitted is done at once, here
+    --jobs N                    N processes of this machine, which end with this one, however it ends
+    mpirun -n N, srun -n N      rank 0 hands out work to the others (mpi4py.futures)
+
+Submit functions of modules with arguments that can be pickled; each process opens files for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Callable, Iterable, List, Optional, Tuple
+
+from common import cli, interrupt, progress
+from common.errors import UserError
+
+# Where launchers say how many processes they started: Open MPI, MPICH and its kin, MVAPICH, srun.
+# (SLURM_NTASKS is of the job, and set in a batch script that runs one process.)
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_LAUNCHER = 0.5  # s for a launcher to pass on the last line: MPICH's was seen to end without it
+
+
+class Here(Executor):
+    """An executor that does what is submitted at once, in this process."""
+
+    def submit(self, function: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+@contextlib.contextmanager
+def executor(jobs: int = 1) -> Iterator[Optional[Executor]]:
+    """The executor for `jobs` processes, or for the ranks that a launcher started.
+
+    On ranks other than 0 the block is entered with None when there is no more work to do. To be entered
+    before files are opened and threads are started, because processes begin as copies of this one. An
+    error or a signal in the block ends all of them. Raises UserError for both ways at a time.
+    """
+    comm = _launched()
+    if comm is None:
+        with Here() if jobs == 1 else _local(jobs) as workers:
+            yield workers
+        return
+    if jobs > 1:
+        raise UserError(f"--jobs {jobs}: {comm.Get_size()} processes were started already; leave --jobs out")
+    with _ranks(comm) as workers:
+        yield workers
+
+
+def results(workers: Executor, function: Callable, tasks: Iterable[Tuple]) -> Iterator[Any]:
+    """What `function(*task)` returns for each of `tasks`, as they are done; work is begun in their order.
+
+    The first error ends the work and is raised here; UserError if a process was ended from outside.
+    """
+    if isinstance(workers, Here):
+        for task in tasks:
+            yield function(*task)
+        return
+    futures = [workers.submit(function, *task) for task in tasks]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(_what_ended(getattr(workers, "children", []))) from None
+
+
+# --- processes of this machine ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _local(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose processes end with this one: each sees its end of a pipe closed, even by kill -9."""
+    sys.stdout.flush()  # or every copy would print what waits here
+    sys.stderr.flush()
+    watched, held = os.pipe()
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(jobs, context, initializer=_as_a_worker, initargs=(watched, held))
+    try:
+        for started in [pool.submit(time.sleep, 0.01) for _ in range(jobs)]:  # before anything is open
+            started.result()
+        pool.children = multiprocessing.active_children()
+        yield pool
+        pool.shutdown()
+    finally:
+        os.close(held)  # ends those that are still at work
+        os.close(watched)
+        pool.shutdown(cancel_futures=True)
+
+
+def _as_a_worker(watched: int, held: int) -> None:
+    """In a new process: leave signals and words to the one that started it, and end with it."""
+    progress.silence()
+    for number in interrupt.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    os.close(held)  # the pipe shows its end only when nobody else holds it open
+
+    def watch() -> None:
+        os.read(watched, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _what_ended(children: List[multiprocessing.process.BaseProcess]) -> str:
+    """Which of the processes of a broken pool was ended by what."""
+    for _ in range(50):
+        for child in children:
+            if child.exitcode is not None and child.exitcode < 0:
+                name = signal.Signals(-child.exitcode).name
+                memory = "; was there too little memory for so many --jobs?" if name == "SIGKILL" else ""
+                return f"process {child.pid} of --jobs {len(children)} was ended by {name}{memory}"
+        time.sleep(0.02)
+    return f"a process of --jobs {len(children)} has ended"
+
+
+# --- ranks that a launcher started -------------------------------------------------------------------
+
+
+def _launched() -> Optional[Any]:
+    """The communicator of the ranks that were started together; None for a process alone.
+
+    MPI itself is asked, and only where a launcher's variables are there: the shell that `srun --pty`
+    gives has them, too, for one process. Raises UserError for ranks that have no mpi4py.
+    """
+    size = max((int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdigit()), default=1)
+    if size == 1 or sys.stdin is not None and sys.stdin.isatty():
+        return None
+    try:
+        mpi = importlib.import_module("mpi4py.MPI")
+    except ImportError as error:
+        raise UserError(
+            f"{size} processes were started, and mpi4py, with which they would talk, cannot be loaded "
+            f"({error}); install the extra `mpi`, or start one process"
+        ) from None
+    return mpi.COMM_WORLD if mpi.COMM_WORLD.Get_size() > 1 else None
+
+
+@contextlib.contextmanager
+def _ranks(comm: Any) -> Iterator[Optional[Executor]]:
+    """mpi4py's executor on rank 0, None on the others when they have done their work."""
+    futures = importlib.import_module("mpi4py.futures")
+    if comm.Get_rank():
+        progress.silence()
+        for number in interrupt.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    with futures.MPICommExecutor(comm) as workers:
+        try:
+            yield workers
+        except BaseException as error:
+            if workers is not None:
+                _end_all(comm, error)
+            raise
+
+
+def _end_all(comm: Any, error: BaseException) -> None:
+    """Say the error and end all ranks, which would go on with their work for long."""
+    code = cli.tell(error)
+    time.sleep(_LAUNCHER)
+    comm.Abort(code)
+    os._exit(code)  # some bindings come back from it
