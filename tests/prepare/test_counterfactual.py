@@ -160,8 +160,10 @@ def test_a_finished_counterfactual_is_not_replaced_unasked(prepare, write, tmp_p
     path = write(source={"kind": "simulated"})
     for command in ("select", "counterfactual"):
         good(prepare, command, path)
-    assert "small.counterfactual.h5" in refused(prepare, "counterfactual", path)
-    good(prepare, "counterfactual", path, "--force")
+    assert "nothing is left to do" in good(prepare, "counterfactual", path)
+    other = write(source={"kind": "simulated"}, image={"log": False})
+    assert "small.counterfactual.h5" in refused(prepare, "counterfactual", other)
+    good(prepare, "counterfactual", other, "--force")
 
 
 @pytest.mark.parametrize(
