@@ -27,7 +27,9 @@ STOCK = 2.0  # and in the stock form
 INPUT = 1.1  # the same of the gradient by the input
 BFLOAT16 = 0.55  # of a direct pass in bfloat16 against float32; spectra are in float32 always
 GAIN = 0.8  # spectra are chosen if they cost at most this share of what they replace
-TILES = 32  # of all images at a time: what a product writes should be in a cache when the next one reads it
+# Tiles that are done at a time: what a product writes should be in a cache when the next one reads it. With
+# many input channels there are more, as the sums for the kernel's gradient are added up once for each.
+TILES, TILES_OF_CHANNELS = 16, 32
 
 
 def padding_of(size: int, window: int, stride: int, padding: str) -> Tuple[int, int]:
@@ -116,7 +118,7 @@ class Plan(NamedTuple):
     @property
     def strips(self) -> int:
         """Rows of tiles that are done at a time."""
-        return max(1, TILES // self.columns.tiles)
+        return max(1, round((TILES if self.inputs == 1 else TILES_OF_CHANNELS) / self.columns.tiles))
 
 
 class Ways(NamedTuple):
@@ -201,8 +203,10 @@ def spectral_costs(plan: Plan, word: float = WORD) -> Costs:
         return along_rows + along_columns + word * 2 * frequencies * columns.length * channels
 
     product = 2 * frequencies * columns.length * (2 * channels) * (2 * outputs)
+    uneven = sum(axis.tiles * axis.kept > axis.outputs for axis in (rows, columns))
     x = transform(rows.length, columns.length, channels)
     y = transform(rows.kept, columns.kept, outputs)  # as much as its inverse
+    y += uneven * word / 3 * rows.kept * columns.kept * outputs  # filled up or cut off
     return Costs(*(float(tiles * cost) for cost in (x, x + product + y, y + product, product + x)))
 
 
