@@ -173,8 +173,7 @@ class Psana1Source(Source):
                 at, event = self._event(run)
                 if at in left and at not in kept and (at == number or len(kept) < _KEPT):
                     self._check_key(run, event, left[at])
-                    frame = self._pass.camera.raw(event)
-                    kept[at] = frame if at == number or frame is None else np.array(frame)
+                    kept[at] = self._pass.camera.raw(event)  # which stays as it is while it is held
             yield left.pop(number), kept.pop(number)
 
     def _start(self, run: int) -> None:

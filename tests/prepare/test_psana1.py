@@ -194,6 +194,16 @@ def test_a_psana_cfg_in_the_working_directory_is_not_read(open_source, tmp_path,
     assert len(open_source("experiment").shots(69)) == 40
 
 
+def test_a_listing_that_is_kept_is_of_its_camera(open_source, psana, tmp_path):
+    folder = str(open_source("untidy")._directory)
+    other = "XppEndstation.0:Opal1000.1"
+    counts = []
+    for camera in (ADDRESS, other, ADDRESS, "xtcav"):
+        with Psana1Source(psana, "amo81515", folder, camera, tmp_path / "kept") as source:
+            counts.append(len(usable(source, 55)))
+    assert counts[0] == counts[2] == counts[3] != counts[1]
+
+
 @pytest.mark.parametrize("name", ["with space", "with:colon", "a, b; c='d'\t%e", "größe"])
 def test_a_folder_may_have_any_name(psana, tmp_path, name):
     folder = tmp_path / name
