@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Optional
+from typing import Optional
 
 import click
 
-from common import __version__, cli, interrupt, manifest
+from common import __version__, cli, manifest
 from common.cli import CommandGroup, config_argument, force_option
 from common.errors import ConfigError, ManifestError
 from common.files import atomic
 from common.progress import say
 from prepare.config import load_config
 from prepare.sources import open_source
-
-if TYPE_CHECKING:
-    from prepare.build.output import Check
-    from prepare.build.run import Built
 
 
 @click.group(cls=CommandGroup)
@@ -62,9 +58,9 @@ def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None
             f"{config_path}: simulate: missing, so these runs are real ones; "
             "start from `base: demo.yaml`, or add a `simulate:` section"
         )
-    from prepare.simulate.run import simulate as run
+    import prepare.simulate.run
 
-    run(config, force, if_missing, form)
+    prepare.simulate.run.simulate(config, force, if_missing, form)
 
 
 @main.command("list")
@@ -103,9 +99,9 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
     \b
     python -m prepare select configs/prepare/demo.yaml
     """
+    import prepare.select
+    from prepare.build.command import say_counts, say_left_out
     from prepare.build.run import average_dark
-    from prepare.select import mean_intensity_of
-    from prepare.select import select as draw
 
     config = load_config(config_path)
     path = config.manifest_path
@@ -116,17 +112,17 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
     with open_source(config) as source:
         intensity = None
         if config.select.beam.min_mean_intensity is not None:
-            intensity = mean_intensity_of(source, config, average_dark(source, config).mean)
+            intensity = prepare.select.mean_intensity_of(source, config, average_dark(source, config).mean)
         try:
-            selection = draw(source, config, drawn, intensity)
+            selection = prepare.select.select(source, config, drawn, intensity)
         except ManifestError as error:
             raise ManifestError(f"{config_path}: {error}") from None
-    _say_left_out(selection.left_out)
+    say_left_out(selection.left_out)
     if drawn == selection.rows:
         say(f"{path}: has all {len(drawn)} shots already, nothing changed")
         return
     manifest.write(path, selection.rows)
-    _say_counts(manifest.counts(selection.rows))
+    say_counts(manifest.counts(selection.rows))
     kept = f" ({len(drawn)} of them were there before)" if drawn else ""
     say(f"{path}: {len(selection.rows)} shots{kept}")
 
@@ -141,20 +137,22 @@ jobs_option = click.option(
 @force_option
 @jobs_option
 def build(config_path: str, force: bool, jobs: int) -> None:
-    """Extract the shots of the manifest into data/NAME.h5, or into the files of data/NAME/.
+    """Make the images of the manifest's shots: data/NAME.h5, or the files of data/NAME/.
 
-    A data set of more than `shard` shots is a folder of files. Interrupted, a build goes on with the
-    files that are not there yet when it is started again. Several processes share the files, on this
-    machine with --jobs, on several with MPI; the content is the same.
+    A data set of more than `shard` shots is a folder of files. Started again after an interruption, a
+    build continues with the files that are missing. --jobs shares the files among processes of this
+    machine, MPI among machines; the content is the same.
 
     \b
     python -m prepare build configs/prepare/demo.yaml
     python -m prepare build configs/prepare/demo.yaml --jobs 4
     mpirun -n 4 python -m prepare build configs/prepare/demo.yaml
-    python -m prepare build configs/prepare/demo.yaml --force   # anew, replace what is finished
+    python -m prepare build configs/prepare/demo.yaml --force   # replace finished files
     """
-    advice = f"what was made so far is kept, go on with: python -m prepare build {config_path}"
-    _build(config_path, jobs, advice, force)
+    from prepare.build.command import build_data_set
+
+    advice = f"what was made so far is kept, continue with: python -m prepare build {config_path}"
+    build_data_set(config_path, jobs, advice, force)
 
 
 @main.command()
@@ -168,51 +166,11 @@ def repair(config_path: str, jobs: int) -> None:
     \b
     python -m prepare repair configs/prepare/demo.yaml
     """
+    from prepare.build.command import build_data_set
     from prepare.verify import damage
 
-    advice = f"what is good stays, go on with: python -m prepare repair {config_path}"
-    _build(config_path, jobs, advice, damage=damage)
-
-
-def _build(
-    config_path: str,
-    jobs: int,
-    advice: str,
-    force: bool = False,
-    damage: Optional[Check] = None,
-    change: Optional[Callable] = None,
-) -> None:
-    """Build the data set of a config, or of what `change` makes of config and manifest."""
-    from common import parallel
-    from prepare.build.run import build as run
-
-    with parallel.executor(jobs) as workers, interrupt.advising(advice):
-        if workers is None:  # a rank that has done its share
-            return
-        config = load_config(config_path)
-        rows = manifest.read(config.manifest_path)
-        if change is not None:
-            config, rows = change(config, rows, config_path)
-        built = run(config, rows, force, workers, damage)
-    if built is not None:
-        _say_built(built)
-
-
-def _say_built(built: Built) -> None:
-    _say_left_out(built.skipped)
-    for reason, count in sorted(built.missing.items()):
-        say(f"missing: {count} shots of the manifest: {reason}")
-    dark = built.dark
-    say(
-        f"dark: {dark.frames} frames averaged, {dark.rejected_frames} frames and {dark.rejected_pixels} "
-        f"pixel values rejected; mean {dark.mean.mean():.2f}, noise {dark.std.mean():.2f} counts"
-    )
-    _say_counts(built.counts)
-    if built.simulated:
-        say("simulated: these are no shots of a real machine")
-    say(f"content digest {built.content_digest[:16]}...")
-    files = f" in {built.files} files" if built.files > 1 else ""
-    say(f"{built.path}: {built.bytes / 1e6:.1f} MB{files}, in {built.seconds:.1f} s")
+    advice = f"what is good stays, continue with: python -m prepare repair {config_path}"
+    build_data_set(config_path, jobs, advice, damage=damage)
 
 
 @main.command()
@@ -229,10 +187,11 @@ def counterfactual(config_path: str, force: bool, jobs: int) -> None:
     \b
     python -m prepare counterfactual configs/prepare/demo.yaml
     """
+    from prepare.build.command import build_data_set
     from prepare.simulate.counterfactual import switched
 
-    advice = f"what was made so far is kept, go on with: python -m prepare counterfactual {config_path}"
-    _build(config_path, jobs, advice, force, change=switched)
+    advice = f"what was made so far is kept, continue with: python -m prepare counterfactual {config_path}"
+    build_data_set(config_path, jobs, advice, force, change=switched)
 
 
 @main.command("signal-noise")
@@ -244,11 +203,10 @@ def signal_noise(config_path: str, force: bool) -> None:
     \b
     python -m prepare signal-noise configs/prepare/signal_noise_40.yaml
     """
-    from prepare.simulate.signal_noise import load_config as load
-    from prepare.simulate.signal_noise import write
+    import prepare.simulate.signal_noise
 
-    config = load(config_path)
-    written = write(config, force)
+    config = prepare.simulate.signal_noise.load_config(config_path)
+    written = prepare.simulate.signal_noise.write(config, force)
     for split, n in written.counts.items():
         say(f"{split}: {n} images of {config.shape[0]} x {config.shape[1]}, half of them with a signal")
     rate = written.bytes / 1e6 / written.seconds
@@ -298,9 +256,9 @@ def verify(path: str, sample: int) -> None:
     \b
     python -m prepare verify data/demo.h5
     """
-    from prepare.verify import verify as check
+    import prepare.verify
 
-    report = check(path, sample)
+    report = prepare.verify.verify(path, sample)
     for line in report.notes:
         say(f"{path}: {line}")
     for line in report.problems:
@@ -328,19 +286,6 @@ def report(path: str, out: Optional[str], force: bool) -> None:
     if out is not None:
         atomic.refuse_existing(out, force)
     say(f"{write(Path(path), Path(out) if out else None)}: open it in a browser")
-
-
-def _say_left_out(left_out: Dict[int, Dict[str, int]]) -> None:
-    for run, reasons in sorted(left_out.items()):
-        what = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "nothing"
-        say(f"run {run}: left out {what}")
-
-
-def _say_counts(counts: Dict[str, Dict[str, int]]) -> None:
-    for split in manifest.SPLITS:
-        if split in counts:
-            what = ", ".join(f"{n} {label or 'without label'}" for label, n in sorted(counts[split].items()))
-            say(f"{split}: {sum(counts[split].values())} shots ({what})")
 
 
 def run() -> None:

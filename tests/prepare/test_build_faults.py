@@ -198,6 +198,6 @@ def test_a_process_that_is_stopped_goes_on(ready, prepare, tmp_path, number, cod
     assert process.returncode == code
     if number != signal.SIGKILL:
         assert errors.count("\n") == 1
-        assert f"go on with: python -m prepare build {ready}" in errors
+        assert f"continue with: python -m prepare build {ready}" in errors
     assert "1 of 3 files are there already" in prepare("build", ready).output
     assert digest(tmp_path) == expected

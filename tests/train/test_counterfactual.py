@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from common.dataset import schema
+from common.dataset import layout, reading, writing
 from common.errors import DataError
 from tests.train.test_controls import SETTINGS, SHAPE, pictures, write_runs
 from train.config import load_config
@@ -35,17 +35,17 @@ def write_switched(path: Path, leak: float = 0.0, change=lambda shots: shots) ->
     shots = change(shots)
     n = len(shots["run"])
     energy = rng.uniform(0.02, 0.1, n)
-    with schema.create(beside, {"test": n}, SHAPE, SHAPE) as file:
+    with writing.create(beside, {"test": n}, SHAPE, SHAPE) as file:
         group = file["test"]
         for name, values in shots.items():
             group[name][...] = values
         for i in range(n):
             background = 0.5 + (leak if shots["run"][i] == 69 else 0.0)
             image = pictures(rng, 1, bool(shots["labels"][i]), energy[i : i + 1], background)[0]
-            group["images"][i], group["crc32"][i] = image, schema.image_checksum(image)
-        attributes = {name: "{}" for name in schema.ATTRIBUTES}
+            group["images"][i], group["crc32"][i] = image, reading.image_checksum(image)
+        attributes = {name: "{}" for name in layout.ATTRIBUTES}
         attributes["classes"] = json.dumps(["nolasing", "lasing"])
-        schema.finish(file, attributes)
+        writing.finish(file, attributes)
     return beside
 
 
