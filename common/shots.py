@@ -90,3 +90,17 @@ def pulse_energy(record: Callable[[str], np.ndarray]) -> np.ndarray:
     record: gives the values of `gas_detector/NAME`, (n,) mJ; NaN where a shot has none.
     """
     return (record("gas_detector/f_11_ENRC") + record("gas_detector/f_12_ENRC")) / 2
+
+
+def uniform_hashes(ids: np.ndarray) -> np.ndarray:
+    """A number from 0 to 2^64 - 1 for each shot, a function of its key alone, (n,) uint64.
+
+    SplitMix64 (Steele, Lea, Flood 2014), taken in by field after field; ids: (n,) ID_DTYPE.
+    """
+    state = np.zeros(len(ids), np.uint64)
+    for name in ID_FIELDS:
+        state = state + ids[name].astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state

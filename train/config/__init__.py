@@ -220,6 +220,8 @@ class TrainConfig(Model):
     check_images: bool = True  # compare each image's crc32 when it is first read
     steps: int = Field(gt=0)
     table_every: int = Field(5, gt=0)
+    # Shots of each split that a row of the table judges, always the same; null: all. The end judges all.
+    table_shots: Optional[int] = Field(2000, gt=0)
     checkpoint_seconds: float = Field(
         10.0, ge=0
     )  # apart at least; further if saving took over 2 % of the time

@@ -7,7 +7,7 @@ from typing import Generator, Iterator, Optional, Sequence, Union
 import numpy as np
 
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position, positions
+from train.data.minibatches import Batch, Part, Position, everything, planned
 
 
 class Pool:
@@ -72,10 +72,13 @@ class Choice:
             images *= self._mask
         return images
 
-    def batches(self, size: int) -> Iterator[np.ndarray]:
-        for start in range(0, len(self), size):
-            yield self.images(range(start, min(start + size, len(self))))
+    def batches(self, size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+        rows = np.arange(len(self)) if rows is None else rows
+        for start in range(0, len(rows), size):
+            yield self.images(rows[start : start + size])
 
-    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
-        plan = positions(len(self), size, seed, at)
-        yield from (Batch(self.images(rows), self.labels[rows], after) for rows, after in plan)
+    def minibatches(
+        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+    ) -> Generator[Batch, None, None]:
+        plan = planned(len(self), size, seed, at, part)
+        yield from (Batch(self.images(mine), self.labels[rows], after) for mine, rows, after in plan)

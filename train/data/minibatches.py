@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import Generator, Iterator, NamedTuple, Optional, Protocol, Sequence, Union
+from typing import Callable, Generator, Iterator, Protocol, Sequence, Union
 
 import h5py
 import numpy as np
 
-from common.shots import ID_DTYPE, ID_FIELDS, pulse_energy
+from common.shots import ID_DTYPE, ID_FIELDS, pulse_energy, uniform_hashes
 from train.data.images import ImageFile, empty
 from train.data.readahead import ReadAhead
 
@@ -22,14 +22,25 @@ class Position(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A minibatch. images: (n, rows, columns, 1) float32; labels: (n,) int64; position: after it."""
+    """A minibatch of n shots. labels: (n,) int64; position: after it.
+
+    images: (m, rows, columns, 1) float32, of this process's part of the shots: all of them, or on
+    several ranks this rank's share.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     position: Position
 
 
-Planned = tuple[np.ndarray, Optional[Position]]  # rows that are read together, and the position after them
+# The rows of which images are read, the rows of the whole minibatch, and the position after it.
+Planned = tuple[np.ndarray, np.ndarray, Optional[Position]]
+Part = Callable[[int], slice]  # which shots of a minibatch of n are this process's
+
+
+def everything(n: int) -> slice:
+    """The part of a process that is alone."""
+    return slice(0, n)
 
 
 class Samples(Protocol):
@@ -46,13 +57,15 @@ class Samples(Protocol):
     def images(self, rows: Sequence[int]) -> np.ndarray:
         """The images of `rows`, (len(rows), rows, columns, 1) float32."""
 
-    def batches(self, size: int) -> Iterator[np.ndarray]:
-        """All images in order, at most `size` at a time; each is valid until the next is asked for."""
+    def batches(self, size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+        """The images of `rows`, or all, in order, at most `size` at a time, each valid until the next."""
 
-    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
+    def minibatches(
+        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+    ) -> Generator[Batch, None, None]:
         """The minibatches that `minibatch_rows` gives, from `at` on, without end; to be closed.
 
-        The images of each are valid until the next is asked for.
+        The images of each, of `part` of its shots, are valid until the next is asked for.
         """
 
 
@@ -111,26 +124,28 @@ class Split:
         self._read(np.asarray(rows), out)
         return out[..., None]
 
-    def batches(self, size: int) -> Iterator[np.ndarray]:
-        """All images in order, at most `size` at a time; each is valid until the next is asked for."""
-        starts = range(0, len(self), size)
-        if self._cached is not None:
-            for start in starts:
+    def batches(self, size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+        """The images of `rows`, or all, in order, at most `size` at a time; see `Samples`."""
+        if self._cached is not None and rows is None:
+            for start in range(0, len(self), size):
                 yield self._cached[start : start + size]
             return
-        plan = ((np.arange(start, min(start + size, len(self))), None) for start in starts)
+        rows = np.arange(len(self)) if rows is None else rows
+        plan = ((rows[start : start + size], rows, None) for start in range(0, len(rows), size))
         with self._read_ahead(plan, size) as reader:
             yield from (images for images, _ in reader)
 
-    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
+    def minibatches(
+        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+    ) -> Generator[Batch, None, None]:
         """Minibatches from `at` on, without end; see `Samples`."""
-        plan = positions(len(self), size, seed, at)
+        plan = planned(len(self), size, seed, at, part)
         whole = size == "full" or size >= len(self)
         if whole and self._cached is not None:
-            yield from (Batch(self._cached, self.labels, after) for _, after in plan)
+            yield from (Batch(self._cached[part(len(self))], self.labels, after) for _, _, after in plan)
             return
         with self._read_ahead(plan, len(self) if whole else size) as reader:
-            for images, (rows, after) in reader:
+            for images, (_, rows, after) in reader:
                 yield Batch(images, self.labels[rows], after)
 
     def _read_ahead(self, plan: Iterator[Planned], size: int) -> ReadAhead[Planned]:
@@ -164,13 +179,13 @@ def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> tu
     return rows, Position(at.epoch + 1, 0) if last else Position(at.epoch, at.batch + 1)
 
 
-def positions(
-    n: int, size: Union[int, str], seed: int, at: Position
-) -> Iterator[tuple[np.ndarray, Position]]:
-    """The rows of every minibatch from `at` on, without end, each with the position after it."""
+def planned(
+    n: int, size: Union[int, str], seed: int, at: Position, part: Part = everything
+) -> Iterator[Planned]:
+    """What to read of every minibatch from `at` on, without end: `part` of its rows."""
     while True:
         rows, at = minibatch_rows(n, size, seed, at)
-        yield rows, at
+        yield rows[part(len(rows))], rows, at
 
 
 @functools.lru_cache(maxsize=4)
@@ -190,3 +205,19 @@ def mean_image(samples: Samples, rows: Sequence[int]) -> np.ndarray:
     """The mean of the images of `rows`, (h, w) float64, a few in memory at a time."""
     total = sum(batch[..., 0].sum(axis=0, dtype=np.float64) for batch in some_batches(samples, rows))
     return total / max(len(rows), 1)
+
+
+def sample(samples: Samples, size: Optional[int]) -> np.ndarray:
+    """The rows of about `size` of the shots, each class by its share: the same for the same shots.
+
+    Those with the lowest uniform hashes of their keys, so that a data set that grows keeps most of
+    them. None, or a size not under the number of shots: all rows.
+    """
+    if size is None or size >= len(samples):
+        return np.arange(len(samples))
+    hashes, chosen = uniform_hashes(samples.ids), []
+    for label in np.unique(samples.labels):
+        rows = np.flatnonzero(samples.labels == label)
+        n = max(1, round(size * len(rows) / len(samples)))
+        chosen.append(rows[np.argsort(hashes[rows], kind="stable")[:n]])
+    return np.sort(np.concatenate(chosen))

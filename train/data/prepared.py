@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any, Callable, Generator, Iterator, Sequence, Union
+from typing import Any, Callable, Generator, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
 from train.data.dataset import MEMORY_SHARE, available_memory
 from train.data.images import empty
-from train.data.minibatches import Batch, Planned, Position, Samples, positions
+from train.data.minibatches import Batch, Part, Planned, Position, Samples, everything, planned
 from train.data.readahead import ReadAhead
 
 _BATCH = 32
@@ -46,24 +46,28 @@ class Prepared:
             return self._process(self._samples.images(rows))
         return self._kept[np.asarray(rows), ..., None]
 
-    def batches(self, size: int) -> Iterator[np.ndarray]:
+    def batches(self, size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
         if self._kept is None:
-            yield from map(self._process, self._samples.batches(size))
+            yield from map(self._process, self._samples.batches(size, rows))
             return
-        for start in range(0, len(self), size):
-            yield self._kept[start : start + size, ..., None]
+        for start in range(0, len(self) if rows is None else len(rows), size):
+            chosen = slice(start, start + size) if rows is None else rows[start : start + size]
+            yield self._kept[chosen][..., None]
 
-    def minibatches(self, size: Union[int, str], seed: int, at: Position) -> Generator[Batch, None, None]:
+    def minibatches(
+        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+    ) -> Generator[Batch, None, None]:
         if self._kept is None:
-            with closing(self._samples.minibatches(size, seed, at)) as batches:
+            with closing(self._samples.minibatches(size, seed, at, part)) as batches:
                 for batch in batches:
                     yield batch._replace(images=self._process(batch.images))
-        plan, labels = positions(len(self), size, seed, at), self._samples.labels
+        plan, labels = planned(len(self), size, seed, at, part), self._samples.labels
         if size == "full" or size >= len(self):
-            yield from (Batch(self._kept[..., None], labels, after) for _, after in plan)
+            mine = self._kept[part(len(self))][..., None]
+            yield from (Batch(mine, labels, after) for _, _, after in plan)
         reader: ReadAhead[Planned] = ReadAhead(self._read, plan, size, self.image)
         with reader:
-            for images, (rows, after) in reader:
+            for images, (_, rows, after) in reader:
                 yield Batch(images, labels[rows], after)
 
     def _read(self, rows: np.ndarray, out: np.ndarray) -> None:

@@ -17,9 +17,10 @@ from common.files import atomic
 from common.progress import bar, say, warn
 from train.config import TrainConfig
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position, Samples
+from train.data.minibatches import Batch, Position, Samples, sample
 from train.data.prepared import Prepared
 from train.fit.board import Board
+from train.fit.ranks import Ranks
 from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
 from train.fit.timing import Stopwatch, short
@@ -46,12 +47,32 @@ class Result(NamedTuple):
     clock: Stopwatch
 
 
-def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False) -> Result:
+def fit(
+    config: TrainConfig,
+    data: Data,
+    runtime: Runtime,
+    resume: bool = False,
+    ranks: Optional[Ranks] = None,
+) -> Result:
     """Train as `config` says in `config.run_dir`, which the caller holds; an earlier run there is replaced.
 
-    resume: continue from its last checkpoint instead. SIGTERM and Ctrl-C save one before they go on as
-    Interrupted. Raises DataError.
+    resume: continue from its last checkpoint instead. ranks: those that train together; rank 0 alone
+    writes. SIGTERM and Ctrl-C save a checkpoint before they go on as Interrupted. Raises DataError.
     """
+    ranks = ranks or Ranks()
+    state = _begin(config, data, resume) if ranks.first else None
+    state = ranks.from_first(state)
+    stepper = _stepper(config, data, ranks)
+    if state is not None:
+        stepper.restore(state.model, state.optimizer, state.gradient)
+        say(f"{config.run_dir}: resuming after step {state.step}")
+    if ranks.first:
+        atomic.write_text(config.run_dir / folder.CONFIG, dump(config))
+    return _Run(config, data, stepper, state).go()
+
+
+def _begin(config: TrainConfig, data: Data, resume: bool) -> Optional[Checkpoint]:
+    """Make the run's folder ready; returns the checkpoint to go on from, if there is one."""
     run_dir = config.run_dir
     state = folder.resumable(config, data) if resume else None
     if state is None:
@@ -60,12 +81,7 @@ def fit(config: TrainConfig, data: Data, runtime: Runtime, resume: bool = False)
         folder.clear(run_dir)
     elif state.step < config.steps:
         folder.reopen(run_dir)
-    stepper = _stepper(config, data)
-    if state is not None:
-        stepper.restore(state.model, state.optimizer, state.gradient)
-        say(f"{run_dir}: resuming after step {state.step}")
-    atomic.write_text(run_dir / folder.CONFIG, dump(config))
-    return _Run(config, data, stepper, state).go()
+    return state
 
 
 def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Predictor:
@@ -87,15 +103,22 @@ def build_model(config: TrainConfig, data: Data) -> keras.Model:
     return network.of_config(config, len(data.classes), lambda: data.splits["train"].batches(32))
 
 
-def _stepper(config: TrainConfig, data: Data) -> Stepper:
+def _stepper(config: TrainConfig, data: Data, ranks: Optional[Ranks] = None) -> Stepper:
     optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
+    if ranks is None or ranks.first:
+        model = build_model(config, data)
+    else:  # the numbers of the train split come from rank 0
+        model = network.of_config(config, len(data.classes))
+    if ranks is not None and ranks.size > 1:
+        model.set_weights(ranks.from_first(model.get_weights()))
     return Stepper(
-        build_model(config, data),
+        model,
         optimizer,
         config.microbatch,
         config.optimizer.clip_norm,
         config.augment,
         config.seed,
+        ranks,
     )
 
 
@@ -117,14 +140,15 @@ class _Run:
     def __init__(
         self, config: TrainConfig, data: Data, stepper: Stepper, state: Optional[Checkpoint]
     ) -> None:
-        self.config, self.stepper, self.stored = config, stepper, data
+        self.config, self.stepper, self.stored, self.ranks = config, stepper, data, stepper.ranks
         splits = {name: _prepared(config, stepper, split) for name, split in data.splits.items()}
         self.data = data._replace(splits=splits)
         self.step = state.step if state else 0
         self.position = state.position if state else Position(0, 0)
         self.table = History(state.table if state else b"")
         self.watcher = Watcher(config.watch, data.classes, data.splits)
-        self.board = Board(config.run_dir, self.table) if config.tensorboard else None
+        self.board = Board(config.run_dir, self.table) if config.tensorboard and self.ranks.first else None
+        self.judged = {name: sample(split, config.table_shots) for name, split in data.splits.items()}
         self.clock = Stopwatch()
         self.seconds_before = state.seconds if state else 0.0
         self.done = state.timed if state else 0
@@ -135,12 +159,14 @@ class _Run:
         for row in self.table:
             self.watcher.look(row)
             say(line(row))
-        atomic.write_bytes(self.config.run_dir / folder.METRICS, self.table.text)
+        if self.ranks.first:
+            atomic.write_bytes(self.config.run_dir / folder.METRICS, self.table.text)
         stopped = self._stop_reason()
         progress = bar(None, "training", "step", total=self.config.steps, initial=self.step)
         config, train = self.config, self.data.splits["train"]
         try:
-            minibatches = train.minibatches(config.minibatch, config.seed, self.position)
+            part = self.ranks.minibatch_part
+            minibatches = train.minibatches(config.minibatch, config.seed, self.position, part)
             with closing(minibatches) as batches:
                 while not stopped:
                     self._one_step(batches)
@@ -154,8 +180,9 @@ class _Run:
             raise
         finally:
             progress.close()
-        with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
-            self.stepper.whole.save(partial)
+        if self.ranks.first:
+            with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
+                self.stepper.whole.save(partial)
         if self.board:
             self.board.finish(self.stepper.whole, self.stored, self.step)
         mean = self._in_steps() / self.done if self.done else 0.0
@@ -197,16 +224,20 @@ class _Run:
 
     def _write(self, row: Dict[str, float]) -> None:
         added = self.table.append(row)
-        with (self.config.run_dir / folder.METRICS).open("ab") as file:
-            file.write(added)
+        if self.ranks.first:
+            with (self.config.run_dir / folder.METRICS).open("ab") as file:
+                file.write(added)
         if self.board:
             self.board.add(row)
 
     def _accuracies(self) -> Dict[str, float]:
+        """Of the shots that the table judges, each rank predicting its share of them."""
         values: Dict[str, float] = {}
         for name, split in self.data.splits.items():
-            predicted = self.stepper.predict(split).argmax(axis=1)
-            values[f"{name}_accuracy"] = measure.score(split.labels, predicted).accuracy
+            rows = self.judged[name]
+            mine = rows[self.ranks.share(len(rows))]
+            predicted = self.ranks.gather(self.stepper.predict(split, mine).argmax(axis=1))
+            values[f"{name}_accuracy"] = measure.score(split.labels[rows], predicted).accuracy
             called = np.bincount(predicted, minlength=len(self.data.classes))
             values[f"{name}_ones"] = int(called[1])
             values[f"{name}_largest"] = int(called.argmax())  # the class that most shots are called
@@ -223,7 +254,7 @@ class _Run:
         if rule is not None and self.table.last and self.table.last["step"] == self.step:
             accuracy = self.table.last.get(f"{rule.split}_accuracy", 0.0)
             if accuracy >= rule.accuracy:
-                labels = self.data.splits[rule.split].labels
+                labels = self.data.splits[rule.split].labels[self.judged[rule.split]]
                 score = measure.Score(
                     len(labels), round(accuracy * len(labels)), np.bincount(labels).max() / len(labels)
                 )
@@ -235,6 +266,8 @@ class _Run:
         return max(self.config.checkpoint_seconds, self.save_seconds / SAVING_SHARE)
 
     def _save(self) -> None:
+        if not self.ranks.first:
+            return
         start = time.monotonic()
         state = Checkpoint(
             self.step,

@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from train.model.preprocess import WhitenMinibatch
+
 
 class Ranks:
     """This process among the `size` ranks of an MPI communicator; without one it is alone."""
@@ -26,6 +28,11 @@ class Ranks:
         self.rank = comm.Get_rank() if comm is not None else 0
         self.size = comm.Get_size() if comm is not None else 1
         self._last: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # exchange traced last, by graph
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
 
     def share(self, n: int) -> slice:
         """This rank's part of `n` things: consecutive parts, whose sizes differ by 1 at most."""
@@ -38,6 +45,10 @@ class Ranks:
         convolutions do not take an empty part: the same means, over `size` copies.
         """
         return (slice(0, n), n * self.size) if n < self.size else (self.share(n), n)
+
+    def minibatch_part(self, n: int) -> slice:
+        """The first of what `minibatch` gives."""
+        return self.minibatch(n)[0]
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """The sum over all ranks of equally long arrays (n,), in the order of the ranks.
@@ -105,13 +116,15 @@ class Ranks:
         return mean, self.sum_in_graph(squares) / both[-1]
 
     def share_moments(self, model: keras.Model) -> None:
-        """Have batch normalization in `model` see the whole minibatch.
+        """Have the layers of `model` that compute over a minibatch see the whole of it.
 
-        Set on the layers, not by a class of our own: the saved model stays Keras' own.
+        Set on the layers, not by classes of our own: the saved model stays what it is.
         """
         for layer in model._flatten_layers(include_self=False):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer._moments = functools.partial(self._moments_of, list(layer._reduction_axes))
+            elif isinstance(layer, WhitenMinibatch):
+                layer.moments = self.moments
 
     def _moments_of(self, axes: Sequence[int], x: tf.Tensor, mask: None) -> tuple[tf.Tensor, tf.Tensor]:
         return tuple(tf.reshape(value, [x.shape[-1]]) for value in self.moments(x, axes))

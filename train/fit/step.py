@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from common.errors import DataError
 from train.config.images import Augment
+from train.fit.ranks import Ranks
 from train.model.augment import augment, draws
 from train.model.network import trained_part
 from train.model.predictor import Predictor, tensor
@@ -52,8 +53,12 @@ class Stepper(Predictor):
         clip_norm: Optional[float] = None,
         augmentation: Sequence[Augment] = (),
         seed: int = 0,
+        ranks: Optional[Ranks] = None,
     ) -> None:
         super().__init__(trained_part(model))
+        self.ranks = ranks or Ranks()
+        if self.ranks.size > 1:
+            self.ranks.share_moments(self.model)
         self.whole, model = model, self.model
         self._augmentation, self._seed = augmentation, seed
         self.optimizer, self.microbatch, self.clip_norm = optimizer, microbatch, clip_norm
@@ -64,26 +69,31 @@ class Stepper(Predictor):
         self._whole = tf.function(self._whole_graph, input_signature=[self._image, LABELS, NUMBERS])
         self._prepare = tf.function(self._prepare_graph, input_signature=[self._image, NUMBERS])
         prepared = tf.TensorSpec((None, *self._before.output_shape[1:]), tf.float32)
-        self._gradient_of = tf.function(self._gradient_graph, input_signature=[prepared, LABELS])
+        self._gradient_of = tf.function(
+            self._gradient_graph, input_signature=[prepared, LABELS, tf.TensorSpec(())]
+        )
         self._apply = tf.function(self._apply_graph)
 
     def step(self, images: np.ndarray, labels: np.ndarray, rate: float, number: int = 1) -> StepResult:
-        """One update, the step of that number, at learning rate `rate`.
+        """One update, the step of that number, at learning rate `rate`; on all ranks at the same time.
 
-        images: (n, rows, columns, 1) float32; labels: (n,) int64.
+        images: (m, rows, columns, 1) float32, of this rank's share of the minibatch (`Ranks.minibatch`),
+        which is all of it where there is one; labels: (n,) int64, of the whole minibatch.
         """
         self.optimizer.learning_rate.assign(rate)
+        part, total = self.ranks.minibatch(len(labels))
+        numbers = draws(self._augmentation, self._seed, number, len(labels))[part]
+        labels = labels[part]
         n, size = len(labels), self.microbatch or len(labels)
-        numbers = draws(self._augmentation, self._seed, number, n)
-        if size >= n:
+        if self.ranks.size == 1 and size >= n:
             return StepResult(*self._whole(tensor(images), labels, numbers).numpy().tolist())
         x, sums = self._prepare(tensor(images), numbers), None
         for start in range(0, n, size):
-            part = self._gradient_of(x[start : start + size], labels[start : start + size])
-            weighted = [min(size, n - start) / n * value for value in part]
-            sums = weighted if sums is None else [a + b for a, b in zip(sums, weighted)]
-        flat, cross_entropy, loss = sums
-        return StepResult(float(cross_entropy), float(loss), *map(float, self._apply(flat)))
+            some = labels[start : start + size]
+            parts = self._gradient_of(x[start : start + size], some, len(some) / total)
+            sums = parts if sums is None else sums + parts
+        cross_entropy, loss, *_ = sums = self.ranks.sum(sums.numpy())
+        return StepResult(float(cross_entropy), float(loss), *map(float, self._apply(sums[2:])))
 
     def state(self) -> tuple:
         """(model variables, optimizer variables, last gradient) as lists of arrays and an array."""
@@ -112,18 +122,20 @@ class Stepper(Predictor):
         return self._before(augment(self._augmentation, images, numbers), training=True)
 
     def _whole_graph(self, images, labels, numbers):
-        flat, cross_entropy, loss = self._gradient_graph(self._prepare_graph(images, numbers), labels)
-        return tf.stack([cross_entropy, loss, *self._apply_graph(flat)])
+        sums = self._gradient_graph(self._prepare_graph(images, numbers), labels, tf.constant(1.0))
+        return tf.concat([sums[:2], tf.stack(self._apply_graph(sums[2:]))], axis=0)
 
-    def _gradient_graph(self, x, labels):
+    def _gradient_graph(self, x, labels, weight):
+        """Cross entropy, loss and gradient as one vector, times `weight`, the share of the minibatch."""
         with tf.GradientTape() as tape:
             logits = self._convnet(x, training=True)
             cross_entropy = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
             )
-            loss = cross_entropy + sum(self._convnet.losses)
+            cross_entropy = weight * cross_entropy
+            loss = cross_entropy + weight * sum(self._convnet.losses)
         gradients = tape.gradient(loss, [v.value for v in self.model.trainable_variables])
-        return tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0), cross_entropy, loss
+        return tf.concat([[cross_entropy], [loss], *(tf.reshape(g, [-1]) for g in gradients)], axis=0)
 
     def _apply_graph(self, flat):
         variables = self.model.trainable_variables

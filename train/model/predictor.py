@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterator, Optional
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from common import interrupt
 from train.data.images import ALIGNMENT
 from train.data.minibatches import Samples
 
@@ -43,14 +42,14 @@ class Predictor:
         """What the model makes of (n, rows, columns, 1) float32."""
         return self._logits(tensor(images)).numpy()
 
-    def predict(self, split: Samples) -> np.ndarray:
-        """Logits of all shots of `split`, (n, classes) float32."""
-        return np.concatenate(list(self.stream(split)))
+    def predict(self, split: Samples, rows: Optional[np.ndarray] = None) -> np.ndarray:
+        """Logits of the shots `rows` of `split`, or of all, (n, classes) float32."""
+        none = np.empty((0, self.model.output_shape[-1]), np.float32)
+        return np.concatenate([none, *self.stream(split, rows)])
 
-    def stream(self, split: Samples) -> Iterator[np.ndarray]:
+    def stream(self, split: Samples, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
         """The same in order, a few shots at a time; NaN for an image with values that are not numbers."""
-        for batch in split.batches(self._batch):
-            interrupt.check()
+        for batch in split.batches(self._batch, rows):
             logits = self.outputs(batch)
             if not np.isfinite(batch.sum()):  # relu makes a number of a NaN, so the logits do not tell
                 logits[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan

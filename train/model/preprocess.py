@@ -79,8 +79,12 @@ class WhitenMinibatch(Affine):
     def call(self, x, training: bool = False):
         if not training:
             return super().call(x)
-        mean, variance = ops.moments(x, axes=[0], keepdims=True)
+        mean, variance = self.moments(x, [0])
         return (x - mean) / ops.maximum(ops.sqrt(variance), STD_FLOOR)
+
+    def moments(self, x, axes: List[int]) -> Tuple[Any, Any]:
+        """Mean and variance over `axes`, which stay with length 1; several ranks put theirs here."""
+        return ops.moments(x, axes=axes, keepdims=True)
 
 
 @keras.saving.register_keras_serializable("xtcav_lasing")
