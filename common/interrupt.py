@@ -24,6 +24,7 @@ AGAIN = 1.0  # s; a signal so soon after the first is the same one, sent to the 
 _asked: Optional[int] = None  # the signal that is still to be raised
 _first: Optional[float] = None  # when the first one came, on the monotonic clock
 _waits = 0
+_postponed = 0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -66,9 +67,25 @@ def handled() -> Iterator[None]:
 def check() -> None:
     """A safe point: raises Interrupted, once, if a signal came. Does nothing outside the main thread."""
     global _asked
-    if _asked is not None and threading.current_thread() is threading.main_thread():
+    if _asked is not None and not _postponed and threading.current_thread() is threading.main_thread():
         number, _asked = _asked, None
         raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Inside, no safe point raises: for ranks that must stop at the same place, see `asked`."""
+    global _postponed
+    _postponed += 1
+    try:
+        yield
+    finally:
+        _postponed -= 1
+
+
+def asked() -> int:
+    """The signal that came and was not raised yet; 0: none."""
+    return _asked or 0
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import Callable, Generator, Iterator, Protocol, Sequence, Union
+from typing import Callable, Generator, Iterator, NamedTuple, Optional, Protocol, Sequence, Union
 
 import h5py
 import numpy as np

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from contextlib import closing
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import keras
@@ -88,7 +88,7 @@ def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Pre
     """The network after all of the config's steps on `data`: no table, no files; `tick` after each step."""
     stepper = _stepper(config, data)
     train = _prepared(config, stepper, data.splits["train"])
-    with closing(train.minibatches(config.minibatch, config.seed, Position(0, 0))) as batches:
+    with contextlib.closing(train.minibatches(config.minibatch, config.seed, Position(0, 0))) as batches:
         for step, batch in zip(range(1, config.steps + 1), batches):
             rate = config.learning_rate.at(step)
             result = stepper.step(batch.images, batch.labels, rate, step)
@@ -155,6 +155,11 @@ class _Run:
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
 
     def go(self) -> Result:
+        """Train to the end; a signal ends the run after a step, on all ranks after the same one."""
+        with interrupt.postponed() if self.ranks.size > 1 else contextlib.nullcontext():
+            return self._go()
+
+    def _go(self) -> Result:
         say(HEADER)
         for row in self.table:
             self.watcher.look(row)
@@ -167,11 +172,13 @@ class _Run:
         try:
             part = self.ranks.minibatch_part
             minibatches = train.minibatches(config.minibatch, config.seed, self.position, part)
-            with closing(minibatches) as batches:
+            with contextlib.closing(minibatches) as batches:
                 while not stopped:
                     self._one_step(batches)
                     progress.note(short(self.clock.times(self.data.reading)))
                     progress.update()
+                    if number := self.ranks.greatest(interrupt.asked()):
+                        raise interrupt.Interrupted(number)
                     stopped = self._stop_reason()
                     if stopped or time.monotonic() - self.saved_at >= self._save_every():
                         self._save()

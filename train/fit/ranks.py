@@ -78,6 +78,10 @@ class Ranks:
         """What rank 0 gives, on all ranks."""
         return value if self.size == 1 else self._comm.bcast(value)
 
+    def greatest(self, number: int) -> int:
+        """The greatest of the ranks' numbers."""
+        return number if self.size == 1 else max(self._comm.allgather(number))
+
     def sum_in_graph(self, x: tf.Tensor) -> tf.Tensor:
         """The sum over all ranks of a float32 tensor, as an operation with a gradient.
 
