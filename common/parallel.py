@@ -48,7 +48,7 @@ def executor(jobs: int = 1) -> Iterator[Optional[Executor]]:
     before files are opened and threads are started, because processes begin as copies of this one. An
     error or a signal in the block ends all of them. Raises UserError for both ways at a time.
     """
-    comm = _launched()
+    comm = launched()
     if comm is None:
         with Here() if jobs == 1 else _local(jobs) as workers:
             yield workers
@@ -128,7 +128,7 @@ def _what_ended(children: List[multiprocessing.process.BaseProcess]) -> str:
 # --- ranks that a launcher started -------------------------------------------------------------------
 
 
-def _launched() -> Optional[Any]:
+def launched() -> Optional[Any]:
     """The communicator of the ranks that were started together; None for a process alone.
 
     MPI itself is asked, and only where a launcher's variables are there: the shell that `srun --pty`
@@ -160,13 +160,13 @@ def _ranks(comm: Any) -> Iterator[Optional[Executor]]:
             yield workers
         except BaseException as error:
             if workers is not None:
-                _end_all(comm, error)
+                end_all(comm, error)
             raise
 
 
-def _end_all(comm: Any, error: BaseException) -> None:
-    """Say the error and end all ranks, which would go on with their work for long."""
-    code = cli.tell(error)
+def end_all(comm: Any, error: BaseException, who: str = "") -> None:
+    """Say the error, after `who`, and end all ranks, which would go on with their work for long."""
+    code = cli.tell(error, who)
     time.sleep(_LAUNCHER)
     comm.Abort(code)
     os._exit(code)  # some bindings come back from it

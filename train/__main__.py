@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from common.files import atomic
 from common.progress import say, warn
 from train.config import TrainConfig, load_config
 from train.data.dataset import Data, number_of_classes, number_of_images, open_data
-from train.fit import runtime, timing
+from train.fit import ranks, runtime, timing
+from train.fit.ranks import Ranks
 from train.run import folder
 
 run_argument = click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
@@ -47,29 +49,41 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
     \b
     python -m train fit configs/train/demo.yaml
     python -m train fit configs/train/demo.yaml --resume   # after an interruption, or with more steps
+    mpirun -n 4 python -m train fit configs/train/demo.yaml   # ranks share every minibatch
     """
     config = load_config(config_path)
     if resume and force:
         raise UserError("--resume continues a run, --force replaces it: give one of them")
     go_on = f"continue with: python -m train fit {shlex.quote(config_path)} --resume"
-    with interrupt.advising(go_on), folder.claimed(config.run_dir, resume, force):
-        _fit(config, resume)
+    with contextlib.ExitStack() as stack:
+        together = stack.enter_context(ranks.started())
+        stack.enter_context(interrupt.advising(go_on))
+        if together.first:
+            stack.enter_context(folder.claimed(config.run_dir, resume, force))
+        _fit(config, resume, together)
 
 
-def _fit(config: TrainConfig, resume: bool) -> None:
+def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
     """What `fit` does once the run's folder is its own."""
     with open_data(
-        config.data, config.input, config.needed_splits, config.cache, check=config.check_images
+        config.data,
+        config.input,
+        config.needed_splits,
+        config.cache,
+        check=config.check_images,
+        processes=together.local_size,
     ) as data:
-        threads = runtime.start(config.threads, config.seed)
+        threads = runtime.start(config.threads, config.seed, together)
         runtime.check_compute(config.compute)
         from train.fit import loop
         from train.metrics import scores
         from train.model.predictor import Predictor
 
-        result = loop.fit(config, data, threads, resume)
+        result = loop.fit(config, data, threads, resume, together)
         with result.clock.part("evaluation"):
-            found = scores.of_data(Predictor(result.stepper.whole), data)
+            found = scores.of_data(Predictor(result.stepper.whole), data, together)
+        if not together.first:
+            return
         used = timing.usage(threads)
         loop.write_summary(config, data, result, {"splits": found, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")

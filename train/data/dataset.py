@@ -61,18 +61,20 @@ def open_data(
     cache: str = "auto",
     unlabeled: bool = False,
     check: bool = True,
+    processes: int = 1,
 ) -> Iterator[Data]:
     """Open the data files at `paths` (one or several, which make one data set).
 
     image: (rows, columns), or None for any. cache: whether images are kept in `memory`, read again
     each time (`stream`), or kept if they fit (`auto`). unlabeled: whether splits without labels are
-    among the splits, too. check: compare the crc32 of each image when it is first read. Raises
+    among the splits, too. check: compare the crc32 of each image when it is first read.
+    processes: how many of this machine open them at the same time. Raises
     DataError if the files do not hold `needed` splits of such images or do not belong together.
     """
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     with contextlib.ExitStack() as stack:
         with reading.damage_named(", ".join(map(str, given))):
-            data = _opened(stack, data_files(given), image, needed, cache, unlabeled, check)
+            data = _opened(stack, data_files(given), image, needed, cache, unlabeled, check, processes)
         data = data._replace(paths=given)
         _check_labels(data)
         yield data
@@ -86,6 +88,7 @@ def _opened(
     cache: str,
     unlabeled: bool,
     check: bool,
+    processes: int,
 ) -> Data:
     """What `open_data` yields; `stack` closes it."""
     one = len(paths) == 1
@@ -99,7 +102,7 @@ def _opened(
     }
     groups = {name: of for name, of in groups.items() if of and (unlabeled or "labels" in of[0])}
     size = sum(int(np.prod(g["images"].shape)) * 4 for of in groups.values() for g in of)
-    in_memory = cache == "memory" or (cache == "auto" and size <= MEMORY_SHARE * available_memory())
+    in_memory = cache == "memory" or (cache == "auto" and size <= memory_for_images(processes))
     splits = {}
     for name, of in groups.items():
         splits[name] = Split(of, in_memory, check)
@@ -127,6 +130,11 @@ def number_of_images(config: TrainConfig, split: str) -> Optional[int]:
         with reading.open_data(path) as file:
             total += len(file[split]["images"]) if split in file else 0
     return total
+
+
+def memory_for_images(processes: int) -> float:
+    """Bytes of images that each of so many processes of this machine may keep."""
+    return MEMORY_SHARE * available_memory() / processes
 
 
 def available_memory() -> float:

@@ -7,7 +7,7 @@ from typing import Any, Callable, Generator, Iterator, Optional, Sequence, Union
 
 import numpy as np
 
-from train.data.dataset import MEMORY_SHARE, available_memory
+from train.data.dataset import memory_for_images
 from train.data.images import empty
 from train.data.minibatches import Batch, Part, Planned, Position, Samples, everything, planned
 from train.data.readahead import ReadAhead
@@ -21,14 +21,20 @@ class Prepared:
     """`samples` with their images after `process`: in memory if they fit, else made each time.
 
     process: images (n, h, w, 1) float32 -> (n, *image, 1), each image by itself. stream: do not keep them.
+    processes: how many of this machine keep as much.
     """
 
     def __init__(
-        self, samples: Samples, process: Process, image: tuple[int, int], stream: bool = False
+        self,
+        samples: Samples,
+        process: Process,
+        image: tuple[int, int],
+        stream: bool = False,
+        processes: int = 1,
     ) -> None:
         self._samples, self._process, self.image = samples, process, image
         self._kept = None
-        if not stream and 4 * len(samples) * image[0] * image[1] <= MEMORY_SHARE * available_memory():
+        if not stream and 4 * len(samples) * image[0] * image[1] <= memory_for_images(processes):
             kept, done = empty(len(samples), *image), 0
             for batch in self.batches(_BATCH):
                 kept[done : done + len(batch)] = batch[..., 0]

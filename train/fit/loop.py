@@ -25,7 +25,7 @@ from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
 from train.fit.timing import Stopwatch, short
 from train.fit.watch import Watcher, not_finite
-from train.metrics import measure
+from train.metrics import measure, scores
 from train.model import network, optimizers
 from train.model.predictor import Predictor
 from train.run import checkpoint, folder
@@ -127,7 +127,13 @@ def _prepared(config: TrainConfig, stepper: Stepper, samples: Samples) -> Sample
     if not config.augment:
         return samples
     fixed = Predictor(stepper.whole.get_layer(network.FIXED))
-    return Prepared(samples, fixed.outputs, fixed.model.output_shape[1:3], config.cache == "stream")
+    return Prepared(
+        samples,
+        fixed.outputs,
+        fixed.model.output_shape[1:3],
+        stream=config.cache == "stream",
+        processes=stepper.ranks.local_size,
+    )
 
 
 def _is_finite(result: StepResult) -> bool:
@@ -242,8 +248,8 @@ class _Run:
         values: Dict[str, float] = {}
         for name, split in self.data.splits.items():
             rows = self.judged[name]
-            mine = rows[self.ranks.share(len(rows))]
-            predicted = self.ranks.gather(self.stepper.predict(split, mine).argmax(axis=1))
+            chosen = rows if len(rows) < len(split) else None
+            predicted = scores.predict(self.stepper, split, self.ranks, chosen).argmax(axis=1)
             values[f"{name}_accuracy"] = measure.score(split.labels[rows], predicted).accuracy
             called = np.bincount(predicted, minlength=len(self.data.classes))
             values[f"{name}_ones"] = int(called[1])

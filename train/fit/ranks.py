@@ -1,23 +1,47 @@
 """Training on several ranks: each takes its share of every minibatch, sums are of all of them.
 
-`mpirun -n N python -m train fit CONFIG`, or srun. Sums are taken in the order of the ranks, whatever
-order messages arrive in, so that N ranks give the same bits each time. What the network computes
-over a minibatch (batch normalization, whitening) is computed over the whole minibatch, by sums that
-the ranks exchange inside the graph, so that N ranks train the function that one process trains.
+    mpirun -n N python -m train fit CONFIG
+    srun -n N python -m train fit CONFIG
+
+Sums are taken in the order of the ranks, whatever order messages arrive in, so that N ranks give the
+same bits each time. Rank 0 alone writes and speaks.
 """
 
 from __future__ import annotations
 
-import functools
-import weakref
-from collections.abc import Sequence
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
 from typing import Any, Optional
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from train.model.preprocess import WhitenMinibatch
+from common import interrupt, parallel, progress
+
+GRACE = 2.0  # s in which rank 0, which has met the same error, says it and ends all
+
+
+@contextlib.contextmanager
+def started() -> Iterator[Ranks]:
+    """The ranks that mpirun or srun started, or this process alone. An error on one ends all of them."""
+    comm = parallel.launched()
+    if comm is None:
+        yield Ranks()
+        return
+    ranks = Ranks(comm)
+    if not ranks.first:
+        progress.silence()
+    try:
+        yield ranks
+    except interrupt.Interrupted as stop:  # on all ranks, after the same step
+        if ranks.first:
+            raise
+        sys.exit(stop.exit_code)
+    except BaseException as error:
+        if not ranks.first:
+            time.sleep(GRACE)
+        parallel.end_all(comm, error, "" if ranks.first else f"rank {ranks.rank}: ")
 
 
 class Ranks:
@@ -27,7 +51,8 @@ class Ranks:
         self._comm = comm
         self.rank = comm.Get_rank() if comm is not None else 0
         self.size = comm.Get_size() if comm is not None else 1
-        self._last: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # exchange traced last, by graph
+        # Which of how many ranks of this machine: they share its cores, memory and GPUs.
+        self.local_rank, self.local_size = _on_this_machine(comm)
 
     @property
     def first(self) -> bool:
@@ -82,53 +107,10 @@ class Ranks:
         """The greatest of the ranks' numbers."""
         return number if self.size == 1 else max(self._comm.allgather(number))
 
-    def sum_in_graph(self, x: tf.Tensor) -> tf.Tensor:
-        """The sum over all ranks of a float32 tensor, as an operation with a gradient.
 
-        The loss is the sum of the ranks' losses, so the gradient by this rank's x is the sum over
-        all ranks of their gradients by the result.
-        """
-
-        @tf.custom_gradient
-        def summed(x):
-            return self._exchanged(x), self._exchanged
-
-        return summed(x)
-
-    def _exchanged(self, x: tf.Tensor) -> tf.Tensor:
-        """`sum` as an operation. Each waits for the one traced before it, or ranks would mix them up."""
-
-        def exchange(values: np.ndarray) -> np.ndarray:
-            return self.sum(values.reshape(-1)).reshape(values.shape)
-
-        graph = tf.compat.v1.get_default_graph()
-        with tf.control_dependencies([self._last[graph]] if graph in self._last else []):
-            y = tf.numpy_function(exchange, [x], tf.float32)
-        self._last[graph] = y
-        return tf.ensure_shape(y, x.shape)
-
-    def moments(self, x: tf.Tensor, axes: Sequence[int]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and variance over `axes`, the first among them, of all ranks' parts of the minibatch.
-
-        Both keep their axes, with length 1.
-        """
-        count = tf.cast(tf.reduce_prod([tf.shape(x)[axis] for axis in axes]), tf.float32)
-        sums = tf.reduce_sum(x, axes, keepdims=True)
-        both = self.sum_in_graph(tf.concat([tf.reshape(sums, [-1]), [count]], axis=0))
-        mean = tf.reshape(both[:-1], sums.shape) / both[-1]
-        squares = tf.reduce_sum(tf.square(x - mean), axes, keepdims=True)
-        return mean, self.sum_in_graph(squares) / both[-1]
-
-    def share_moments(self, model: keras.Model) -> None:
-        """Have the layers of `model` that compute over a minibatch see the whole of it.
-
-        Set on the layers, not by classes of our own: the saved model stays what it is.
-        """
-        for layer in model._flatten_layers(include_self=False):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer._moments = functools.partial(self._moments_of, list(layer._reduction_axes))
-            elif isinstance(layer, WhitenMinibatch):
-                layer.moments = self.moments
-
-    def _moments_of(self, axes: Sequence[int], x: tf.Tensor, mask: None) -> tuple[tf.Tensor, tf.Tensor]:
-        return tuple(tf.reshape(value, [x.shape[-1]]) for value in self.moments(x, axes))
+def _on_this_machine(comm: Optional[Any]) -> tuple[int, int]:
+    if comm is None:
+        return 0, 1
+    mpi = sys.modules["mpi4py.MPI"]
+    local = comm.Split_type(mpi.COMM_TYPE_SHARED)
+    return local.Get_rank(), local.Get_size()

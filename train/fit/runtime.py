@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from typing import Iterator, NamedTuple
+from typing import Iterator, NamedTuple, Optional
 
 from common import interrupt, limits, progress
 from common.cores import available_cores
@@ -17,6 +17,7 @@ from common.plotting import load_matplotlib
 from common.progress import announce
 from train.config import Threads
 from train.fit import environment
+from train.fit.ranks import Ranks
 
 THREADS = 30  # besides those named; all of TensorFlow, Keras and OpenBLAS had 16 with 8 + 1
 ADDRESS_SPACE = 5 << 29  # bytes; a small network trains under `ulimit -v` of 2.4 GB, of 2.2 GB it aborts
@@ -30,12 +31,15 @@ class Runtime(NamedTuple):
     inter: int
 
 
-def start(threads: Threads, seed: int) -> Runtime:
+def start(threads: Threads, seed: int, ranks: Optional[Ranks] = None) -> Runtime:
     """Load TensorFlow with these threads and this seed, whatever a user's home or environment says.
 
+    Ranks that share a machine share its cores, and take a GPU each, by their number there.
     Raises UserError if it is not installed or the machine's limits keep it from starting.
     """
-    runtime = Runtime(threads.intra or available_cores(), threads.inter or INTER)
+    ranks = ranks or Ranks()
+    cores = max(1, available_cores() // ranks.local_size)
+    runtime = Runtime(threads.intra or cores, threads.inter or INTER)
     environment.tell()
     limits.check(THREADS + (os.cpu_count() or 1) + runtime.intra + runtime.inter, ADDRESS_SPACE)
     if "tensorflow" not in sys.modules:
@@ -50,7 +54,9 @@ def start(threads: Threads, seed: int) -> Runtime:
         with contextlib.suppress(RuntimeError):  # a second start in one process keeps the first's threads
             tf.config.threading.set_intra_op_parallelism_threads(runtime.intra)
             tf.config.threading.set_inter_op_parallelism_threads(runtime.inter)
-        tf.config.list_physical_devices()  # it prints when it first looks at the machine
+        gpus = tf.config.list_physical_devices("GPU")  # it prints when it first looks at the machine
+        if ranks.size > 1 and gpus:
+            tf.config.set_visible_devices(gpus[ranks.local_rank % len(gpus)], "GPU")
         runtime = Runtime(
             tf.config.threading.get_intra_op_parallelism_threads() or available_cores(),
             tf.config.threading.get_inter_op_parallelism_threads() or INTER,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from common.errors import DataError
 from train.config.images import Augment
+from train.fit.moments import share_moments
 from train.fit.ranks import Ranks
 from train.model.augment import augment, draws
 from train.model.network import trained_part
@@ -58,7 +59,7 @@ class Stepper(Predictor):
         super().__init__(trained_part(model))
         self.ranks = ranks or Ranks()
         if self.ranks.size > 1:
-            self.ranks.share_moments(self.model)
+            share_moments(self.model, self.ranks)
         self.whole, model = model, self.model
         self._augmentation, self._seed = augmentation, seed
         self.optimizer, self.microbatch, self.clip_norm = optimizer, microbatch, clip_norm

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from train.data.dataset import Data
-from train.data.minibatches import Split
+from train.data.minibatches import Samples, Split
+from train.fit.ranks import Ranks
 from train.metrics import measure
 from train.model.predictor import Predictor
 
 
-def of_data(predictor: Predictor, data: Data) -> dict[str, Any]:
-    """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, and by pulse energy."""
+def of_data(predictor: Predictor, data: Data, ranks: Optional[Ranks] = None) -> dict[str, Any]:
+    """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, and by pulse energy.
+
+    `ranks` predict a share each, and all get all.
+    """
     return {
-        name: _of_split(predictor.predict(split), split, data.classes) for name, split in data.splits.items()
+        name: _of_split(predict(predictor, split, ranks or Ranks()), split, data.classes)
+        for name, split in data.splits.items()
     }
+
+
+def predict(
+    predictor: Predictor, split: Samples, ranks: Ranks, rows: Optional[np.ndarray] = None
+) -> np.ndarray:
+    """Logits of the shots `rows` of `split`, or of all, (n, classes) float32, each rank making a share."""
+    if ranks.size == 1:
+        return predictor.predict(split, rows)
+    rows = np.arange(len(split)) if rows is None else rows
+    return ranks.gather(predictor.predict(split, rows[ranks.share(len(rows))]))
 
 
 def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:
