@@ -10,15 +10,15 @@ from typing import Optional, Tuple
 
 import click
 
-from common import __version__, cli, interrupt
+from common import __version__, cli, interrupt, ranks
 from common.cli import CommandGroup, config_argument, force_option
 from common.errors import UserError
 from common.files import atomic
 from common.progress import say, warn
+from common.ranks import Ranks
 from train.config import TrainConfig, load_config
 from train.data.dataset import Data, number_of_classes, number_of_images, open_data
-from train.fit import ranks, runtime, timing
-from train.fit.ranks import Ranks
+from train.fit import runtime, timing
 from train.run import folder
 
 run_argument = click.argument("run", metavar="RUN", type=click.Path(file_okay=False))

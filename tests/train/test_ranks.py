@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.fit.ranks import Ranks
+from common.ranks import Ranks
 from train.run import checkpoint
 
 MPIRUN = Path(sys.executable).with_name("mpirun")  # PyPI's mpich, of the extra `dev`
@@ -60,29 +60,23 @@ def table(run: Path) -> list:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_train_what_one_process_trains(data, write_config, train, tmp_path, ranks):
+def test_ranks_train_what_one_process_trains_and_the_same_bits_each_time(data, write_config, train, tmp_path):
     alone = train("fit", write_config(name="one", **OVER_THE_MINIBATCH))
     assert alone.exit_code == 0, alone.output
-    fit(ranks, write_config(name="several", **OVER_THE_MINIBATCH))
-    one, several = table(tmp_path / "runs/one"), table(tmp_path / "runs/several")
-    assert len(one) == len(several) == 7
-    for expected, row in zip(one, several):
+    for name in ("several", "again"):
+        fit(2, write_config(name=name, **OVER_THE_MINIBATCH))
+    one, several, again = (tmp_path / "runs" / name for name in ("one", "several", "again"))
+    assert len(table(one)) == len(table(several)) == 7
+    for expected, row in zip(table(one), table(several)):
         for name, value in expected.items():
             if name == "watch":
                 assert row[name] == value
             elif value:
                 assert float(row[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-5), name
-    for expected, values in zip(*(checkpoint.load(tmp_path / "runs" / n).model for n in ("one", "several"))):
+    for expected, values in zip(checkpoint.load(one).model, checkpoint.load(several).model):
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_same_ranks_give_the_same_bits(data, write_config, tmp_path):
-    for name in ("first", "second"):
-        fit(2, write_config(name=name, **OVER_THE_MINIBATCH))
-    first, second = (tmp_path / "runs" / name for name in ("first", "second"))
-    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
-    states = (checkpoint.load(run) for run in (first, second))
+    assert (several / "metrics.csv").read_bytes() == (again / "metrics.csv").read_bytes()
+    states = (checkpoint.load(run) for run in (several, again))
     for a, b in zip(*([*state.model, *state.optimizer] for state in states)):
         np.testing.assert_array_equal(a, b)
 

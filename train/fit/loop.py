@@ -15,12 +15,12 @@ from common.config import dump
 from common.errors import DataError
 from common.files import atomic
 from common.progress import bar, say, warn
+from common.ranks import Ranks
 from train.config import TrainConfig
 from train.data.dataset import Data
 from train.data.minibatches import Batch, Position, Samples, sample
 from train.data.prepared import Prepared
 from train.fit.board import Board
-from train.fit.ranks import Ranks
 from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
 from train.fit.timing import Stopwatch, short

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from train.fit.ranks import Ranks
+from common.ranks import Ranks
 from train.model.preprocess import WhitenMinibatch
 
 

@@ -15,9 +15,9 @@ from common.cores import available_cores
 from common.errors import UserError
 from common.plotting import load_matplotlib
 from common.progress import announce
+from common.ranks import Ranks
 from train.config import Threads
 from train.fit import environment
-from train.fit.ranks import Ranks
 
 THREADS = 30  # besides those named; all of TensorFlow, Keras and OpenBLAS had 16 with 8 + 1
 ADDRESS_SPACE = 5 << 29  # bytes; a small network trains under `ulimit -v` of 2.4 GB, of 2.2 GB it aborts

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from common.errors import DataError
+from common.ranks import Ranks
 from train.config.images import Augment
 from train.fit.moments import share_moments
-from train.fit.ranks import Ranks
 from train.model.augment import augment, draws
 from train.model.network import trained_part
 from train.model.predictor import Predictor, tensor

@@ -6,9 +6,9 @@ from typing import Any, Optional
 
 import numpy as np
 
+from common.ranks import Ranks
 from train.data.dataset import Data
 from train.data.minibatches import Samples, Split
-from train.fit.ranks import Ranks
 from train.metrics import measure
 from train.model.predictor import Predictor
 
