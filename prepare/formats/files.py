@@ -13,10 +13,10 @@ from common.errors import DataError
 XTC, XTC2 = "xtc", "xtc2"  # LCLS-I's and LCLS-II's
 _WIDTH = {XTC: 2, XTC2: 3}  # least digits of stream and chunk when written; both are read with two or more
 _SPOKEN = {XTC: "XTC", XTC2: "xtc2"}
-_IN_PROGRESS = ".inprogress"  # appended while a file is being written
+IN_PROGRESS = ".inprogress"  # appended while a file is being written
 _NAME = re.compile(
     r"^(?P<prefix>.+)-r(?P<run>\d{4,})-s(?P<stream>\d{2,})-c(?P<chunk>\d{2,})"
-    rf"\.(?P<form>{XTC2}|{XTC})({re.escape(_IN_PROGRESS)})?$"
+    rf"\.(?P<form>{XTC2}|{XTC})({re.escape(IN_PROGRESS)})?$"
 )
 
 
@@ -51,14 +51,14 @@ def parse_name(name: str, form: str = XTC) -> Optional[FileName]:
 
 def small_data(path: Path) -> Path:
     """Where the small-data file lies that belongs to the data file `path`, of either format."""
-    name = path.name[: -len(_IN_PROGRESS)] if is_growing(path) else path.name
+    name = path.name[: -len(IN_PROGRESS)] if is_growing(path) else path.name
     stem, _, form = name.rpartition(".")
     return path.parent / "smalldata" / f"{stem}.smd.{form}"
 
 
 def is_growing(path: Path) -> bool:
     """Whether the file's name says that it is still being written."""
-    return path.name.endswith(_IN_PROGRESS)
+    return path.name.endswith(IN_PROGRESS)
 
 
 def files_by_run(directory: Path, form: str = XTC) -> Dict[int, Files]:

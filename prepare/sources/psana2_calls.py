@@ -10,6 +10,7 @@ import numpy as np
 from common.errors import DataError
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.formats.xtc1.format import FIDUCIAL_MASK
+from prepare.sources.reconcile import Received
 
 RECORDS = {"ebeam": EBEAM_UNITS, "gasdet": GAS_DETECTOR_UNITS}  # psana 2's names of the detectors
 TIMING = "timing"
@@ -63,13 +64,27 @@ def detector(psana: ModuleType, psana_run, name: str):
     return psana_run.Detector(name)
 
 
-def frame_reader(detector, name: str) -> Callable:
-    """The method that gives the raw frame: an opal's is `raw`, that of psana's test camera `array`."""
+def frame_reader(detector, name: str) -> Callable[..., Received]:
+    """The function from an event to the raw frame: an opal's is `raw`, that of psana's test camera `array`.
+
+    Where psana fails, as its detectors do in an event without their data, it gives the reason. The
+    panels of a camera that has several are put below each other.
+    """
     for method in ("raw", "array", "value"):
         read = getattr(getattr(detector, "raw", None), method, None)
         if callable(read):
-            return read
+            return lambda event: _frame(read, event)
     raise DataError(f"psana 2 has no raw images of detector '{name}' (camera.address)")
+
+
+def _frame(read: Callable, event) -> Received:
+    try:
+        frame = read(event)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        return f"psana could not read the frame ({type(error).__name__}: {' '.join(str(error).split())})"
+    return frame.reshape(-1, frame.shape[-1]) if frame is not None and frame.ndim == 3 else frame
 
 
 def fiducial_filler(shots: np.ndarray, detector) -> Callable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Deque, Iterable, Iterator, List, Optional, Tuple
+from typing import Deque, Iterable, Iterator, List, Tuple, Union
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from common.errors import DataError
 from prepare.sources.base import FrameResult
 
 Key = Tuple[int, ...]
+Received = Union[np.ndarray, str, None]  # a frame, or why there is none
 
 NOT_GIVEN = "psana did not give this shot"
 NO_FRAME = "psana gave the shot without a frame"
@@ -19,10 +20,12 @@ NO_FRAME = "psana gave the shot without a frame"
 def reconcile(
     where: str,
     wanted: Iterable[Tuple[int, Key]],
-    received: Iterable[Tuple[Key, Optional[np.ndarray]]],
+    received: Iterable[Tuple[Key, Received]],
     hint: str,
 ) -> Iterator[FrameResult]:
-    """One result for each of `wanted` (index, key), from what was `received` (key, frame), both in order.
+    """One result for each of `wanted` (index, key) from what was `received` (key, frame or reason).
+
+    Both come in the order of their keys.
 
     Raises DataError, beginning with `where`, when what was received ends before the last one wanted, has
     one that was not asked for, or has no frame in any of several shots, for which `hint` is the
@@ -40,12 +43,13 @@ def reconcile(
         yield result
     if none_yet:
         if len(before) > 1:
-            raise DataError(f"{where}: no frame in any of {len(before)} shots; {hint}")
+            reasons = ", ".join(dict.fromkeys(result.reason for result in before))
+            raise DataError(f"{where}: no frame in any of {len(before)} shots: {reasons}; {hint}")
         yield from before
 
 
 def _match(
-    where: str, wanted: Deque[Tuple[int, Key]], received: Iterable[Tuple[Key, Optional[np.ndarray]]]
+    where: str, wanted: Deque[Tuple[int, Key]], received: Iterable[Tuple[Key, Received]]
 ) -> Iterator[FrameResult]:
     asked = len(wanted)
     for key, frame in received:
@@ -53,7 +57,11 @@ def _match(
             yield FrameResult(wanted.popleft()[0], None, NOT_GIVEN)
         if not wanted or wanted[0][1] != key:
             raise DataError(f"{where}: gave shot {key}, which was not asked for: its filter did not apply")
-        yield FrameResult(wanted.popleft()[0], frame, NO_FRAME if frame is None else "")
+        index = wanted.popleft()[0]
+        if frame is None or isinstance(frame, str):
+            yield FrameResult(index, None, frame or NO_FRAME)
+        else:
+            yield FrameResult(index, frame)
     if wanted:
         raise DataError(
             f"{where}: ended after {asked - len(wanted)} of {asked} shots; is a file cut off or still being "

@@ -45,7 +45,10 @@ def test_a_shot_passed_over_is_lost_with_a_reason():
             "gave shot .8,., which was not asked",
         ),
         ([((4,), FRAME)], "gave shot .4,., which was not asked for: its filter did not apply"),
-        ([((5,), None), ((6,), None), ((7,), None)], "run 1: no frame in any of 3 shots; look there"),
+        (
+            [((5,), None), ((6,), None), ((7,), None)],
+            "run 1: no frame in any of 3 shots: psana gave the shot without a frame; look there",
+        ),
     ],
 )
 def test_what_ends_the_build(came, message):

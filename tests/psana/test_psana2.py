@@ -461,7 +461,7 @@ def test_simulated_xtc2_runs_are_not_overwritten_unasked(prepare, write_config, 
 
 def test_an_smdwriter_without_its_run_bit(runs, both_formats, monkeypatch):
     found = writer._smdwriter()
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.X_OK)
     (runs / CAMERA_SMALL).unlink()
     writer._write_small_data(found, runs / CAMERA_FILE, runs / CAMERA_SMALL)
     again, first = (xtc2.read_headers(folder / CAMERA_SMALL) for folder in (runs, both_formats))
