@@ -10,9 +10,9 @@ import click
 
 from common import __version__, cli, manifest
 from common.cli import CommandGroup, config_argument, force_option
-from common.errors import ConfigError, ManifestError
+from common.errors import ConfigError, DataError, ManifestError
 from common.files import atomic
-from common.progress import say
+from common.progress import say, warn
 from prepare.config import load_config
 from prepare.sources import open_source
 
@@ -82,8 +82,13 @@ def list_runs(config_path: str, frames: int) -> None:
 
     config = load_config(config_path)
     with open_source(config) as source:
-        for line in table(summarize(source, config, frames)):
-            say(line)
+        found = summarize(source, config, frames)
+    for line in table(found.summaries):
+        say(line)
+    for problem in found.problems[:-1]:
+        warn(problem)
+    if found.problems:
+        raise DataError(found.problems[-1])
 
 
 @main.command()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from common.progress import bar
+from common.errors import DataError
+from common.progress import bar, warn
 from common.shots import nanoseconds
 from common.stats import evenly
 from prepare.config import PrepareConfig
 from prepare.shots import DAMAGED, NO_FRAME, USABLE
-from prepare.sources import Source
+from prepare.sources.base import Source, check_shape, pixels
 
 
 class RunSummary(NamedTuple):
@@ -29,13 +30,38 @@ class RunSummary(NamedTuple):
     last: float
     intensity: float
     looked_at: int
-    shape: str
+    shape: Optional[Tuple[int, ...]]
 
 
-def summarize(source: Source, config: PrepareConfig, frames: int) -> List[RunSummary]:
-    """A summary of every run that the source has; reads at most `frames` frames of each, spread evenly."""
+class Found(NamedTuple):
+    """The runs that can be read, and what is wrong with runs of the config, a line each."""
+
+    summaries: List[RunSummary]
+    problems: List[str]
+
+
+def summarize(source: Source, config: PrepareConfig, frames: int) -> Found:
+    """Every run that the source has or the config names; reads at most `frames` frames of each.
+
+    What is wrong with a run that the config does not name is a warning: nobody asked for it.
+    """
     roles = _roles(config)
-    return [_one(source, run, roles.get(run, ""), frames) for run in bar(source.runs(), "runs", "run")]
+    found = Found([], [])
+    source.shape = None  # that of each run is listed
+    there = source.runs()
+    for run in bar([*there, *(run for run in roles if run not in there)], "runs", "run"):
+        try:
+            summary = _one(source, run, roles.get(run, ""), frames)
+            found.summaries.append(summary)
+            if run in roles and summary.shape is not None:
+                check_shape(run, summary.shape, config.camera.shape)
+        except (DataError, OSError) as error:
+            line = str(error) if isinstance(error, DataError) else f"{error.filename}: {error.strerror}"
+            if run in roles:
+                found.problems.append(line)
+            else:
+                warn(f"{line} (the config does not name run {run})")
+    return found
 
 
 def table(summaries: List[RunSummary]) -> List[str]:
@@ -47,9 +73,10 @@ def table(summaries: List[RunSummary]) -> List[str]:
     for s in summaries:
         first = datetime.datetime.fromtimestamp(s.first, datetime.timezone.utc) if s.shots else None
         shown = first.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if first else "-"
+        size = "-" if s.shape is None else pixels(s.shape)
         lines.append(
             f"{s.run:>5} {s.what or '-':<12} {s.shots:>7} {s.usable:>7} {s.damaged:>7} {s.missing:>7} "
-            f"{s.other:>5} {shown:<23} {s.last - s.first:>7.1f} s {s.intensity:>8.2f}  {s.shape}"
+            f"{s.other:>5} {shown:<23} {s.last - s.first:>7.1f} s {s.intensity:>8.2f}  {size}"
         )
     looked_at = max((s.looked_at for s in summaries), default=0)
     lines.append(f"mean: of raw counts over up to {looked_at} frames of each run")
@@ -75,7 +102,7 @@ def _one(source: Source, run: int, what: str, frames: int) -> RunSummary:
         last=float(times.max()) if len(times) else 0.0,
         intensity=float(np.mean([frame.mean() for frame in read])) if read else float("nan"),
         looked_at=len(read),
-        shape=" x ".join(map(str, read[0].shape)) if read else "-",
+        shape=read[0].shape if read else None,
     )
 
 

@@ -54,11 +54,8 @@ class Source(abc.ABC):
         it was asked for, and for a frame that is not of `shape`.
         """
         for result in self._frames(run, indices):
-            if result.frame is not None and self.shape not in (None, result.frame.shape):
-                raise DataError(
-                    f"run {run}: frames are {_pixels(result.frame.shape)} pixels, camera.shape in the config "
-                    f"is {_pixels(self.shape)}; set camera.shape: {list(result.frame.shape)}"
-                )
+            if result.frame is not None and self.shape is not None:
+                check_shape(run, result.frame.shape, self.shape)
             yield result
 
     def good_frames(self, run: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
@@ -79,5 +76,15 @@ class Source(abc.ABC):
         self.close()
 
 
-def _pixels(shape: Optional[Tuple[int, ...]]) -> str:
-    return " x ".join(map(str, shape or ()))
+def check_shape(run: int, shape: Tuple[int, ...], expected: Tuple[int, int]) -> None:
+    """Raise DataError if the frames of `run` have not the shape that the config says."""
+    if shape != expected:
+        raise DataError(
+            f"run {run}: frames are {pixels(shape)} pixels, camera.shape in the config is "
+            f"{pixels(expected)}; set camera.shape: {list(shape)}"
+        )
+
+
+def pixels(shape: Tuple[int, ...]) -> str:
+    """A shape in words, 726 x 568."""
+    return " x ".join(map(str, shape))

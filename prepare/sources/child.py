@@ -49,21 +49,28 @@ class ChildSource(Source):
         self, make: Callable[..., Source], arguments: Sequence[Any], name: str, place: str, advice: str
     ) -> None:
         self._name, self._place, self._advice = name, place, advice
+        self._opening = make, arguments
         self._known: Dict[tuple, Any] = {}
         self._asked = 0  # requests, so that a stream knows that it was ended by another one
-        self._streaming = False
+        self._dead = False
+        self._open()
+
+    def _open(self) -> None:
+        """Start the process and open the source in it."""
+        make, arguments = self._opening
+        self._streaming = self._dead = False
         self._log = _nameless_file()
         try:
             self._process, self._requests, self._answers, self._lifeline = _start(self._log)
         except OSError as error:
             os.close(self._log)
             raise DataError(
-                f"{place}: no process for {name} can be started ({error.strerror}); are there too many "
-                "(ulimit -u), or too little memory?"
+                f"{self._place}: no process for {self._name} can be started ({error.strerror}); are there "
+                "too many (ulimit -u), or too little memory?"
             ) from None
         try:
             self._ask(make, *arguments)
-            self._value(place)
+            self._value(self._place)
         except BaseException:
             self.close()
             raise
@@ -115,7 +122,12 @@ class ChildSource(Source):
         return self._known[request]
 
     def _ask(self, what: Any, *arguments: Any) -> int:
-        """Send a request; what is still on its way for the last one is thrown away."""
+        """Send a request; what is still on its way for the last one is thrown away.
+
+        Where the process died of an earlier request, another one is started.
+        """
+        if self._dead:
+            self._open()
         where = self._place if callable(what) else self._where(arguments)
         try:
             self._requests.send((what, arguments))
@@ -198,7 +210,7 @@ class ChildSource(Source):
         how = f"was ended by {_signal(-code)}" if code < 0 else f"ended by itself (exit code {code})"
         if code == -signal.SIGKILL:
             how += ", from outside; was there too little memory?"
-        self._streaming = False
+        self._streaming, self._dead = False, True
         self.close()
         said = f", last words: '{words}'" if words else ""
         raise DataError(f"{where}: the process of {self._name} {how}{said}; {self._advice}")

@@ -121,7 +121,8 @@ class RunFiles:
         return self._small[run]
 
     def used(self, run: int) -> List[Path]:
-        """All files that decide what `run` is: its data and their small data."""
+        """All files that decide what `run` is: its data and their small data; raises as they do."""
+        self.has_small_data(run)
         data = [path for stream in self.streams(run) for path in stream.paths]
         return [*data, *(path for path in map(_small_data, data) if path.is_file())]
 
@@ -132,10 +133,14 @@ class RunFiles:
                 "reads none without it; copy the files again"
             )
         paths, headers = zip(*_chain(first))
-        if headers[-1].goes_on_in:
-            raise DataError(
-                f"{paths[-1]}: goes on in {headers[-1].goes_on_in}, which is not there; copy it, or wait"
+        after = headers[-1].goes_on_in
+        if after:
+            what = (
+                "came before it; copy it again"
+                if first.parent / after in paths
+                else "is not there; copy it, or wait"
             )
+            raise DataError(f"{paths[-1]}: goes on in {after}, which {what}")
         return Stream(paths, headers)
 
     def _later_chunks(self) -> Set[Path]:

@@ -43,8 +43,8 @@ def reconcile(
         yield result
     if none_yet:
         if len(before) > 1:
-            reasons = ", ".join(dict.fromkeys(result.reason for result in before))
-            raise DataError(f"{where}: no frame in any of {len(before)} shots: {reasons}; {hint}")
+            reasons = dict.fromkeys(f": {result.reason}" for result in before if result.reason != NO_FRAME)
+            raise DataError(f"{where}: no frame in any of {len(before)} shots{''.join(reasons)}; {hint}")
         yield from before
 
 

@@ -47,7 +47,7 @@ def test_a_shot_passed_over_is_lost_with_a_reason():
         ([((4,), FRAME)], "gave shot .4,., which was not asked for: its filter did not apply"),
         (
             [((5,), None), ((6,), None), ((7,), None)],
-            "run 1: no frame in any of 3 shots: psana gave the shot without a frame; look there",
+            "run 1: no frame in any of 3 shots; look there",
         ),
     ],
 )
