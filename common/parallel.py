@@ -9,6 +9,7 @@ Submit functions of modules with arguments that can be pickled; each process ope
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib
 import multiprocessing
@@ -20,10 +21,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
 from common import cli, interrupt, progress
 from common.errors import UserError
+
+T = TypeVar("T")
 
 # Where launchers say how many processes they started: Open MPI, MPICH and its kin, MVAPICH, srun.
 # (SLURM_NTASKS is of the job, and set in a batch script that runs one process.)
@@ -77,6 +80,17 @@ def results(workers: Executor, function: Callable, tasks: Iterable[Tuple]) -> It
 
 
 # --- processes of this machine ---------------------------------------------------------------------
+
+
+def ahead(workers: Executor, function: Callable[..., T], calls: Iterable[Sequence], most: int) -> Iterator[T]:
+    """`function(*call)` of each of `calls`, in order, while up to `most` later ones are under way."""
+    waiting: collections.deque[Future] = collections.deque()
+    for call in calls:
+        waiting.append(workers.submit(function, *call))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ The record names are psana's own accessor names, the units those of the LCLS-I d
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from typing import Callable, Mapping, NamedTuple, Union
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def shot_id(row: np.void) -> ShotId:
     return ShotId(*(int(row[name]) for name in ID_FIELDS))
 
 
-def nanoseconds(ids: np.ndarray) -> np.ndarray:
+def nanoseconds(ids: Union[np.ndarray, Mapping[str, np.ndarray]]) -> np.ndarray:
     """Unix time of each shot of an array with the fields of ID_DTYPE, (n,) int64, ns."""
     return ids["seconds"].astype(np.int64) * 1_000_000_000 + ids["nanoseconds"]
 

@@ -6,8 +6,12 @@ them, and ends with `finish`; `create` makes a file with everything in its final
 
 from __future__ import annotations
 
+import datetime
 import importlib
+import importlib.metadata
+import json
 import os
+import platform
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +20,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 import h5py
 import numpy as np
 
+from common import __version__
 from common.dataset.checksums import (
     attributes_digest,
     content_digest,
@@ -41,7 +46,7 @@ from common.dataset.layout import (
 from common.dataset.reading import image_offsets
 from common.files import atomic
 from common.manifest import LABELED, SPLITS
-from common.shots import ID_DTYPE, ID_FIELDS
+from common.shots import ID_DTYPE, ID_FIELDS, nanoseconds
 
 # HDF5's format of version 1.10: unlike the one before, it has checksums of its own metadata.
 _LIBVER = ("v110", "v110")
@@ -200,7 +205,7 @@ def finish(
     file["missing"] = _missing_table(missing)
     for split in present(file):
         group = file[split]
-        group[TIME][...] = group["seconds"][...].astype("i8") * 10**9 + group["nanoseconds"][...]
+        group[TIME][...] = nanoseconds({name: group[name][...] for name in ("seconds", "nanoseconds")})
         set_text(group[TIME], units=f"nanoseconds since {epoch}", calendar="proleptic_gregorian")
         group[ROW_CRC32][...] = row_checksums(group)
     digests = object_digests(file)
@@ -212,6 +217,14 @@ def finish(
     set_text(file, **{ATTRIBUTES_SHA256: attributes_digest(file)})
     file.flush()
     return digest
+
+
+def made_by(*packages: str) -> Dict[str, str]:
+    """The attributes that say by which software a file was made, and when; none of its content."""
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    software = {"python": platform.python_version(), **versions, "xtcav-lasing": __version__}
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {"software": json.dumps(software), "created": now.isoformat(timespec="seconds")}
 
 
 def set_text(node: Union[h5py.Group, h5py.Dataset], **attributes: str) -> None:

@@ -7,20 +7,17 @@ thread is a quarter of its size. numpy and zlib leave Python's lock, so that the
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import itertools
 import json
-import platform
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import h5py
 import numpy as np
 
-from common import __version__, manifest
+from common import manifest, parallel
 from common.dataset import layout, writing
 from common.dataset.layout import Missing
 from common.errors import DataError
@@ -128,7 +125,6 @@ def _make_images(
     """Read the frames of `task` and write their images."""
     config, pipeline = task.config, Pipeline(task.config.image, task.dark.mean)
     images = _Images({}, [], Moments())
-    waiting: Deque[Future] = deque()
     asked: Counter = Counter()
 
     def store(place: Place, binned: np.ndarray) -> None:
@@ -138,19 +134,19 @@ def _make_images(
         if split == "train":
             images.moments.add_one(image)
 
-    with ThreadPoolExecutor(1) as other:
+    def binned() -> Iterator[Tuple[Place, np.ndarray]]:
         for place, frame, reason in _frames(task, source):
             if frame is None:
                 images.missing.append(_missing(config, place, asked[place.row.split], reason))
                 check_missing(len(images.missing), task.allowed, f"{place.shot}: {reason}")
             else:
-                waiting.append(other.submit(store, place, pipeline.bin(frame)))
+                yield place, pipeline.bin(frame)
             asked[place.row.split] += 1
             report(1)
-            while len(waiting) > _AHEAD:
-                waiting.popleft().result()
-        while waiting:
-            waiting.popleft().result()
+
+    with ThreadPoolExecutor(1) as other:
+        for _ in parallel.ahead(other, store, binned(), _AHEAD):
+            pass
     return images
 
 
@@ -203,8 +199,6 @@ def _fill(file: h5py.File, task: Task, source: Source, images: _Images) -> None:
 def _attributes(task: Task, source: Source) -> Dict[str, str]:
     config = task.config
     runs = dict.fromkeys([*config.runs.dark, *(place.run for place in task.places)])
-    packages = ("h5py", "hdf5plugin", "numpy", "pydantic")
-    software = {name: importlib.metadata.version(name) for name in packages}
     return {
         "name": config.name,
         "experiment": config.experiment,
@@ -214,8 +208,5 @@ def _attributes(task: Task, source: Source) -> Dict[str, str]:
         "manifest_sha256": manifest.digest([place.row for place in task.places]),
         "sources": json.dumps({run: source.files(run) for run in runs}),
         "skipped": json.dumps(task.skipped, sort_keys=True),
-        "software": json.dumps(
-            {"python": platform.python_version(), **software, "xtcav-lasing": __version__}
-        ),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **writing.made_by("h5py", "hdf5plugin", "numpy", "pydantic"),
     }

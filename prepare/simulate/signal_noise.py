@@ -8,20 +8,17 @@ that make them do not change them.
 
 from __future__ import annotations
 
-import collections
-import datetime
 import json
-import platform
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Deque, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 import h5py
 import numpy as np
 from pydantic import Field, model_validator
 
-from common import __version__, manifest
+from common import manifest, parallel
 from common.config import Model, load
 from common.cores import available_cores
 from common.dataset import reading, writing
@@ -149,13 +146,7 @@ def _images(number: int, labels: List[int], config: SignalNoiseConfig) -> Iterat
 
     threads = available_cores()
     with ThreadPoolExecutor(threads) as pool:
-        ahead: Deque[Future] = collections.deque()
-        for i in range(len(labels)):
-            ahead.append(pool.submit(make, i))
-            if len(ahead) > 2 * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        yield from parallel.ahead(pool, make, ((i,) for i in range(len(labels))), 2 * threads)
 
 
 def _attributes(config: SignalNoiseConfig, manifest_digest: str) -> Dict[str, str]:
@@ -168,8 +159,5 @@ def _attributes(config: SignalNoiseConfig, manifest_digest: str) -> Dict[str, st
         "manifest_sha256": manifest_digest,
         "sources": "{}",
         "skipped": "{}",
-        "software": json.dumps(
-            {"python": platform.python_version(), "numpy": np.__version__, "xtcav-lasing": __version__}
-        ),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **writing.made_by("h5py", "numpy"),
     }
