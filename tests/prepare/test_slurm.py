@@ -19,7 +19,7 @@ COMMANDS = {
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a script with stand-ins for python, mpirun and scontrol that note how they were called."""
+    """Start a script with stand-ins for python, mpirun, srun and scontrol that note how they were called."""
     stubs = tmp_path / "bin"
     stubs.mkdir()
     called = tmp_path / "called"
@@ -27,18 +27,19 @@ def start(tmp_path):
         "python": f'echo "python $*" >> {called}; trap "exit 143" TERM\n'
         'for i in $(seq 100); do [ -z "$HOLD" ] && break; sleep 0.1; done; exit "$CODE"',
         "mpirun": f'echo "mpirun $1 $2" >> {called}; shift 2; exec "$@"',
+        "srun": f'echo "srun $1" >> {called}; shift; exec "$@"',
         "scontrol": f'echo "scontrol $*" >> {called}',
     }
     for name, text in texts.items():
         (stubs / name).write_text(f"#!/bin/bash\n{text}\n")
         (stubs / name).chmod(0o755)
 
-    def run(name: str, code: int = 0, hold: str = "") -> subprocess.Popen:
+    def run(name: str, code: int = 0, hold: str = "", tasks: int = 3) -> subprocess.Popen:
         environment = {
             **os.environ,
             "PATH": f"{stubs}:{os.environ['PATH']}",
             "SLURM_JOB_ID": "77",
-            "SLURM_NTASKS": "3",
+            "SLURM_NTASKS": str(tasks),
             "CODE": str(code),
             "HOLD": hold,
         }
@@ -56,7 +57,7 @@ def test_a_job_that_ends_by_itself_is_not_queued_again(start, name, code):
     assert start(name, code).wait(20) == code
     calls = start.called.read_text()
     assert f"python {COMMANDS[name]}" in calls
-    assert ("mpirun -n 3" in calls) == (name == "prepare")
+    assert ("mpirun -n 3" if name == "prepare" else "srun --kill-on-bad-exit=1") in calls
     assert "scontrol" not in calls
 
 
@@ -78,3 +79,8 @@ def test_the_header_reserves_and_asks_for_notice(name):
     text = (SCRIPTS / f"{name}.sbatch").read_text()
     for option in ("--cpus-per-task=", "--ntasks=", "--signal=B:TERM@", "--requeue", "--open-mode=append"):
         assert f"#SBATCH {option}" in text
+
+
+def test_a_training_of_one_task_needs_no_srun(start):
+    assert start("train", tasks=1).wait(20) == 0
+    assert "srun" not in start.called.read_text()
