@@ -11,10 +11,11 @@ picture itself, thin lines do not count as beam, and what cannot be read is said
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from scipy import ndimage
+
+from common.dataset.view import View
 
 PLACES = 24  # of each bunch
 BUNCHES = 2
@@ -63,6 +64,18 @@ class Slices(NamedTuple):
     def features(self) -> np.ndarray:
         """Mean energy and rms spread of every slice, (n, 96) float64, rows: what tells lasing."""
         return np.concatenate([self.energy, self.spread], axis=2).reshape(len(self.status), -1)
+
+
+def of_images(images: np.ndarray, view: View) -> Optional[Slices]:
+    """The slices of stored images, (n, h, w); None if no camera took them or they are too small."""
+    if not view.camera or min(images.shape[1:]) < SMALLEST:
+        return None
+    return read(view.light(images), view.blocks)
+
+
+def joined(parts: Sequence[Slices]) -> Optional[Slices]:
+    """Slices that were read a few pictures at a time; None if there are none."""
+    return Slices(*(np.concatenate(of) for of in zip(*parts))) if parts else None
 
 
 def read(pictures: np.ndarray, blocks: Tuple[int, int] = (1, 1)) -> Slices:
@@ -135,6 +148,8 @@ def _levelled(light: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 def _islands(light: np.ndarray, noise: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Islands of light: their numbers, (n, t, e) int32 (0: none), and for each, from 1 on, its picture, its
     share of the picture's light, and whether it reaches the frame's edge."""
+    from scipy import ndimage  # of the extras `report` and `train`; what else is here needs no slices
+
     opened = _without_thin_lines(light)
     peak = opened.max(axis=(1, 2))
     edge = np.maximum(_EDGE * peak, _NOISE * noise)

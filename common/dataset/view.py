@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Mapping, NamedTuple, Tuple
+from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -13,18 +13,21 @@ class View(NamedTuple):
 
     transposed: axis 0 of a stored image is the camera's columns. blocks: (rows, columns) of the
     camera in one stored pixel. log: pixels are log(1 + counts), not counts. camera: whether a
-    camera took them at all. The defaults are those of a config's `image:` section.
+    camera took them at all. scale: MeV in a row of the camera and fs in a column, where they are
+    known: of simulated runs of one machine. The defaults are those of a config's `image:` section.
     """
 
     transposed: bool = True
     blocks: Tuple[int, int] = (2, 2)
     log: bool = True
     camera: bool = True
+    scale: Optional[Tuple[float, float]] = None
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> "View":
         """The view of a data file with these root attributes; plain images where no camera is named."""
-        image = json.loads(attributes["config"]).get("image")
+        config = json.loads(attributes["config"])
+        image = config.get("image")
         if not isinstance(image, dict):
             return cls(transposed=False, blocks=(1, 1), log=False, camera=False)
         usual = cls()
@@ -32,6 +35,7 @@ class View(NamedTuple):
             image.get("transpose", usual.transposed),
             tuple(image.get("downsample", usual.blocks)),
             image.get("log", usual.log),
+            scale=_scale(config),
         )
 
     @property
@@ -60,3 +64,15 @@ class View(NamedTuple):
     @property
     def y_label(self) -> str:
         return "energy (camera row)" if self.camera else "row"
+
+
+def _scale(config: Mapping[str, Any]) -> Optional[Tuple[float, float]]:
+    """MeV in a row and fs in a column of simulated pictures; None unless all are of one scale."""
+    try:
+        beam, varied = config["simulate"]["beam"], config["simulate"].get("vary", {}).get("beam", {})
+        if varied.get("energy_span") or varied.get("time_span"):
+            return None
+        rows, columns = config["camera"]["shape"]
+        return float(beam["energy_span"]) / rows, float(beam["time_span"]) / columns
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return None

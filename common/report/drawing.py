@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib
 import io
 from typing import Any, Iterator, Optional
 
@@ -43,10 +44,11 @@ _STYLE = {
 def drawing() -> Iterator[None]:
     """Use the reports' figure style inside this context, whatever a user's settings say.
 
-    Raises UserError if matplotlib is not installed.
+    Raises UserError if a package that reports need is not installed.
     """
     try:
         matplotlib = load_matplotlib()
+        importlib.import_module("scipy.ndimage")  # what is drawn of slices needs it
     except ImportError as error:
         raise not_installed(error) from None
     ours = {**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}

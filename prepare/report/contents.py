@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pydantic
 
+from common import slices
 from common.dataset import layout, reading
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files
@@ -30,6 +31,7 @@ from prepare.sources import open_source
 IMAGES_OF_A_RUN = 400  # read for mean intensities and histograms, evenly spread over the run
 HISTOGRAM_BINS = 80
 UNLABELED = -1
+_AT_ONCE = 32  # images whose slices are read together
 HOT_LIMIT = 8.0  # robust standard deviations
 
 # What is shown of the machine's records: path in a split, what it is and its unit.
@@ -62,7 +64,8 @@ class Contents(NamedTuple):
     """A data file. Arrays have one element for each shot, all splits one after the other.
 
     label: UNLABELED in split predict. intensity: mean of the stored image, NaN if it was not read.
-    histograms: {(run, label): counts}, between `edges`. frames: '' or why no camera frames are shown.
+    histograms: {(run, label): counts}, between `edges`. slices: of the images that were read, in their order,
+    None if such images have none. frames: '' or why no camera frames are shown.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Contents(NamedTuple):
     records: Dict[str, np.ndarray]
     edges: np.ndarray
     histograms: Dict[Tuple[int, int], np.ndarray]
+    slices: Optional[slices.Slices]
     dark_mean: np.ndarray
     dark_std: np.ndarray
     samples: List[Sample]
@@ -116,9 +120,9 @@ def read(path: Path) -> Contents:
         where = [(g, i) for of_split in groups.values() for g in of_split for i in range(len(g["images"]))]
         rows = _spread_over_runs(ids["run"])
         edges = _edges(where, rows)
-        intensity, histograms = _look(where, rows, edges, ids["run"], label)
         attributes = _attributes(files)
         view = View.of(attributes)
+        intensity, histograms, found = _look(where, rows, edges, ids["run"], label, view)
         file = files[0]
         samples, frames = _samples(file, where, ids, label, view)
         return Contents(
@@ -135,6 +139,7 @@ def read(path: Path) -> Contents:
             records={name: _record(groups, name) for name in RECORDS},
             edges=edges,
             histograms=histograms,
+            slices=found,
             dark_mean=file["dark/mean"][...],
             dark_std=file["dark/std"][...],
             samples=samples,
@@ -203,11 +208,16 @@ def _edges(where: List[Tuple[h5py.Group, int]], rows: np.ndarray) -> np.ndarray:
 
 def _look(
     where: List[Tuple[h5py.Group, int]], rows: np.ndarray, edges: np.ndarray, run: np.ndarray,
-    label: np.ndarray,
-) -> Tuple[np.ndarray, Dict[Tuple[int, int], np.ndarray]]:  # fmt: skip
-    """Mean intensities of the images of `rows`, histograms of their pixels; end bins take all beyond."""
+    label: np.ndarray, view: View,
+) -> Tuple[np.ndarray, Dict[Tuple[int, int], np.ndarray], Optional[slices.Slices]]:  # fmt: skip
+    """Mean intensities of the images of `rows`, histograms of their pixels, and their slices.
+
+    The end bins take all beyond. Slices are None for images that have none.
+    """
     intensity = np.full(len(where), np.nan)
     histograms: Dict[Tuple[int, int], np.ndarray] = {}
+    found: List[slices.Slices] = []
+    waiting: List[np.ndarray] = []
     for row in bar(rows, "reading", "image"):
         group, i = where[row]
         pixels = group["images"][i].astype(np.float32)
@@ -215,7 +225,12 @@ def _look(
         counts, _ = np.histogram(np.clip(pixels, edges[0], edges[-1]), edges)
         key = (int(run[row]), int(label[row]))
         histograms[key] = histograms.get(key, 0) + counts
-    return intensity, histograms
+        waiting.append(pixels)
+        if len(waiting) == _AT_ONCE or row == rows[-1]:
+            of_some = slices.of_images(np.stack(waiting), view)
+            found += [] if of_some is None else [of_some]
+            waiting = []
+    return intensity, histograms, slices.joined(found)
 
 
 # --- shots before and after each step --------------------------------------------------------

@@ -12,6 +12,7 @@ from common.dataset.view import View
 from common.report.camera import camera_image
 from common.report.drawing import png, svg
 from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
+from common.report.slices import blocks as slice_blocks
 from prepare.report import figures
 from prepare.report.contents import (
     HOT_LIMIT,
@@ -36,6 +37,7 @@ def sections(contents: Contents) -> List[Section]:
     """All sections of the page."""
     return [
         Section("contents", "What is in it", _contents(contents)),
+        Section("slices", "Energy and spread along the bunches", _slices(contents)),
         Section("skipped", "What was left out", _left_out(contents)),
         Section("splits", "Splits", _splits(contents)),
         Section("samples", "Shots before and after each step", _samples(contents)),
@@ -78,6 +80,15 @@ def _contents(contents: Contents) -> List[Block]:
         ),
         Table(("run", *contents.splits, "all", "from first to last, s"), table),
     ]
+
+
+def _slices(contents: Contents) -> List[Block]:
+    if contents.slices is None:
+        return [Text("These images have no slices: no camera took them, or they are of too few pixels.")]
+    looked_at = np.isfinite(contents.intensity)
+    label = contents.label[looked_at]
+    names = {int(key): contents.class_name(int(key)) for key in np.unique(label)}
+    return slice_blocks(contents.slices, label, names, contents.view)
 
 
 def _left_out(contents: Contents) -> List[Block]:

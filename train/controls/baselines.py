@@ -47,9 +47,8 @@ def of_slices(images: np.ndarray, view: View) -> Optional[np.ndarray]:
 
     None for images that are not of a camera or too small to have slices.
     """
-    if not view.camera or min(images.shape[1:]) < slices.SMALLEST:
-        return None
-    return slices.read(view.light(images), view.blocks).features
+    found = slices.of_images(images, view)
+    return None if found is None else found.features
 
 
 def ebeam(pool: Pool) -> Optional[np.ndarray]:
