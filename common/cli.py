@@ -18,7 +18,21 @@ from common import interrupt, progress
 from common.errors import UserError
 from common.progress import printable
 
-config_argument = click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
+
+class _OwnPath(click.Path):
+    """A path in which `~` is the home, also where the shell leaves it: `--out=~/x`."""
+
+    def convert(self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]) -> Any:
+        path = os.path.expanduser(value)
+        if path.startswith("~"):
+            self.fail(
+                f"{value}: there is no such user; a name that begins with ~ is written ./~...", param, ctx
+            )
+        return super().convert(path, param, ctx)
+
+
+PATH, FILE, FOLDER = _OwnPath(), _OwnPath(dir_okay=False), _OwnPath(file_okay=False)
+config_argument = click.argument("config_path", metavar="CONFIG", type=FILE)
 force_option = click.option("--force", is_flag=True, help="Overwrite existing output.")
 
 
@@ -165,6 +179,9 @@ def outcome(error: BaseException) -> Optional[Tuple[str, int]]:
     """
     if isinstance(error, interrupt.Interrupted):
         return printable(str(error)), error.exit_code
+    if isinstance(error, click.UsageError):
+        asked = f"; {error.ctx.command_path} --help says more" if error.ctx else ""
+        return printable(f"error: {error.format_message().rstrip('.')}{asked}"), error.exit_code
     if isinstance(error, BrokenPipeError):
         return "", 1  # `... | head`: the reader has gone, nothing to tell anyone
     line = str(error) if isinstance(error, UserError) else _of_the_system(error)

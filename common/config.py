@@ -1,5 +1,14 @@
 """Configs: YAML files, each possibly a variant of a `base:` file, validated by strict models.
 
+A variant gives what differs. Sections merge key by key, over any depth; lists, and dictionaries whose
+keys are names (`runs.classes`, `select.blocks.cycle`, `simulate.shots`), replace the base's whole: two
+lists of classes, one on top of the other, would be a third that nobody wrote.
+
+Numbers and truth values are those of YAML 1.2: decimal digits, true and false. What YAML 1.1 would
+have read as another number (0020 as 16, 1:30 as 90) is refused, with what to write instead; yes, no, on
+and off are words. Relative paths are relative to the folder where a command is started, `base:` to the
+config's own; `~` is the home, and variables are not read.
+
 Each mistake is reported with file, line, key, value and, where a name is close to a right
 one, that name. Reading is bounded: one file is at most 200 kB, bases nest at most 8 deep, integers
 fit 64 bits, and YAML aliases (which can expand without bound) and tags (which can ask for other
@@ -11,10 +20,11 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import re
 import typing
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
+from typing import Annotated, Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
 
 import pydantic
 import yaml
@@ -23,7 +33,7 @@ from common.errors import ConfigError
 
 MAX_BYTES = 200_000
 MAX_BASES = 8
-MAX_NUMBER = 100  # characters; YAML's base-60 integers take quadratic time
+MAX_NUMBER = 100  # characters
 MAX_INTEGER = 2**63 - 1
 
 # Keys and words that had another name before the first release: where they stood, without the
@@ -44,8 +54,30 @@ RENAMED = {
     "simulate.unlabelled_lasing": "unlabeled_lasing",
 }
 
+# Keys that tell what a config is for.
+_COMMANDS = {
+    "python -m prepare": {"source", "camera", "runs", "select", "simulate", "dark", "image", "manifest_dir"},
+    "python -m prepare signal-noise": {"shape", "train", "test", "validation", "noise_std", "signal_mean"},
+    "python -m train": {"data", "network", "learning_rate", "optimizer", "minibatch", "steps", "preprocess"},
+}
+
 Loc = Tuple[Union[str, int], ...]
 M = TypeVar("M", bound="Model")
+
+
+def own_path(text: str) -> str:
+    """`text` with `~` or `~user` in front written out; raises ValueError for what would be no path."""
+    if not text:
+        raise ValueError("is empty")
+    if re.search(r"\$[\w{(]", text):
+        raise ValueError(f"{text!r}: variables are not read here; write the path out")
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise ValueError(f"{text!r}: there is no such user; a name that begins with ~ is written ./~...")
+    return path
+
+
+PathText = Annotated[str, pydantic.AfterValidator(own_path)]
 
 
 class Model(pydantic.BaseModel):
@@ -60,7 +92,7 @@ class Model(pydantic.BaseModel):
 
 def load(path: Union[str, Path], model: Type[M]) -> M:
     """Read the config at `path`, with its bases, as a `model`; raises ConfigError."""
-    data, origins = _read_with_bases(Path(path), ())
+    data, origins = _read_with_bases(Path(path).expanduser(), (), model)
     return from_data(data, model, str(path), origins)
 
 
@@ -79,20 +111,21 @@ def from_data(data: dict, model: Type[M], source: str, origins: Optional[Dict[Lo
         # Through JSON, because strict models take a list for a tuple only from JSON.
         return model.model_validate_json(json.dumps(data))
     except pydantic.ValidationError as error:
+        _refuse_other_stage(data, model, source)
         lines = [_explain(problem, model, data, origins or {}, source) for problem in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
 def dump(config: Model) -> str:
     """The whole config, defaults filled in, as YAML that `load` reads back to an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 # --- reading -----------------------------------------------------------------------------
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses aliases and tags."""
+    """SafeLoader with the numbers and truth values of YAML 1.2, which refuses aliases and tags."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -102,26 +135,70 @@ class Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+class Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes every text that Loader, or YAML 1.1, would read as something else."""
+
+
+_INT, _FLOAT, _BOOL = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool"))
+_WHOLE = r"(?:0|[1-9][0-9]*)"
+_NUMBERS = {
+    _INT: re.compile(rf"[-+]?{_WHOLE}$"),
+    _FLOAT: re.compile(
+        rf"[-+]?(?:{_WHOLE}\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+        rf"|{_WHOLE}[eE][-+]?[0-9]+)$"
+    ),
+}
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in (_INT, _FLOAT, _BOOL)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _regexp in _NUMBERS.items():
+    Loader.add_implicit_resolver(_tag, _regexp, list("-+.0123456789"))
+    Dumper.add_implicit_resolver(_tag, _regexp, list("-+.0123456789"))
+Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+# What is no number here and was one, another than it looks, in YAML 1.1 or to a reader.
+_OLD_NUMBERS = (
+    (r"[-+]?[0-9_.]*_[0-9_.]*([eE][-+]?[0-9_]+)?", "has underscores, and numbers have none here"),
+    (r"[-+]?0[xXbBoO][0-9a-fA-F_]+", "is not decimal, and numbers are here"),
+    (
+        r"[-+]?0[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?",
+        "begins with a zero, which YAML 1.1 reads as octal; leave the zero out",
+    ),
+    (
+        r"[-+]?[0-9]+(:[0-9]+)+(\.[0-9]*)?",
+        "is what YAML 1.1 reads as a number of base 60; write it as one decimal number",
+    ),
+    (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "is not a finite number"),
 )
 
 
-def _read_with_bases(path: Path, seen: Tuple[Path, ...]) -> Tuple[dict, Dict[Loc, str]]:
+def parse(text: str) -> Any:
+    """The value that `text` has behind a key of a config; raises ConfigError."""
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else _construct(loader, node, (), {}, "")
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not a value: {' '.join(str(error).split())[:80]}") from None
+    finally:
+        loader.dispose()
+
+
+def _read_with_bases(path: Path, seen: Tuple[Path, ...], model: Type[Model]) -> Tuple[dict, Dict[Loc, str]]:
     data, origins = _read_one(path)
     if "base" not in data:
         return data, origins
     name, where = data.pop("base"), origins[("base",)]
     if not isinstance(name, str):
         raise ConfigError(f"{where}: base: {name!r} is not the name of a config file")
-    base = path.parent / name
+    base = path.parent / Path(name).expanduser()
     if path.resolve() in seen or len(seen) >= MAX_BASES:
         raise ConfigError(f"{where}: base: {name!r} leads back to itself or too deep (over {MAX_BASES})")
     if not base.is_file():
         raise ConfigError(f"{where}: base: {base} is not there{_nearest_file(base)}")
-    base_data, base_origins = _read_with_bases(base, (*seen, path.resolve()))
-    return _merge(base_data, data), {**base_origins, **origins}
+    base_data, base_origins = _read_with_bases(base, (*seen, path.resolve()), model)
+    return _merge(base_data, data, model), {**base_origins, **origins}
 
 
 def _read_one(path: Path) -> Tuple[dict, Dict[Loc, str]]:
@@ -164,7 +241,12 @@ def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str
             key = loader.construct_object(key_node)
             key_where = f"{path}:{key_node.start_mark.line + 1}"
             if not isinstance(key, str):
-                raise ConfigError(f"{key_where}: {_dotted(loc)}: key {key!r} is not a word")
+                shown = getattr(key_node, "value", key)
+                shown = shown if isinstance(shown, str) else key
+                raise ConfigError(
+                    f"{key_where}: {_dotted(loc)}: key {shown} is not a word; quote it: '{shown}'"
+                )
+            _refuse_old_numbers(key_node, f"{key_where}: {_dotted(loc)}: key ")
             if key in result:
                 raise ConfigError(f"{key_where}: {_dotted((*loc, key))}: given twice")
             origins[(*loc, key)] = key_where
@@ -174,6 +256,7 @@ def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str
         return [_construct(loader, n, (*loc, i), origins, path) for i, n in enumerate(node.value)]
     if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER:
         raise ConfigError(f"{where}: {_dotted(loc)}: a number of over {MAX_NUMBER} characters")
+    _refuse_old_numbers(node, f"{where}: {_dotted(loc)}: ")
     value = loader.construct_object(node)
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise ConfigError(f"{where}: {_dotted(loc)}: {node.value} does not fit 64 bits")
@@ -186,14 +269,33 @@ def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str
     return value
 
 
-def _merge(base: Any, variant: Any) -> Any:
-    """`variant` over `base`: mappings key by key, everything else (lists too) replaced whole."""
-    if isinstance(base, dict) and isinstance(variant, dict):
-        return {
-            key: _merge(base.get(key), variant[key]) if key in variant else base[key]
-            for key in (*base, *(k for k in variant if k not in base))
-        }
-    return variant
+def _refuse_old_numbers(node: yaml.Node, where: str) -> None:
+    """Raise ConfigError if the unquoted scalar `node` looks like a number and is none."""
+    if not isinstance(node, yaml.ScalarNode) or node.style is not None:
+        return
+    shown = node.value if len(node.value) <= MAX_NUMBER else f"{node.value[:40]}..."
+    for pattern, why in _OLD_NUMBERS:
+        if re.fullmatch(pattern, node.value) and re.search("[0-9]|inf|nan", node.value, re.IGNORECASE):
+            raise ConfigError(f"{where}{shown} {why}; if it is text, quote it: '{shown}'")
+
+
+def _merge(base: Any, variant: Any, annotation: Any) -> Any:
+    """`variant` over `base`: sections (models) key by key, everything else replaced whole."""
+    models = _models_in(annotation)
+    if not (isinstance(base, dict) and isinstance(variant, dict) and models and not _is_of_names(annotation)):
+        return variant
+    fields = {name: field.annotation for model in models for name, field in model.model_fields.items()}
+    return {
+        key: _merge(base[key], variant[key], fields.get(key)) if key in base and key in variant
+        else variant[key] if key in variant else base[key]
+        for key in (*base, *(k for k in variant if k not in base))
+    }  # fmt: skip
+
+
+def _is_of_names(annotation: Any) -> bool:
+    """Whether `annotation` is of a dictionary whose keys are names, and no section."""
+    parts = [annotation, *typing.get_args(annotation)]
+    return any(typing.get_origin(part) in (dict, Dict) for part in parts)
 
 
 # --- explaining --------------------------------------------------------------------------
@@ -221,6 +323,8 @@ def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str
         named = not problem["loc"]  # the message names the key itself
         return f"{where}: {message if named else f'{_dotted(loc)}: {message}'}"
     message = problem["msg"]
+    if kind == "bool_type":
+        message = "say true or false"
     return f"{where}: {_dotted(loc)}: {shown}: {message[0].lower()}{message[1:]}"
 
 
@@ -239,6 +343,15 @@ def _renamed_in(data: Any, loc: Loc = ()) -> typing.Iterator[Tuple[Loc, str]]:
 def _place(loc: Loc, origins: Dict[Loc, str], path: str) -> str:
     """The file and line of `loc`, or of the nearest key around it that has one."""
     return next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), path)
+
+
+def _refuse_other_stage(data: dict, model: Type[Model], source: str) -> None:
+    """Raise ConfigError if `data`, which is no `model`, is what another command reads."""
+    counts = {command: len(keys & set(data)) for command, keys in _COMMANDS.items()}
+    best = max(counts, key=lambda command: counts[command])
+    if counts[best] > len(set(model.model_fields) & set(data) - {"name"}):
+        keys = ", ".join(sorted(_COMMANDS[best] & set(data)))
+        raise ConfigError(f"{source}: this is a config for `{best}` (it has {keys})")
 
 
 def _leading_key(message: str) -> Loc:

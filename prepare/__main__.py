@@ -83,7 +83,7 @@ def list_runs(config_path: str, frames: int) -> None:
     config = load_config(config_path)
     with open_source(config) as source:
         found = summarize(source, config, frames)
-    for line in table(found.summaries):
+    for line in (*config.plan(), *table(found.summaries)):
         say(line)
     for problem in found.problems[:-1]:
         warn(problem)
@@ -247,7 +247,7 @@ def check_psana(config_path: str, shots: int) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="DATA", type=click.Path())
+@click.argument("path", metavar="DATA", type=cli.PATH)
 @click.option(
     "--sample",
     default=20,
@@ -274,8 +274,8 @@ def verify(path: str, sample: int) -> None:
 
 
 @main.command()
-@click.argument("path", metavar="DATA", type=click.Path())
-@click.option("--out", default=None, type=click.Path(dir_okay=False), help="Where to write the page.")
+@click.argument("path", metavar="DATA", type=cli.PATH)
+@click.option("--out", default=None, type=cli.FILE, help="Where to write the page.")
 @force_option
 def report(path: str, out: Optional[str], force: bool) -> None:
     """Write a page of pictures of what is in a data set: DATA.report.html, beside it.

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from common.blocks import Blocks
-from common.config import Model, load
+from common.config import Model, PathText, load
 from common.dataset.layout import AXES
 from common.dataset.view import View
 from common.manifest import LABELED
@@ -28,7 +28,7 @@ class SourceConfig(Model):
     """
 
     kind: Literal["xtc", "psana", "psana1", "psana2", "simulated"] = "xtc"
-    dir: Optional[str] = Field(None, min_length=1)  # the folder of the files; psana has a default
+    dir: Optional[PathText] = None  # the folder of the files; psana has a default
 
     @property
     def place(self) -> str:
@@ -52,11 +52,19 @@ class CameraConfig(Model):
 
 
 class RunsConfig(Model):
-    """Run numbers by what they are. The order of `classes` gives the labels 0, 1, ..."""
+    """Run numbers by what they are. The order of `classes` gives the labels 0, 1, ...
+
+    A class may have no run where no training shots are asked for: a new run of one class tests a model.
+    """
 
     dark: List[int] = Field(min_length=1)
     classes: Dict[str, List[int]] = {}
     unlabeled: List[int] = []  # for a trained model to be applied to: split `predict`
+
+    @property
+    def with_runs(self) -> Dict[str, List[int]]:
+        """`classes` without those that have no run."""
+        return {name: of_class for name, of_class in self.classes.items() if of_class}
 
     @property
     def measured(self) -> List[int]:
@@ -69,9 +77,8 @@ class RunsConfig(Model):
         twice = sorted({run for run in runs if runs.count(run) > 1})
         if twice:
             raise ValueError(f"run {twice[0]} is named twice: a run is dark, of one class, or unlabeled")
-        empty = [name for name, of_class in self.classes.items() if not of_class]
-        if empty:
-            raise ValueError(f"class '{empty[0]}' has no run")
+        if self.classes and not any(self.classes.values()):
+            raise ValueError(f"class '{next(iter(self.classes))}' has no run, and no other class has one")
         if len(self.classes) < 2 and (self.classes or not self.unlabeled):
             raise ValueError(f"classes: {len(self.classes)} given; 2 or more, or only `unlabeled` runs")
         taken = sorted({"dark", "unlabeled"} & set(self.classes))
@@ -162,8 +169,8 @@ class PrepareConfig(Model):
     image: ImageConfig = ImageConfig()
     shard: int = Field(2000, ge=1)  # rows of the manifest that make a file; a killed build loses no more
     max_missing: float = Field(0.05, ge=0, le=1)  # share of the shots asked for that may have no image
-    manifest_dir: str = "data_manifest"
-    output_dir: str = "data"
+    manifest_dir: PathText = "data_manifest"
+    output_dir: PathText = "data"
     simulate: Optional[SimulateConfig] = None
 
     @property
@@ -179,6 +186,21 @@ class PrepareConfig(Model):
         """Shape of a stored image: the frame's, divided by `downsample`, transposed if asked."""
         rows, columns = (n // k for n, k in zip(self.camera.shape, self.image.downsample))
         return (columns, rows) if self.image.transpose else (rows, columns)
+
+    def plan(self) -> List[str]:
+        """What is asked for, bases and defaults filled in, as lines of text."""
+        runs, select = self.runs, self.select
+        classes = [
+            f"{n} {name} ({_listed(of) or 'no run'})" for n, (name, of) in enumerate(runs.classes.items())
+        ]
+        parts = [f"dark ({_listed(runs.dark)})", *classes]
+        if runs.unlabeled:
+            parts.append(f"unlabeled ({_listed(runs.unlabeled)})")
+        sizes = [f"{split} {size}" for split, size in select.sizes.items()]
+        if runs.unlabeled:
+            sizes.append(f"predict {select.predict or 'all with beam'}")
+        how = f", by {select.by}" if select.sizes else ""
+        return [f"runs: {', '.join(parts)}", f"shots: {', '.join(sizes)}{how}"]
 
     @property
     def stored_as(self) -> Tuple[Tuple[int, int], str, str]:
@@ -205,9 +227,9 @@ class PrepareConfig(Model):
                 )
         _check_counts(self.select, self.runs)
         for split, size in self.select.sizes.items():
-            if size % len(self.runs.classes):
+            if size % len(self.runs.with_runs):
                 raise ValueError(
-                    f"select.{split}: {size} shots cannot be balanced over {len(self.runs.classes)} classes"
+                    f"select.{split}: {size} shots cannot be balanced over {len(self.runs.with_runs)} classes"
                 )
         return self
 
@@ -223,12 +245,21 @@ def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
     for split in needed if runs.classes else ():
         if not getattr(select, split):
             raise ValueError(f"select.{split}: say how many shots, over all classes")
+    empty = [name for name, of_class in runs.classes.items() if not of_class]
+    if select.train and empty:
+        raise ValueError(f"runs.classes: class '{empty[0]}' has no run, and select.train asks for its shots")
     if select.sizes and not runs.classes:
+        zeros = ", ".join(f"{split}: 0" for split in select.sizes)
         raise ValueError(
-            f"select.{next(iter(select.sizes))}: runs.classes is empty, there is nothing to draw"
+            f"select.{next(iter(select.sizes))}: runs.classes is empty, there is nothing to draw; "
+            f"for unlabeled runs alone: select: {{{zeros}}}"
         )
     if select.predict and not runs.unlabeled:
         raise ValueError(f"select.predict: {select.predict} shots, but runs.unlabeled is empty")
+
+
+def _listed(runs: List[int]) -> str:
+    return ", ".join(map(str, runs))
 
 
 def _nearest_divisors(n: int, k: int) -> str:

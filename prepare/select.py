@@ -71,7 +71,7 @@ def select(
         intensity = None
     left_out: Dict[int, Dict[str, int]] = {}
     rows: List[Row] = []
-    for label, runs in config.runs.classes.items():
+    for label, runs in config.runs.with_runs.items():
         candidates: List[Candidate] = []
         for run in runs:
             of_run, left_out[run] = eligible_in(source, config, run)
@@ -81,13 +81,13 @@ def select(
         draw = _Draw(label, runs, candidates, kept, left_out, settings, intensity)
         for split in _ORDER:
             if split in settings.sizes:
-                draw.fill(split, settings.sizes[split] // len(config.runs.classes))
+                draw.fill(split, settings.sizes[split] // len(config.runs.with_runs))
         rows += draw.rows
     rows += _unlabeled(source, config, drawn, intensity, left_out)
-    unknown = sorted({row.label for row in drawn if row.label} - set(config.runs.classes))
+    unknown = sorted({row.label for row in drawn if row.label} - set(config.runs.with_runs))
     if unknown:
         raise ManifestError(
-            f"the manifest has the class '{unknown[0]}', the config has not; --force draws anew"
+            f"the manifest has the class '{unknown[0]}', of which the config has no run; --force draws anew"
         )
     before = [row for row in drawn if row.label or config.runs.unlabeled]
     added = sorted(set(rows).difference(before), key=lambda row: row.shot)

@@ -12,16 +12,16 @@ import click
 
 from common import __version__, cli, interrupt, ranks
 from common.cli import CommandGroup, config_argument, force_option
-from common.errors import UserError
+from common.errors import DataError, UserError
 from common.files import atomic
 from common.progress import say, warn
 from common.ranks import Ranks
 from train.config import TrainConfig, load_config
-from train.data.dataset import Data, number_of_classes, number_of_images, open_data
+from train.data.dataset import Data, class_names, number_of_images, open_data
 from train.fit import runtime, timing
 from train.run import folder
 
-run_argument = click.argument("run", metavar="RUN", type=click.Path(file_okay=False))
+run_argument = click.argument("run", metavar="RUN", type=cli.FOLDER)
 
 
 @click.group(cls=CommandGroup)
@@ -107,11 +107,12 @@ def describe(config_path: str) -> None:
     from train.model import shapes
 
     config = load_config(config_path)
-    classes = number_of_classes(config) or 2
+    names = class_names(config)
     minibatch = (
         config.minibatch if isinstance(config.minibatch, int) else number_of_images(config, "train") or 80
     )
-    for line in shapes.describe(config, classes, minibatch):
+    say(f"classes of the data: {', '.join(names)}" if names else f"{config.data}: not there yet; 2 classes")
+    for line in shapes.describe(config, len(names) or 2, minibatch):
         say(line)
 
 
@@ -161,7 +162,7 @@ def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time
     "--data",
     "data_path",
     default=None,
-    type=click.Path(dir_okay=False),
+    type=cli.FILE,
     help="Data file (default: the run's).",
 )
 def evaluate(run: str, data_path: Optional[str]) -> None:
@@ -173,7 +174,9 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     """
     run_dir = Path(run)
     config = folder.config_of(run_dir)
-    with open_data(data_path or config.data, config.input, ["train", "test"], "stream") as data:
+    with open_data(data_path or config.data, config.input, [], "stream") as data:
+        if not data.splits:
+            raise DataError(f"{data.path}: has no labeled split; give it to `python -m train predict`")
         folder.check_classes(run_dir, data.classes, str(data.path))
         threads = runtime.start(config.threads, config.seed)
         from train.metrics import scores
@@ -188,11 +191,11 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
 
 @main.command()
 @run_argument
-@click.argument("data_path", metavar="FILE.h5", type=click.Path(dir_okay=False))
+@click.argument("data_path", metavar="FILE.h5", type=cli.FILE)
 @click.option(
     "--out",
     default=None,
-    type=click.Path(dir_okay=False),
+    type=cli.FILE,
     help="Output file, .csv or .h5 (default: RUN/predictions_FILE.csv); a plot and a summary go beside it.",
 )
 @click.option(
@@ -212,8 +215,8 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
 
 
 @main.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(file_okay=False))
-@click.option("--out", default=None, type=click.Path(dir_okay=False), help="Where to write the page.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=cli.FOLDER)
+@click.option("--out", default=None, type=cli.FILE, help="Where to write the page.")
 @force_option
 def report(runs: Tuple[str, ...], out: Optional[str], force: bool) -> None:
     """Write RUN/report.html for a finished run, or compare several runs on one page.

@@ -73,8 +73,12 @@ def build(
     or the runs, and DataError for sources that cannot be read or have too many shots missing.
     """
     start = time.perf_counter()
-    if config.select.train and not any(row.split == "train" for row in rows):
-        raise ManifestError(f"{config.manifest_path}: has no shot of split train")
+    for split in config.select.sizes:
+        if not any(row.split == split for row in rows):
+            raise ManifestError(
+                f"{config.manifest_path}: has no shot of split {split}, which select.{split} asks for; "
+                "draw them: python -m prepare select CONFIG"
+            )
     output = Output(config, rows)
     with output.held():
         output.begin(force)

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from common import manifest, parallel
-from common.config import Model, load
+from common.config import Model, PathText, load
 from common.cores import available_cores
 from common.dataset import reading, writing
 from common.files import atomic
@@ -45,7 +45,7 @@ class SignalNoiseConfig(Model):
     signal_mean: float = 5.0
     signal_std: float = Field(0.1, ge=0)
     line: int = Field(10, gt=0)  # pixels, the shortest line
-    output_dir: str = "data"
+    output_dir: PathText = "data"
 
     @property
     def output_path(self) -> Path:

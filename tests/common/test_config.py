@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import MAX_BYTES, Model, dump, load
+from common.config import MAX_BYTES, Model, PathText, dump, load
 from common.errors import ConfigError
 
 
@@ -24,6 +24,10 @@ class Example(Model):
     inner: Inner = Inner()
     runs: Dict[str, List[int]] = {}
     note: Optional[str] = None
+    flag: bool = False
+    place: PathText = "."
+    rooms: Optional[Dict[str, Inner]] = None
+    other: Optional[Inner] = None
 
 
 @pytest.fixture
@@ -74,8 +78,23 @@ def test_equal_configs_have_equal_texts(config):
         ("name: [x\n", 2, "not valid YAML"),
         ("name: x\nsteps: !!int ''\n", 2, "tags (!name) are not read"),
         ("name: x\nnote: !!python/object/apply:os.system [ls]\n", 2, "tags (!name) are not read"),
-        ("name: x\nsteps: 0x" + "f" * 40 + "\n", 2, "does not fit 64 bits"),
-        ("name: x\nsteps: " + "1:" * 50_000 + "1\n", 2, "a number of over 100 characters"),
+        ("name: x\nsteps: " + "9" * 40 + "\n", 2, "does not fit 64 bits"),
+        ("name: x\nsteps: " + "9" * 101 + "\n", 2, "a number of over 100 characters"),
+        ("name: x\nsteps: " + "1:" * 50_000 + "1\n", 2, "base 60"),
+        ("name: x\nsteps: 0020\n", 2, "steps: 0020 begins with a zero, which YAML 1.1 reads as octal"),
+        ("name: x\nruns: {a: [68, 0o20]}\n", 2, "runs.a[1]: 0o20 is not decimal"),
+        ("name: x\nsteps: 0x1F\n", 2, "steps: 0x1F is not decimal"),
+        ("name: x\nsteps: 0b11\n", 2, "steps: 0b11 is not decimal"),
+        ("name: x\nsteps: -1_000\n", 2, "steps: -1_000 has underscores"),
+        ("name: x\nrate: 1:30\n", 2, "rate: 1:30 is what YAML 1.1 reads as a number of base 60"),
+        ("name: x\nrate: 1:30.5\n", 2, "base 60"),
+        ("name: 0815\n", 1, "if it is text, quote it: '0815'"),
+        ("name: x\nruns: {0815: [1]}\n", 2, "key 0815 begins with a zero"),
+        ("name: x\nruns: {true: [1]}\n", 2, "runs: key true is not a word; quote it"),
+        ("name: x\nrate: -.Inf\n", 2, "rate: -.Inf is not a finite number"),
+        ("name: x\nflag: yes\n", 2, "flag: 'yes': say true or false"),
+        ("name: x\nplace: $HOME/data\n", 2, "variables are not read here"),
+        ("name: x\nplace: ~nobody-of-that-name/data\n", 2, "there is no such user"),
         ("name: x\nrate: 1e999\n", 2, "rate: 1e999 is not a finite number"),
         ("name: x\n5: y\n", 2, "key 5 is not a word"),
     ],
@@ -99,6 +118,71 @@ def test_a_variant_gives_only_what_differs(config):
     loaded = load(config("base: base.yaml\ninner: {window: [6, 7]}\n"), Example)
     assert (loaded.name, loaded.steps) == ("x", 9)
     assert loaded.inner == Inner(kind="maximum", window=(6, 7))
+
+
+def test_names_of_the_base_are_replaced_and_sections_merge(config):
+    """Two lists of classes on top of one another are not a third that somebody wrote."""
+    config(
+        "name: x\nruns: {off: [1], on: [2]}\nrooms: {a: {}, b: {}}\nother: {window: [5, 5]}\n", "base.yaml"
+    )
+    loaded = load(
+        config("base: base.yaml\nruns: {no: [3], yes: [4, 5]}\nrooms: {c: {}}\nother: {kind: maximum}\n"),
+        Example,
+    )
+    assert loaded.runs == {"no": [3], "yes": [4, 5]}
+    assert list(loaded.rooms) == ["c"]
+    assert loaded.other == Inner(window=(5, 5), kind="maximum")
+    assert load(config("base: base.yaml\nruns: {}\n"), Example).runs == {}
+
+
+@given(
+    st.text(max_size=12)
+    | st.from_regex(r"[-+]?[0-9._:eExXbBoO]{1,8}", fullmatch=True)
+    | st.sampled_from(
+        [
+            "yes",
+            "no",
+            "on",
+            "off",
+            "y",
+            "n",
+            "true",
+            "null",
+            "~",
+            "1e-3",
+            "0020",
+            "1:30",
+            "1_0",
+            ".inf",
+            "2015-06-22",
+        ]
+    )
+)
+def test_every_text_is_dumped_so_that_it_is_read_back(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("dump") / "a.yaml"
+    first = Example(name=text, note=text, runs={text: [1]})
+    path.write_text(dump(first), encoding="utf-8", newline="")
+    assert load(path, Example) == first
+
+
+@given(st.integers(-(2**63) + 1, 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False))
+def test_decimal_numbers_are_read_as_they_are_written(tmp_path_factory, whole, broken):
+    path = tmp_path_factory.mktemp("numbers") / "a.yaml"
+    path.write_text(f"name: x\nsteps: {whole}\nrate: {broken!r}\n")
+    loaded = load(path, Example)
+    assert (loaded.steps, loaded.rate) == (whole, broken)
+
+
+def test_a_home_is_written_out(config, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load(config("name: x\nplace: ~/data\n"), Example).place == "/home/me/data"
+    assert load(config("name: x\nplace: ./~/data\n"), Example).place == "./~/data"
+
+
+def test_a_config_of_another_command_is_told_as_one(config):
+    told = refusal(config("name: x\nsource: {dir: x}\nruns: {}\nselect: {}\n"))
+    assert told.endswith("this is a config for `python -m prepare` (it has runs, select, source)")
+    assert "\n" not in told
 
 
 def test_a_mistake_in_the_base_names_the_base(config):

@@ -303,3 +303,24 @@ def test_threads_are_set_before_tensorflow_starts(data, write_config, tmp_path):
     assert process.returncode == 0, process.stderr
     assert "(3 within an operation, 1 between operations)" in process.stdout
     assert process.stderr == "loading TensorFlow ...\n"  # no chatter of its own
+
+
+def test_evaluate_on_a_data_set_of_test_shots_alone(data, write_config, train, tmp_path):
+    train("fit", write_config())
+    other = write_data(tmp_path / "next.h5", {"test": 24}, seed=3)
+    result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(other))
+    assert result.exit_code == 0, result.output
+    assert any(line.startswith("test ") and "of 24 shots" in line for line in result.output.splitlines())
+    unlabeled = write_data(tmp_path / "unlabeled.h5", {"predict": 24})
+    result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(unlabeled))
+    refused(result, "has no labeled split", "train predict")
+
+
+def test_evaluate_on_a_new_run_of_one_class(data, write_config, train, tmp_path):
+    train("fit", write_config())
+    other = write_data(tmp_path / "next.h5", {"test": 24}, seed=3)
+    with h5py.File(other, "r+") as file:
+        file["test/labels"][...] = 1
+    result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(other))
+    assert result.exit_code == 0, result.output
+    assert any("24 lasing: " in line for line in result.output.splitlines())

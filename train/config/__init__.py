@@ -8,11 +8,10 @@ from typing import Annotated, ClassVar, List, Literal, Optional, Union
 
 from pydantic import Field, model_validator
 
-from common.config import Model, load
+from common.config import Model, PathText, load
 from train.config.images import Augment, Axis, Empty, OneOf, Pair, Preprocess
 
 Padding = Literal["same", "valid"]
-DataPath = Annotated[str, Field(min_length=1)]
 
 
 class Weights(Model):
@@ -200,8 +199,8 @@ class TrainConfig(Model):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     # One data file, or a list of files of the same classes and image processing that make one data set.
-    data: Union[DataPath, Annotated[List[DataPath], Field(min_length=1)]]
-    runs_dir: str = "runs"
+    data: Union[PathText, Annotated[List[PathText], Field(min_length=1)]]
+    runs_dir: PathText = "runs"
     seed: int = Field(1, ge=0, lt=2**31)
     threads: Threads = Threads()
     input: Pair = (284, 363)  # rows and columns of the stored images

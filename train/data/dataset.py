@@ -112,13 +112,13 @@ def _opened(
     return Data(paths, splits, classes, _digest(files), View.of(attributes[0]), Blocks.of(attributes))
 
 
-def number_of_classes(config: TrainConfig) -> Optional[int]:
-    """How many classes the config's data file has; None if the file is not there yet."""
+def class_names(config: TrainConfig) -> list[str]:
+    """The classes of the config's data; empty if they are not there yet."""
     path = data_files(config.data)[0]
     if not path.exists():
-        return None
+        return []
     with reading.open_data(path) as file:
-        return len(reading.classes(file))
+        return reading.classes(file)
 
 
 def number_of_images(config: TrainConfig, split: str) -> Optional[int]:

@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
-import yaml
-
-from common.config import RENAMED, Loader, from_data, suggest
-from common.errors import UserError
+from common.config import RENAMED, from_data, parse, suggest
+from common.errors import ConfigError, UserError
 from train.config import TrainConfig
-from train.data.dataset import number_of_classes
+from train.data.dataset import class_names
 from train.model.shapes import layer_shapes, network_input
 
 # What a sweep gives each run itself.
@@ -85,7 +83,7 @@ def _case(base: TrainConfig, point: Sequence[tuple[Setting, Any]], seeds: int) -
         data["name"] = f"{words}_seed{seed}"
         data["runs_dir"] = str(Path(base.runs_dir) / f"{base.name}_sweep")
         runs.append(from_data(data, TrainConfig, f"--set {label}"))
-    layer_shapes(runs[0].network, network_input(runs[0]), number_of_classes(runs[0]) or 2)
+    layer_shapes(runs[0].network, network_input(runs[0]), len(class_names(runs[0])) or 2)
     return Case(label, runs)
 
 
@@ -132,9 +130,9 @@ def _put(data: Any, key: Key, value: Any) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set: {text!r} is not a value ({' '.join(str(error).split())[:80]})") from None
+        return parse(text)
+    except ConfigError as error:
+        raise UserError(f"--set: {str(error).rpartition('(top level): ')[2]}") from None
 
 
 def _short(value: Any) -> str:
