@@ -159,7 +159,7 @@ Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|F
 
 # What is no number here and was one, another than it looks, in YAML 1.1 or to a reader.
 _OLD_NUMBERS = (
-    (r"[-+]?[0-9_.]*_[0-9_.]*([eE][-+]?[0-9_]+)?", "has underscores, and numbers have none here"),
+    (r"[-+]?[0-9.][0-9_.]*_[0-9_.]*([eE][-+]?[0-9_]+)?", "has underscores, and numbers have none here"),
     (r"[-+]?0[xXbBoO][0-9a-fA-F_]+", "is not decimal, and numbers are here"),
     (
         r"[-+]?0[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?",
@@ -171,6 +171,8 @@ _OLD_NUMBERS = (
     ),
     (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "is not a finite number"),
 )
+for _pattern, _ in _OLD_NUMBERS:
+    Dumper.add_implicit_resolver(_INT, re.compile(f"(?:{_pattern})$"), list("-+.0123456789"))
 
 
 def parse(text: str) -> Any:

@@ -241,13 +241,13 @@ def load_config(path: str) -> PrepareConfig:
 
 def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
     """Raise ValueError unless shots are asked of what there is: of the classes, of unlabeled runs."""
+    empty = [name for name, of_class in runs.classes.items() if not of_class]
+    if select.train and empty:
+        raise ValueError(f"runs.classes: class '{empty[0]}' has no run, and select.train asks for its shots")
     needed = ("train", "test") if select.train or select.validation else ("test",)
     for split in needed if runs.classes else ():
         if not getattr(select, split):
             raise ValueError(f"select.{split}: say how many shots, over all classes")
-    empty = [name for name, of_class in runs.classes.items() if not of_class]
-    if select.train and empty:
-        raise ValueError(f"runs.classes: class '{empty[0]}' has no run, and select.train asks for its shots")
     if select.sizes and not runs.classes:
         zeros = ", ".join(f"{split}: 0" for split in select.sizes)
         raise ValueError(

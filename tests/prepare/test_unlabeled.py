@@ -75,7 +75,7 @@ def test_only_unlabeled_runs(data, prepare, tmp_path):
         ({"dark": [68], "unlabeled": [69]}, {"train": 2}, "select.train: runs.classes is empty"),
         ({"dark": [68], "classes": {"a": [69], "dark": [70]}}, {"train": 2, "test": 2}, "class 'dark'"),
         ({"dark": [68], "classes": {"a": [69], "b": [70]}}, {}, "select.test: say how many shots"),
-        ({"dark": [68], "classes": {"a": [69], "b": []}}, {"train": 2}, "class 'b' has no run"),
+        ({"dark": [68], "classes": {"a": [69], "b": []}}, {"train": 2, "test": 2}, "class 'b' has no run"),
         ({"dark": [68], "classes": {"a": [], "b": []}}, {"test": 2}, "class 'a' has no run"),
         (
             {"dark": [68], "classes": {"a": [69], "b": [70]}},
