@@ -182,7 +182,7 @@ def parse(text: str) -> Any:
         node = loader.get_single_node()
         return None if node is None else _construct(loader, node, (), {}, "")
     except yaml.YAMLError as error:
-        raise ConfigError(f"not a value: {' '.join(str(error).split())[:80]}") from None
+        raise ConfigError(f"{text!r} is not a value ({' '.join(str(error).split())[:80]})") from None
     finally:
         loader.dispose()
 

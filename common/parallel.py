@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
@@ -71,10 +71,13 @@ def results(workers: Executor, function: Callable, tasks: Iterable[Tuple]) -> It
         for task in tasks:
             yield function(*task)
         return
-    futures = [workers.submit(function, *task) for task in tasks]
+    running = {workers.submit(function, *task) for task in tasks}
     try:
-        for future in as_completed(futures):
-            yield future.result()
+        while running:
+            with interrupt.waiting():
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
     except BrokenProcessPool:
         raise UserError(_what_ended(getattr(workers, "children", []))) from None
 

@@ -132,7 +132,7 @@ def _value(text: str) -> Any:
     try:
         return parse(text)
     except ConfigError as error:
-        raise UserError(f"--set: {str(error).rpartition('(top level): ')[2]}") from None
+        raise UserError(f"--set {str(error).rpartition('(top level): ')[2]}") from None
 
 
 def _short(value: Any) -> str:
