@@ -209,7 +209,7 @@ class ChildSource(Source):
         words = _last_words(self._log)
         how = f"was ended by {_signal(-code)}" if code < 0 else f"ended by itself (exit code {code})"
         if code == -signal.SIGKILL:
-            how += ", from outside; was there too little memory?"
+            how += " from outside (too little memory?)"
         self._streaming, self._dead = False, True
         self.close()
         said = f", last words: '{words}'" if words else ""

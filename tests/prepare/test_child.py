@@ -131,7 +131,7 @@ def test_a_fault_of_ours_in_the_process_can_be_found(start):
             "SIGSEGV",
             "^run 2: the process of the reader was ended by SIGSEGV, last words: 'chatter on .*'; do",
         ),
-        ("SIGKILL", "was ended by SIGKILL, from outside; was there too little memory?"),
+        ("SIGKILL", r"was ended by SIGKILL from outside \(too little memory\?\), last words"),
         ("exit", r"the process of the reader ended by itself \(exit code 3\)"),
     ],
 )

@@ -278,3 +278,48 @@ def test_check_psana_says_what_differs(prepare, stand_in, write_config, tmp_path
     assert result.exit_code == 1, result.output
     assert f"difference: {line}" in result.output
     assert "psana and the native reader differ" in result.output
+
+
+DEATHS = {
+    "abort": "the process of psana was ended by SIGABRT, last words: '[fatal:PSXtcInput] Datagram size",
+    "segv": "the process of psana was ended by SIGSEGV; `kind: xtc`",
+    "kill": "the process of psana was ended by SIGKILL from outside (too little memory?); `kind: xtc`",
+    "exit": "the process of psana ended by itself (exit code 3); `kind: xtc`",
+    "raise": "psana failed: RuntimeError: XTCReadException [in function next] failed to read; `kind: xtc`",
+}
+# At 0, when a run is opened, an exception is as for another experiment: psana finds nothing to read.
+WHEN = [(how, at) for how in DEATHS for at in (0, 1, 25) if (how, at) != ("raise", 0)]
+
+
+@pytest.mark.parametrize("how, at", WHEN)
+def test_what_ends_psana_is_one_line(prepare, stand_in, write_config, tmp_path, monkeypatch, how, at):
+    monkeypatch.setenv("STAND_IN", f"{how}@{at}")
+    result = prepare("list", write_config(with_small_data(tmp_path), source__kind="psana1"))
+    assert result.exit_code == 2
+    assert result.output.startswith(f"error: run {69 if at == 25 else 68}: {DEATHS[how]}")
+    assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_build_in_which_psana_dies_goes_on_to_the_same_file(
+    prepare, stand_in, write_config, tmp_path, monkeypatch, jobs
+):
+    config = write_config(with_small_data(tmp_path), source__kind="psana1")
+    path = tmp_path / "data" / "small.h5"
+
+    def digest() -> str:
+        with h5py.File(path) as file:
+            return file.attrs["content_digest"]
+
+    assert prepare("select", config).exit_code == 0
+    assert prepare("build", config, "--jobs", jobs).exit_code == 0
+    whole = digest()
+    path.unlink()
+    monkeypatch.setenv("STAND_IN", "abort@25")
+    result = prepare("build", config, "--jobs", jobs)
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith(f"error: run 69: {DEATHS['abort']}")
+    assert not path.exists()
+    monkeypatch.delenv("STAND_IN")
+    assert prepare("build", config, "--jobs", jobs).exit_code == 0
+    assert digest() == whole
