@@ -24,6 +24,7 @@ def main() -> None:
 
     \b
     python -m prepare simulate configs/prepare/demo.yaml   # simulate runs if you have no data
+    python -m prepare init     /path/to/xtc                # look into a folder, write a config to start from
     python -m prepare list     configs/prepare/demo.yaml   # what is in the runs
     python -m prepare select   configs/prepare/demo.yaml   # draw shots -> data_manifest/demo.csv
     python -m prepare build    configs/prepare/demo.yaml   # make their images -> data/demo.h5
@@ -61,6 +62,31 @@ def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None
     import prepare.simulate.run
 
     prepare.simulate.run.simulate(config, force, if_missing, form)
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--name", help="Name of the data set; without one, the experiment's.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="The config; without one, configs/prepare/NAME.yaml."
+)
+@force_option
+def init(directory: Path, name: Optional[str], out: Optional[str], force: bool) -> None:
+    """Look into a folder of runs; write a config to start from, with its cameras and runs filled in.
+
+    \b
+    python -m prepare init /sdf/data/lcls/ds/amo/amo86815/xtc
+    python -m prepare init data/xtc/demo --name mine --out mine.yaml
+    """
+    from prepare.init import config, look, table
+
+    found = look(directory)
+    for line in table(found):
+        say(line)
+    path = Path(out if out is not None else f"configs/prepare/{name or found.experiment}.yaml")
+    atomic.refuse_existing(path, force)
+    atomic.write_text(path, config(found, name or found.experiment))
+    say(f"{path}: written; say in it which run is what, then: python -m prepare list {path}")
 
 
 @main.command("list")

@@ -9,6 +9,7 @@ is not among them or a part is larger than what encloses it. After the LCLS-II d
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -34,7 +35,7 @@ _TRANSITION_SHIFT, _TRANSITION_MASK = 24, 0xF
 _MAX_DATAGRAM = 1 << 30
 _MAX_CONFIGURE = 1 << 24  # the largest of psana's own test data has 43 kB
 
-_PARENT, _SHAPES_DATA, _NAMES = 0, 1, 4  # types of Xtcs, in the lower 12 bits of the type
+_PARENT, _SHAPES, _NAMES = 0, 2, 4  # types of Xtcs, in the lower 12 bits of the type
 _TYPE_MASK = 0xFFF
 # Names: how many arrays; type, name and serial number of the detector; algorithm with its version; segment.
 _NAME_INFO = struct.Struct("<I256s256s256s256sII")
@@ -44,6 +45,7 @@ NOT_DETECTORS = ("runinfo", "smdinfo", "chunkinfo")
 _NEXT_CHUNK = re.compile(rb"[A-Za-z0-9_.+-]+\.xtc2")
 
 ABSENT, THERE, BROKEN = range(3)
+_LOOKED_AT = 240  # shots at the beginning of a file, for its images
 _PEEK = 128  # bytes read at once: a datagram's header and those of the first parts in it
 
 
@@ -79,6 +81,13 @@ class Headers(NamedTuple):
     size: int
 
 
+class FirstImages(NamedTuple):
+    """The time of a file's first shot or None, and (detector, (rows, columns)) of its raw images."""
+
+    time: Optional[int]
+    images: List[Tuple[str, Tuple[int, int]]]
+
+
 class _Part(NamedTuple):
     """One Xtc below a datagram; the payload runs from `start` to `end` in the file."""
 
@@ -97,6 +106,12 @@ def read_headers(path: Path, names: Optional[Dict[int, Names]] = None) -> Header
     """
     with _File(path) as file:
         return file.headers(names)
+
+
+def first_images(path: Path) -> FirstImages:
+    """The raw images of a first chunk: those in its first shots, one for each part of a detector."""
+    with _File(path) as file:
+        return file.first_images()
 
 
 class _File:
@@ -153,6 +168,43 @@ class _File:
         return Headers(
             np.array(times, "u8"), np.array(damages, "u2"), parts, names, goes_on_in, start, self.size
         )
+
+    def first_images(self) -> FirstImages:
+        names: Dict[int, Names] = {}
+        found: Dict[int, Tuple[int, int]] = {}
+        time, start, shots = None, 0, 0
+        while self.size - start >= DATAGRAM.size and shots < _LOOKED_AT:
+            head = self._read(_PEEK, start)
+            at, env, _, _, _, extent = DATAGRAM.unpack_from(head)
+            end = start + EXTENT_OFFSET + extent
+            transition = env >> _TRANSITION_SHIFT & _TRANSITION_MASK
+            if end > self.size or end - start < DATAGRAM.size:
+                break
+            if start == 0:
+                names = self._configure(transition, end)
+            elif transition in (L1_ACCEPT, L1_ACCEPT_END_OF_BATCH):
+                time, shots = at if time is None else time, shots + 1
+                for part in self._parts(head, start, end):
+                    if part.number in names and names[part.number].has_images and part.number not in found:
+                        found[part.number] = self._image_shape(part, names[part.number])
+            start = end
+        return FirstImages(time, [(names[number].detector, shape) for number, shape in found.items()])
+
+    def _image_shape(self, part: _Part, names: Names) -> Tuple[int, int]:
+        """The shape of the image in a ShapesData: its Shapes have five numbers for each array, in order."""
+        arrays = [field for field in names.fields if field[1]]
+        image = next(i for i, (_, rank, whole) in enumerate(arrays) if rank >= 2 and whole)
+        at = part.start
+        while part.end - at >= XTC.size:
+            _, _, kind, extent = XTC.unpack(self._read(XTC.size, at))
+            if kind & _TYPE_MASK == _SHAPES and extent >= XTC.size + 20 * len(arrays):
+                rank = arrays[image][1]
+                shape = struct.unpack("<5I", self._read(20, at + XTC.size + 20 * image))[:rank]
+                return math.prod(shape[:-1]), shape[-1]
+            if extent < XTC.size:
+                break
+            at += extent
+        raise self._error(part.start, "data without their shapes; copy the file again")
 
     def _check_first(self, start: int, transition: int) -> None:
         if start == 0 and transition == CONFIGURE:

@@ -75,18 +75,18 @@ def _camera_phy(run: int, names: Sequence[FileName], paths: Sequence[Path], addr
     phy = source_phy(address)
     if phy is not None:
         return phy
-    aliases: Dict[str, int] = {}
+    known: Dict[str, int] = {}
     for name, path in zip(names, paths):
         if name.chunk == 0:
             with XtcFile(path) as file:
-                aliases.update(_aliases(file))
-    if address not in aliases:
-        known = ", ".join(sorted(aliases)) or "none"
-        raise DataError(f"run {run}: no camera '{address}'; the aliases of this run are: {known}")
-    return aliases[address]
+                known.update(aliases(file))
+    if address not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise DataError(f"run {run}: no camera '{address}'; the aliases of this run are: {there}")
+    return known[address]
 
 
-def _aliases(file: XtcFile) -> Dict[str, int]:
+def aliases(file: XtcFile) -> Dict[str, int]:
     """{alias: phy} from a stream's Configure, its first datagram."""
     found: Dict[str, int] = {}
     first = next(file.datagrams(), None)
