@@ -89,7 +89,7 @@ def read(pictures: np.ndarray, blocks: Tuple[int, int] = (1, 1)) -> Slices:
         raise ValueError(f"pictures are {pictures.shape[1]} x {pictures.shape[2]} pixels, too few for slices")
     flat = _flat(pictures)
     factor = max(1, round(max(pictures.shape[1:]) / _SIZE))
-    light, noise = _levelled(_binned(pictures, factor))
+    light, noise = _leveled(_binned(pictures, factor))
     labels, of_picture, share, off = _islands(light, noise)
     status, chosen = _chosen(len(pictures), of_picture, share, off)
     status[(status == FOUND) & flat] = SATURATED
@@ -121,7 +121,7 @@ def _binned(pictures: np.ndarray, factor: int) -> np.ndarray:
     return sum(lines[:, :, i::factor] for i in range(factor)) / np.float32(factor**2)
 
 
-def _levelled(light: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _leveled(light: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """The light above the level of its column in its half of the readout, and the noise, (n,), counts.
 
     The level is the median of the half column, which a beam may fill: then it stands out against the other
