@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, Optional
 
 import click
 
@@ -104,7 +104,7 @@ def start(command: CommandGroup, module: str, script: str) -> None:
     command(prog_name=f"python -m {module}" if _as_module() else script)
 
 
-def child(module: str, *words: str) -> List[str]:
+def child(module: str, *words: str) -> list[str]:
     """The command line of a child process that runs `module` of this very software with `words`.
 
     Wherever it starts: `-m` would take a folder of that name in the working directory. It ends, after
@@ -172,7 +172,7 @@ def tell(error: BaseException, who: str = "") -> int:
     return code
 
 
-def outcome(error: BaseException) -> Optional[Tuple[str, int]]:
+def outcome(error: BaseException) -> Optional[tuple[str, int]]:
     """The line that tells the user of `error`, and the exit code; None for a fault of ours: a traceback.
 
     An attribute `advice` of the error, what is kept and how to go on, ends the line.

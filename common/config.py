@@ -24,7 +24,7 @@ import os
 import re
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
+from typing import Annotated, Any, Dict, Optional, TypeVar, Union
 
 import pydantic
 import yaml
@@ -61,7 +61,7 @@ _COMMANDS = {
     "python -m train": {"data", "network", "learning_rate", "optimizer", "minibatch", "steps", "preprocess"},
 }
 
-Loc = Tuple[Union[str, int], ...]
+Loc = tuple[Union[str, int], ...]
 M = TypeVar("M", bound="Model")
 
 
@@ -90,13 +90,13 @@ class Model(pydantic.BaseModel):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
 
-def load(path: Union[str, Path], model: Type[M]) -> M:
+def load(path: Union[str, Path], model: type[M]) -> M:
     """Read the config at `path`, with its bases, as a `model`; raises ConfigError."""
     data, origins = _read_with_bases(Path(path).expanduser(), (), model)
     return from_data(data, model, str(path), origins)
 
 
-def from_data(data: dict, model: Type[M], source: str, origins: Optional[Dict[Loc, str]] = None) -> M:
+def from_data(data: dict, model: type[M], source: str, origins: Optional[dict[Loc, str]] = None) -> M:
     """`data`, as YAML or JSON reads it, as a `model`; raises ConfigError.
 
     Messages say `source`, or for keys that have one their place in `origins`.
@@ -187,7 +187,7 @@ def parse(text: str) -> Any:
         loader.dispose()
 
 
-def _read_with_bases(path: Path, seen: Tuple[Path, ...], model: Type[Model]) -> Tuple[dict, Dict[Loc, str]]:
+def _read_with_bases(path: Path, seen: tuple[Path, ...], model: type[Model]) -> tuple[dict, dict[Loc, str]]:
     data, origins = _read_one(path)
     if "base" not in data:
         return data, origins
@@ -203,7 +203,7 @@ def _read_with_bases(path: Path, seen: Tuple[Path, ...], model: Type[Model]) -> 
     return _merge(base_data, data, model), {**base_origins, **origins}
 
 
-def _read_one(path: Path) -> Tuple[dict, Dict[Loc, str]]:
+def _read_one(path: Path) -> tuple[dict, dict[Loc, str]]:
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -219,7 +219,7 @@ def _read_one(path: Path) -> Tuple[dict, Dict[Loc, str]]:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: is not a list of `key: value` lines")
-        origins: Dict[Loc, str] = {}
+        origins: dict[Loc, str] = {}
         data = _construct(loader, node, (), origins, str(path))
         return data, origins
     except yaml.MarkedYAMLError as error:
@@ -233,7 +233,7 @@ def _read_one(path: Path) -> Tuple[dict, Dict[Loc, str]]:
             loader.dispose()
 
 
-def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: Dict[Loc, str], path: str) -> Any:
+def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: dict[Loc, str], path: str) -> Any:
     """The Python value of `node`; notes in `origins` the file and line of every key."""
     where = f"{path}:{node.start_mark.line + 1}"
     origins.setdefault(loc, where)
@@ -303,7 +303,7 @@ def _is_of_names(annotation: Any) -> bool:
 # --- explaining --------------------------------------------------------------------------
 
 
-def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str], path: str) -> str:
+def _explain(problem: Any, model: type[Model], data: Any, origins: dict[Loc, str], path: str) -> str:
     """One line for one pydantic problem: file:line: key: value: what is wrong."""
     loc = _without_tags(tuple(problem["loc"]), data)
     if not loc:  # a check across keys: its message begins with the key it is about
@@ -330,7 +330,7 @@ def _explain(problem: Any, model: Type[Model], data: Any, origins: Dict[Loc, str
     return f"{where}: {_dotted(loc)}: {shown}: {message[0].lower()}{message[1:]}"
 
 
-def _renamed_in(data: Any, loc: Loc = ()) -> typing.Iterator[Tuple[Loc, str]]:
+def _renamed_in(data: Any, loc: Loc = ()) -> typing.Iterator[tuple[Loc, str]]:
     """Every key and word in `data` that has another name now, with that name."""
     pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in pairs:
@@ -342,12 +342,12 @@ def _renamed_in(data: Any, loc: Loc = ()) -> typing.Iterator[Tuple[Loc, str]]:
         yield from _renamed_in(value, here)
 
 
-def _place(loc: Loc, origins: Dict[Loc, str], path: str) -> str:
+def _place(loc: Loc, origins: dict[Loc, str], path: str) -> str:
     """The file and line of `loc`, or of the nearest key around it that has one."""
     return next((origins[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in origins), path)
 
 
-def _refuse_other_stage(data: dict, model: Type[Model], source: str) -> None:
+def _refuse_other_stage(data: dict, model: type[Model], source: str) -> None:
     """Raise ConfigError if `data`, which is no `model`, is what another command reads."""
     counts = {command: len(keys & set(data)) for command, keys in _COMMANDS.items()}
     best = max(counts, key=lambda command: counts[command])
@@ -374,7 +374,7 @@ def suggest(word: str, names: typing.Iterable[str]) -> str:
 
 def _without_tags(loc: Loc, data: Any) -> Loc:
     """`loc` without the union tags that pydantic puts between the keys of the file."""
-    kept: List[Union[str, int]] = []
+    kept: list[Union[str, int]] = []
     for n, part in enumerate(loc):
         inside = isinstance(part, str) and isinstance(data, dict) and part in data
         inside = inside or isinstance(part, int) and isinstance(data, list) and part < len(data)
@@ -391,11 +391,11 @@ def _dotted(loc: Loc) -> str:
     return text or "(top level)"
 
 
-def _keys_at(model: Type[Model], loc: Loc) -> List[str]:
+def _keys_at(model: type[Model], loc: Loc) -> list[str]:
     """The keys that the models allow at `loc` (union branches that do not match are skipped)."""
-    candidates: List[Any] = [model]
+    candidates: list[Any] = [model]
     for part in loc:
-        found: List[Any] = []
+        found: list[Any] = []
         for candidate in candidates:
             if isinstance(candidate, type) and issubclass(candidate, Model):
                 field = candidate.model_fields.get(part) if isinstance(part, str) else None
@@ -405,7 +405,7 @@ def _keys_at(model: Type[Model], loc: Loc) -> List[str]:
     return list(dict.fromkeys(key for c in candidates for key in c.model_fields))
 
 
-def _models_in(annotation: Any) -> List[Type[Model]]:
+def _models_in(annotation: Any) -> list[type[Model]]:
     if isinstance(annotation, type) and issubclass(annotation, Model):
         return [annotation]
     return [m for part in typing.get_args(annotation) for m in _models_in(part)]

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 
 from common import cli, interrupt, progress
 from common.errors import UserError
@@ -62,7 +62,7 @@ def executor(jobs: int = 1) -> Iterator[Optional[Executor]]:
         yield workers
 
 
-def results(workers: Executor, function: Callable, tasks: Iterable[Tuple]) -> Iterator[Any]:
+def results(workers: Executor, function: Callable, tasks: Iterable[tuple]) -> Iterator[Any]:
     """What `function(*task)` returns for each of `tasks`, as they are done; work is begun in their order.
 
     The first error ends the work and is raised here; UserError if a process was ended from outside.
@@ -130,7 +130,7 @@ def _as_a_worker(watched: int, held: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _what_ended(children: List[multiprocessing.process.BaseProcess]) -> str:
+def _what_ended(children: list[multiprocessing.process.BaseProcess]) -> str:
     """Which of the processes of a broken pool was ended by what."""
     for _ in range(50):
         for child in children:

@@ -11,7 +11,7 @@ picture itself, thin lines do not count as beam, and what cannot be read is said
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from common.dataset.view import View
 PLACES = 24  # of each bunch
 BUNCHES = 2
 FOUND, NO_BEAM, OFF_FRAME, SATURATED, TOO_MANY = range(5)
-REASONS: Dict[int, str] = {
+REASONS: dict[int, str] = {
     NO_BEAM: "no beam",
     OFF_FRAME: "the beam leaves the frame",
     SATURATED: "the camera is saturated",
@@ -78,7 +78,7 @@ def joined(parts: Sequence[Slices]) -> Optional[Slices]:
     return Slices(*(np.concatenate(of) for of in zip(*parts))) if parts else None
 
 
-def read(pictures: np.ndarray, blocks: Tuple[int, int] = (1, 1)) -> Slices:
+def read(pictures: np.ndarray, blocks: tuple[int, int] = (1, 1)) -> Slices:
     """The slices of `pictures`, (n, time, energy) counts, energy falling along the last axis.
 
     blocks: camera (rows, columns) in one pixel. Bunches are found as islands of light; each is aligned by
@@ -121,7 +121,7 @@ def _binned(pictures: np.ndarray, factor: int) -> np.ndarray:
     return sum(lines[:, :, i::factor] for i in range(factor)) / np.float32(factor**2)
 
 
-def _leveled(light: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _leveled(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The light above the level of its column in its half of the readout, and the noise, (n,), counts.
 
     The level is the median of the half column, which a beam may fill: then it stands out against the other
@@ -145,7 +145,7 @@ def _leveled(light: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 # --- from light to bunches --------------------------------------------------------------------------
 
 
-def _islands(light: np.ndarray, noise: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _islands(light: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Islands of light: their numbers, (n, t, e) int32 (0: none), and for each, from 1 on, its picture, its
     share of the picture's light, and whether it reaches the frame's edge."""
     from scipy import ndimage  # of the extras `report` and `train`; what else is here needs no slices
@@ -187,7 +187,7 @@ def _without_thin_lines(light: np.ndarray) -> np.ndarray:
 
 def _chosen(
     n: int, of_picture: np.ndarray, share: np.ndarray, off: np.ndarray
-) -> Tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """The status of each picture and the numbers of its islands, (n, 2) int, -1 for none."""
     large = np.flatnonzero(share >= _LEAST)
     count = np.bincount(of_picture[large], minlength=n)
@@ -284,7 +284,7 @@ def _in_order(found: Slices) -> Slices:
     return found._replace(charge=charge)
 
 
-def _in_camera_pixels(found: Slices, factor: int, blocks: Tuple[int, int]) -> Slices:
+def _in_camera_pixels(found: Slices, factor: int, blocks: tuple[int, int]) -> Slices:
     row, column = factor * blocks[0], factor * blocks[1]
     return found._replace(
         energy=found.energy * row,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Tuple
+from typing import Iterable
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Moments:
         return np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 0))
 
 
-def combined(parts: Iterable[Tuple[int, np.ndarray, np.ndarray]]) -> Tuple[int, np.ndarray, np.ndarray]:
+def combined(parts: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> tuple[int, np.ndarray, np.ndarray]:
     """Count, mean and standard deviation of all arrays, from (count, mean, std) of parts of them.
 
     The pairwise update of Chan, Golub and LeVeque (1979), which loses no digits to large means.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from prepare.sources.native import XtcSource
 from prepare.sources.psana import find_directory, open_psana
 
 _SHOWN = 3  # differences of a kind that are shown
-Key = Tuple[int, int, int]
+Key = tuple[int, int, int]
 
 
 class Verdict(NamedTuple):
     """What was compared, a line for each run, and what differs, a line for each difference."""
 
-    compared: List[str]
-    differences: List[str]
+    compared: list[str]
+    differences: list[str]
 
 
 def check(config: PrepareConfig, shots: int) -> Verdict:
@@ -45,7 +45,7 @@ def check(config: PrepareConfig, shots: int) -> Verdict:
 
 def _check_run(run: int, psana: Source, native: Source, shots: int, verdict: Verdict) -> None:
     mine, theirs = _by_key(native.shots(run)), _by_key(psana.shots(run))
-    differences: List[str] = []
+    differences: list[str] = []
     _differ(differences, "only the native reader has", [key for key in mine if key not in theirs])
     _differ(differences, "only psana has", [key for key in theirs if key not in mine])
     both = [key for key in mine if key in theirs]
@@ -71,8 +71,8 @@ def _check_run(run: int, psana: Source, native: Source, shots: int, verdict: Ver
 
 
 def _unequal_frames(
-    run: int, psana: Source, native: Source, keys: List[Key], mine: Dict[Key, int], theirs: Dict[Key, int]
-) -> List[Key]:
+    run: int, psana: Source, native: Source, keys: list[Key], mine: dict[Key, int], theirs: dict[Key, int]
+) -> list[Key]:
     unequal = []
     ours = native.frames(run, [mine[key] for key in keys])
     other = psana.frames(run, [theirs[key] for key in keys])
@@ -83,17 +83,17 @@ def _unequal_frames(
     return unequal
 
 
-def _by_key(shots: np.ndarray) -> Dict[Key, int]:
+def _by_key(shots: np.ndarray) -> dict[Key, int]:
     """{key: index} of the shots that psana shows as well: not those it skips, each once."""
     shown = np.flatnonzero(~np.isin(shots["status"], (BAD_FIDUCIAL, DUPLICATE)))
     return {key: i for key, i in zip(shots[list(ID_FIELDS[1:])][shown].tolist(), shown.tolist())}
 
 
-def _where(keys: List[Key], usable: List[tuple], case: tuple) -> List[Key]:
+def _where(keys: list[Key], usable: list[tuple], case: tuple) -> list[Key]:
     return [key for key, these in zip(keys, usable) if these == case]
 
 
-def _differ(lines: List[str], what: str, keys: List[Key]) -> None:
+def _differ(lines: list[str], what: str, keys: list[Key]) -> None:
     if keys:
         shown = ", ".join(f"{s}.{ns:09d} fiducial {f}" for s, ns, f in sorted(keys)[:_SHOWN])
         lines.append(f"{what} {len(keys)} shots: {shown}{', ...' if len(keys) > _SHOWN else ''}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Literal, Optional, Tuple
+from typing import Literal, Optional
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -48,7 +48,7 @@ class CameraConfig(Model):
     """The camera: its address or alias, and the shape of its frames (rows, columns)."""
 
     address: str = XTCAV_ADDRESS
-    shape: Tuple[int, int] = (726, 568)
+    shape: tuple[int, int] = (726, 568)
 
 
 class RunsConfig(Model):
@@ -57,17 +57,17 @@ class RunsConfig(Model):
     A class may have no run where no training shots are asked for: a new run of one class tests a model.
     """
 
-    dark: List[int] = Field(min_length=1)
-    classes: Dict[str, List[int]] = {}
-    unlabeled: List[int] = []  # for a trained model to be applied to: split `predict`
+    dark: list[int] = Field(min_length=1)
+    classes: dict[str, list[int]] = {}
+    unlabeled: list[int] = []  # for a trained model to be applied to: split `predict`
 
     @property
-    def with_runs(self) -> Dict[str, List[int]]:
+    def with_runs(self) -> dict[str, list[int]]:
         """`classes` without those that have no run."""
         return {name: of_class for name, of_class in self.classes.items() if of_class}
 
     @property
-    def measured(self) -> List[int]:
+    def measured(self) -> list[int]:
         """All runs but the dark ones, those of the classes first."""
         return [*(run for of_class in self.classes.values() for run in of_class), *self.unlabeled]
 
@@ -108,7 +108,7 @@ class BlocksConfig(Model):
     length: float = Field(Blocks().length, gt=0)  # s
     guard: float = Field(Blocks().guard, ge=0)  # s left out at the start of each block
     # Of each cycle of consecutive blocks, how many go to which split.
-    cycle: Dict[Literal["train", "validation", "test"], int] = {"train": 3, "test": 1}
+    cycle: dict[Literal["train", "validation", "test"], int] = {"train": 3, "test": 1}
 
     @model_validator(mode="after")
     def _something_left(self) -> "BlocksConfig":
@@ -132,7 +132,7 @@ class SelectConfig(Model):
     beam: BeamConfig = BeamConfig()
 
     @property
-    def sizes(self) -> Dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """{split: number of shots} of the labeled splits that are asked for, in their fixed order."""
         return {split: getattr(self, split) for split in LABELED if getattr(self, split)}
 
@@ -149,7 +149,7 @@ class ImageConfig(Model):
     """What is done to each frame, in this order, and how it is stored."""
 
     subtract_dark: bool = True
-    downsample: Tuple[int, int] = View().blocks  # block mean over (rows, columns)
+    downsample: tuple[int, int] = View().blocks  # block mean over (rows, columns)
     transpose: bool = View().transposed
     log: bool = View().log  # log(1 + max(0, I))
     dtype: Literal["float32", "float16"] = "float32"
@@ -182,12 +182,12 @@ class PrepareConfig(Model):
         return Path(self.output_dir) / f"{self.name}.h5"
 
     @property
-    def image_shape(self) -> Tuple[int, int]:
+    def image_shape(self) -> tuple[int, int]:
         """Shape of a stored image: the frame's, divided by `downsample`, transposed if asked."""
         rows, columns = (n // k for n, k in zip(self.camera.shape, self.image.downsample))
         return (columns, rows) if self.image.transpose else (rows, columns)
 
-    def plan(self) -> List[str]:
+    def plan(self) -> list[str]:
         """What is asked for, bases and defaults filled in, as lines of text."""
         runs, select = self.runs, self.select
         classes = [
@@ -203,12 +203,12 @@ class PrepareConfig(Model):
         return [f"runs: {', '.join(parts)}", f"shots: {', '.join(sizes)}{how}"]
 
     @property
-    def stored_as(self) -> Tuple[Tuple[int, int], str, str]:
+    def stored_as(self) -> tuple[tuple[int, int], str, str]:
         """Shape of an image, type and compression, as `ImageWriter` takes them."""
         return self.image_shape, self.image.dtype, self.image.compression
 
     @property
-    def axes(self) -> List[Tuple[str, np.ndarray]]:
+    def axes(self) -> list[tuple[str, np.ndarray]]:
         """Name of each axis of a stored image, and where its pixels' centers are on the camera."""
         places = [
             np.arange(n // k) * k + (k - 1) / 2 for n, k in zip(self.camera.shape, self.image.downsample)
@@ -258,7 +258,7 @@ def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
         raise ValueError(f"select.predict: {select.predict} shots, but runs.unlabeled is empty")
 
 
-def _listed(runs: List[int]) -> str:
+def _listed(runs: list[int]) -> str:
     return ", ".join(map(str, runs))
 
 

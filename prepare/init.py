@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 import yaml
 
@@ -25,8 +25,8 @@ class Look(NamedTuple):
     directory: Path
     form: str
     experiment: str
-    files: Dict[int, Files]
-    runs: Dict[int, Beginning]
+    files: dict[int, Files]
+    runs: dict[int, Beginning]
 
     @property
     def camera(self) -> Optional[Camera]:
@@ -40,7 +40,7 @@ def look(directory: Path) -> Look:
     """Look into `directory`; raises DataError if it has no run that can be read."""
     by_form = {form: files_by_run(directory, form) for form in (XTC, XTC2)}
     form = max(by_form, key=lambda of: len(by_form[of]))
-    runs: Dict[int, Beginning] = {}
+    runs: dict[int, Beginning] = {}
     for run in sorted(by_form[form]) if form == XTC else RunFiles(directory).runs():
         try:
             runs[run] = beginning(by_form[form][run])
@@ -54,7 +54,7 @@ def look(directory: Path) -> Look:
     return Look(directory, form, _experiment(directory, by_form[form]), by_form[form], runs)
 
 
-def table(found: Look) -> List[str]:
+def table(found: Look) -> list[str]:
     """What was found, as lines of text."""
     lines = [f"{'run':>5} {'began (UTC)':<19} {'streams':<12} {'chunks':>6} {'size':>12}  cameras"]
     for run, began in found.runs.items():
@@ -120,7 +120,7 @@ image:
 """
 
 
-def _experiment(directory: Path, by_run: Dict[int, Files]) -> str:
+def _experiment(directory: Path, by_run: dict[int, Files]) -> str:
     """By the files' names, or the folder's, or else what stands first in the files' names (e815)."""
     prefixes = sorted({name.prefix for files in by_run.values() for name in files if not name.chunk})
     words = [*prefixes, *reversed(directory.resolve().parts)]
@@ -135,7 +135,7 @@ def _in_words(camera: Camera) -> str:
 
 def _ranges(numbers: Sequence[int]) -> str:
     """[0, 1, 2, 80] as 0-2,80."""
-    ranges: List[Tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:
             ranges[-1] = ranges[-1][0], number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -30,14 +30,14 @@ class RunSummary(NamedTuple):
     last: float
     intensity: float
     looked_at: int
-    shape: Optional[Tuple[int, ...]]
+    shape: Optional[tuple[int, ...]]
 
 
 class Found(NamedTuple):
     """The runs that can be read, and what is wrong with runs of the config, a line each."""
 
-    summaries: List[RunSummary]
-    problems: List[str]
+    summaries: list[RunSummary]
+    problems: list[str]
 
 
 def summarize(source: Source, config: PrepareConfig, frames: int) -> Found:
@@ -64,7 +64,7 @@ def summarize(source: Source, config: PrepareConfig, frames: int) -> Found:
     return found
 
 
-def table(summaries: List[RunSummary]) -> List[str]:
+def table(summaries: list[RunSummary]) -> list[str]:
     """The summaries as lines of text."""
     lines = [
         f"{'run':>5} {'what':<12} {'shots':>7} {'frames':>7} {'damaged':>7} {'missing':>7} {'other':>5} "
@@ -106,7 +106,7 @@ def _one(source: Source, run: int, what: str, frames: int) -> RunSummary:
     )
 
 
-def _roles(config: PrepareConfig) -> Dict[int, str]:
+def _roles(config: PrepareConfig) -> dict[int, str]:
     roles = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabeled, "unlabeled")}
     for label, runs in config.runs.classes.items():
         roles.update(dict.fromkeys(runs, label))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Tuple
-
 import numpy as np
 
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, RECORD_DTYPE
@@ -31,7 +29,7 @@ def quality(status: np.ndarray) -> np.ndarray:
     return _QUALITY[status]
 
 
-def merge_repeats(shots: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def merge_repeats(shots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One row for each shot, of rows that are sorted by key: the rows kept, and their indices in `shots`.
 
     The DAQ splits an event whose parts come late into several of one key: the one with the

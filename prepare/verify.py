@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Union
+from typing import Iterator, NamedTuple, Optional, Union
 
 import h5py
 import numpy as np
@@ -31,8 +31,8 @@ SHOWN = 10  # rows of a split that are named; the rest is counted
 class Report(NamedTuple):
     """problems: one line each, none if the data are good. notes: what was checked, what could not be."""
 
-    problems: List[str]
-    notes: List[str]
+    problems: list[str]
+    notes: list[str]
 
 
 def verify(path: Union[str, Path], sample: int = 20) -> Report:
@@ -77,7 +77,7 @@ def problems(path: Path) -> Iterator[str]:
         yield str(error)
 
 
-def rows_of(file: h5py.File) -> List[Row]:
+def rows_of(file: h5py.File) -> list[Row]:
     """The manifest rows that the file says it holds, in the manifest's order."""
     classes = reading.classes(file)
     rows = []
@@ -89,10 +89,10 @@ def rows_of(file: h5py.File) -> List[Row]:
     return rows
 
 
-def manifest_rows(file: h5py.File) -> List[Row]:
+def manifest_rows(file: h5py.File) -> list[Row]:
     """The rows of the manifest that the file was asked for: what it holds and what is missing."""
     classes = reading.classes(file)
-    of_split: Dict[str, List[Row]] = {split: [] for split in SPLITS}
+    of_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row in rows_of(file):
         of_split[row.split].append(row)
     for one in reading.missing(file):  # in the order of the manifest
@@ -155,9 +155,9 @@ def _labels(file: h5py.File, path: Path) -> Iterator[str]:
             yield f"{path}: {first}, there are {len(classes)} classes"
 
 
-def _check_set(path: Path, files: List[h5py.File], report: Report) -> None:
+def _check_set(path: Path, files: list[h5py.File], report: Report) -> None:
     """Whether the files are one data set: no shot twice, one dark and processing, what the index says."""
-    seen: Dict[ShotId, str] = {}
+    seen: dict[ShotId, str] = {}
     for file in files:
         for row in rows_of(file):
             where = f"{file.filename}: {row.split}"
@@ -189,7 +189,7 @@ def _check_set(path: Path, files: List[h5py.File], report: Report) -> None:
         report.notes.append("simulated: these are no shots of a real machine")
 
 
-def _check_source(files: List[h5py.File], report: Report, sample: int) -> None:
+def _check_source(files: list[h5py.File], report: Report, sample: int) -> None:
     """Compute some images again from the camera's files, if they are there."""
     root = reading.attributes(files[0])
     if root["experiment"] == "signal_noise":
@@ -217,7 +217,7 @@ def _check_source(files: List[h5py.File], report: Report, sample: int) -> None:
 
 
 def _compare(
-    files: List[h5py.File], config: PrepareConfig, source: Source, report: Report, sample: int
+    files: list[h5py.File], config: PrepareConfig, source: Source, report: Report, sample: int
 ) -> int:
     """Compare `sample` images, spread evenly over all shots, with the camera's frames; returns how many."""
     places = {}

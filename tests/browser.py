@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -58,8 +58,8 @@ class Seen(NamedTuple):
 class Opened(NamedTuple):
     """What came of opening a page: at each width, and the console's messages."""
 
-    at: List[Seen]
-    console: List[str]
+    at: list[Seen]
+    console: list[str]
 
 
 def chromium() -> str:

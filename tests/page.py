@@ -7,7 +7,6 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Dict, List, Set
 
 from PIL import Image
 
@@ -17,10 +16,10 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.sections: Dict[str, str] = {}
-        self.tags: Set[str] = set()
-        self.images: List[tuple] = []
-        self.links: List[str] = []
+        self.sections: dict[str, str] = {}
+        self.tags: set[str] = set()
+        self.images: list[tuple] = []
+        self.links: list[str] = []
         self.text = ""
         self._title_of = ""
         self.source = path.read_text(encoding="utf-8")
@@ -49,7 +48,7 @@ class Page(HTMLParser):
             self.sections[self._title_of] += data
 
 
-def check(page: Page, sections: Set[str]) -> None:
+def check(page: Page, sections: set[str]) -> None:
     """The page has these sections with titles, needs nothing from elsewhere, and no figure is empty."""
     assert sections == set(page.sections)
     assert all(title.strip() for title in page.sections.values())

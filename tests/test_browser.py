@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict
 
 import pytest
 import yaml
@@ -23,7 +22,7 @@ def run(command, *args: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> Dict[str, Path]:
+def pages(tmp_path_factory) -> dict[str, Path]:
     """A training run's report, a comparison with long names, and the report of a data file from XTC files."""
     chromium()  # before the work
     folder = tmp_path_factory.mktemp("reports")

@@ -7,7 +7,7 @@ import graphlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterable, Set
+from typing import Iterable
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_no_module_imports_what_its_stage_must_not_know(package):
         assert not imported(path) & (FORBIDDEN[package] - allowed), path
 
 
-def modules() -> Dict[str, Path]:
+def modules() -> dict[str, Path]:
     """{dotted name: file} of all modules; a package is the module of its `__init__.py`."""
     paths = (path for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py")))
     return {
@@ -49,7 +49,7 @@ def modules() -> Dict[str, Path]:
     }
 
 
-def imports_of(path: Path, known: Iterable[str]) -> Set[str]:
+def imports_of(path: Path, known: Iterable[str]) -> set[str]:
     """The modules among `known` that a module names in an import, also within functions."""
     named = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -61,7 +61,7 @@ def imports_of(path: Path, known: Iterable[str]) -> Set[str]:
     return named & set(known)
 
 
-def first_cycle(graph: Dict[str, Set[str]]) -> list:
+def first_cycle(graph: dict[str, set[str]]) -> list:
     """A cycle of the graph as a list of its nodes; empty if it has none."""
     try:
         graphlib.TopologicalSorter(graph).prepare()

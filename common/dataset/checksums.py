@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from typing import Callable, Dict, Iterator, Union
+from typing import Callable, Iterator, Union
 
 import h5py
 import numpy as np
@@ -23,7 +23,7 @@ def row_checksums(split: h5py.Group) -> np.ndarray:
     The image is in it through its own checksum, so that neither an image nor a key, label or
     record can stand in another's row. Datasets are taken in the order of their names.
     """
-    columns: Dict[str, h5py.Dataset] = {}
+    columns: dict[str, h5py.Dataset] = {}
 
     def add(name: str, node: object) -> None:
         if isinstance(node, h5py.Dataset) and node.ndim == 1 and name not in (ROW_CRC32, *AXES):
@@ -60,14 +60,14 @@ def object_digest(node: Union[h5py.Group, h5py.Dataset]) -> str:
     return sha.hexdigest()
 
 
-def object_digests(file: h5py.File) -> Dict[str, str]:
+def object_digests(file: h5py.File) -> dict[str, str]:
     """{name: object_digest} of every group and dataset below the root, in the order of the names."""
-    nodes: Dict[str, Union[h5py.Group, h5py.Dataset]] = {}
+    nodes: dict[str, Union[h5py.Group, h5py.Dataset]] = {}
     file.visititems(nodes.__setitem__)
     return {name: object_digest(nodes[name]) for name in sorted(nodes)}
 
 
-def objects_digest(digests: Dict[str, str]) -> str:
+def objects_digest(digests: dict[str, str]) -> str:
     """SHA-256 over the `object_digests` of a file: that nothing came and nothing went."""
     return hashlib.sha256(
         "".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Union
+from typing import Any, NamedTuple, Sequence, Union
 
 from common.dataset.layout import FORMAT_VERSION
 from common.dataset.safety import read_json
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 class Index(NamedTuple):
     """What a data set's folder holds, in order; the digests of all of its content and of its manifest."""
 
-    files: List[Entry]
+    files: list[Entry]
     content_digest: str
     manifest_sha256: str
 
@@ -53,7 +53,7 @@ def write_index(path: Path, index: Index) -> None:
 def read_index(path: Path) -> Index:
     """The index at `path`; raises DataError for what is none."""
     try:
-        content: Dict[str, Any] = read_json(path.read_text(encoding="utf-8"), str(path))
+        content: dict[str, Any] = read_json(path.read_text(encoding="utf-8"), str(path))
         version = content["format_version"] if content["format"] == FORMAT else None
         if version != FORMAT_VERSION:
             raise DataError(f"{path}: is of format version {version}, this software reads {FORMAT_VERSION}")
@@ -67,7 +67,7 @@ def read_index(path: Path) -> Index:
         raise DataError(f"{path}: is not the index of a data set; copy or build it again") from None
 
 
-def data_files(paths: Union[str, Path, Sequence[Union[str, Path]]]) -> List[Path]:
+def data_files(paths: Union[str, Path, Sequence[Union[str, Path]]]) -> list[Path]:
     """The data files of the data set(s) at `paths`, each a file or a folder, in order.
 
     `data/NAME` stands for `data/NAME.h5` where that is the data set. Raises DataError for a folder
@@ -78,7 +78,7 @@ def data_files(paths: Union[str, Path, Sequence[Union[str, Path]]]) -> List[Path
     return [file for path in map(Path, paths) for file in _files_of(path)]
 
 
-def _files_of(path: Path) -> List[Path]:
+def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         alone = path.with_name(f"{path.name}.h5")
         return [alone if not path.exists() and alone.exists() else path]

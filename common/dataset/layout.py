@@ -22,7 +22,7 @@ h5web) show the images at once.
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 import h5py
 
@@ -33,7 +33,7 @@ FORMAT = "xtcav-lasing"
 FORMAT_VERSION = 4  # 1 and 2 had texts without a checksum; 3 had no shards, and digests of whole configs
 
 # Root attributes besides format, format_version, complete, simulated and content_digest: name -> meaning.
-ATTRIBUTES: Dict[str, str] = {
+ATTRIBUTES: dict[str, str] = {
     "name": "the data set's name",
     "experiment": "e.g. amo86815",
     "shard": "number of the file in its data set, from 0; empty in a data set of one file",
@@ -51,11 +51,11 @@ AXES = ("row", "column")  # of an image, by the camera's
 SHA256 = "sha256"  # attribute of every group and dataset
 OBJECTS_SHA256 = "objects_sha256"  # root attribute, over all of those
 ATTRIBUTES_SHA256 = "attributes_sha256"  # root attribute, over all others
-RECORDS: Dict[str, Dict[str, str]] = {"ebeam": EBEAM_UNITS, "gas_detector": GAS_DETECTOR_UNITS}
+RECORDS: dict[str, dict[str, str]] = {"ebeam": EBEAM_UNITS, "gas_detector": GAS_DETECTOR_UNITS}
 MAX_CLASSES = 127  # labels are int8
 COMPRESSIONS = ("none", "bitshuffle-lz4")
 
-MISSING_FIELDS: Dict[str, str] = {
+MISSING_FIELDS: dict[str, str] = {
     "split": "of the manifest's row, text",
     "row": "number among the rows of that split that this file was asked for",
     "label": "index into `classes`, -1 in split predict",
@@ -74,12 +74,12 @@ class Missing(NamedTuple):
     reason: str
 
 
-def present(file: h5py.File) -> Tuple[str, ...]:
+def present(file: h5py.File) -> tuple[str, ...]:
     """The splits that `file` has, in the order of SPLITS."""
     return tuple(split for split in SPLITS if split in file)
 
 
-def structure_problems(file: h5py.File) -> List[str]:
+def structure_problems(file: h5py.File) -> list[str]:
     """What `file` lacks or has in another shape or type than this format says; empty if sound."""
     problems = [f"attribute {name} is missing" for name in ATTRIBUTES if name not in file.attrs]
     if not present(file):
@@ -95,7 +95,7 @@ def structure_problems(file: h5py.File) -> List[str]:
     return problems
 
 
-def _split_problems(group: h5py.Group, split: str, image_shape: Optional[Tuple[int, ...]]) -> List[str]:
+def _split_problems(group: h5py.Group, split: str, image_shape: Optional[tuple[int, ...]]) -> list[str]:
     if not isinstance(group.get("images"), h5py.Dataset) or group["images"].ndim != 3:
         return [f"{split}/images is missing, or not (N, h, w)"]
     n = group["images"].shape[0]

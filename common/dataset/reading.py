@@ -7,7 +7,7 @@ import importlib
 import os
 import zlib
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, Optional, Sequence, Union
 
 import h5py
 import numpy as np
@@ -48,7 +48,7 @@ def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
     return file
 
 
-def attributes(node: Union[h5py.Group, h5py.Dataset]) -> Dict[str, Any]:
+def attributes(node: Union[h5py.Group, h5py.Dataset]) -> dict[str, Any]:
     """The attributes of `node`, texts as str."""
     values = {name: node.attrs[name] for name in node.attrs if name not in LINKS}
     return {
@@ -57,7 +57,7 @@ def attributes(node: Union[h5py.Group, h5py.Dataset]) -> Dict[str, Any]:
     }
 
 
-def classes(file: h5py.File) -> List[str]:
+def classes(file: h5py.File) -> list[str]:
     """The names of the classes; `labels` index this list. Raises DataError for what is no such list."""
     names = read_json(file.attrs.get("classes"), f"{file.filename}: attribute classes")
     least = 1 if any(split in file for split in LABELED) else 0
@@ -68,7 +68,7 @@ def classes(file: h5py.File) -> List[str]:
     return names
 
 
-def missing(file: h5py.File) -> List[Missing]:
+def missing(file: h5py.File) -> list[Missing]:
     """The shots that were asked for and are in no split, with the reason of each."""
     return [
         Missing(split.decode(), int(row), int(label), ShotId(*map(int, key)), reason.decode())
@@ -165,7 +165,7 @@ def _check_format(file: h5py.File, path: Union[str, Path]) -> None:
         raise DataError(f"{path}: the build of this file did not finish; build it again")
 
 
-def _filters(images: h5py.Dataset) -> Tuple[str, ...]:
+def _filters(images: h5py.Dataset) -> tuple[str, ...]:
     return ("compression",) if images.id.get_create_plist().get_nfilters() else ()
 
 

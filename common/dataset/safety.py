@@ -17,7 +17,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Iterator, Optional, Union
 
 import h5py
 import numpy as np
@@ -93,7 +93,7 @@ def _check_attributes(node: Union[h5py.Group, h5py.Dataset], path: Union[str, Pa
 
 def _nodes(
     group: h5py.Group, path: str, prefix: str, depth: int
-) -> Iterator[Tuple[str, Union[h5py.Group, h5py.Dataset]]]:
+) -> Iterator[tuple[str, Union[h5py.Group, h5py.Dataset]]]:
     if depth > MAX_DEPTH:
         raise DataError(f"{path}: groups nested over {MAX_DEPTH} deep; refused")
     for key in _names(group.id.links.iterate):
@@ -108,9 +108,9 @@ def _nodes(
             yield from _nodes(node, path, f"{name}/", depth + 1)
 
 
-def _names(listing: Callable[..., object]) -> List[bytes]:
+def _names(listing: Callable[..., object]) -> list[bytes]:
     """What h5py's `listing` gives, as it is stored; no more than it takes to refuse it."""
-    names: List[bytes] = []
+    names: list[bytes] = []
 
     def note(name: bytes) -> Optional[bool]:
         names.append(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -18,10 +18,10 @@ class View(NamedTuple):
     """
 
     transposed: bool = True
-    blocks: Tuple[int, int] = (2, 2)
+    blocks: tuple[int, int] = (2, 2)
     log: bool = True
     camera: bool = True
-    scale: Optional[Tuple[float, float]] = None
+    scale: Optional[tuple[float, float]] = None
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> "View":
@@ -52,7 +52,7 @@ class View(NamedTuple):
         counts = np.exp(images, dtype=np.float32) - 1 if self.log else images
         return counts if self.transposed else counts.transpose(0, 2, 1)
 
-    def extent(self, image: np.ndarray) -> Tuple[int, int, int, int]:
+    def extent(self, image: np.ndarray) -> tuple[int, int, int, int]:
         """left, right, bottom, top of `picture(image)` in the camera's pixels, as matplotlib wants them."""
         rows, columns = self.picture(image).shape
         return 0, columns * self.blocks[1], rows * self.blocks[0], 0
@@ -66,7 +66,7 @@ class View(NamedTuple):
         return "energy (camera row)" if self.camera else "row"
 
 
-def _scale(config: Mapping[str, Any]) -> Optional[Tuple[float, float]]:
+def _scale(config: Mapping[str, Any]) -> Optional[tuple[float, float]]:
     """MeV in a row and fs in a column of simulated pictures; None unless all are of one scale."""
     try:
         beam, varied = config["simulate"]["beam"], config["simulate"].get("vary", {}).get("beam", {})

@@ -15,7 +15,7 @@ import platform
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import h5py
 import numpy as np
@@ -52,14 +52,14 @@ from common.shots import ID_DTYPE, ID_FIELDS, nanoseconds
 _LIBVER = ("v110", "v110")
 _FLUSH = 64 << 20  # bytes after which what was written is sent on to the disk
 
-Axes = Sequence[Tuple[str, np.ndarray]]
+Axes = Sequence[tuple[str, np.ndarray]]
 
 
 def create(
     path: Union[str, Path],
     splits: Mapping[str, int],
-    image_shape: Tuple[int, int],
-    frame_shape: Tuple[int, int],
+    image_shape: tuple[int, int],
+    frame_shape: tuple[int, int],
     dtype: str = "float32",
     compression: str = "none",
 ) -> h5py.File:
@@ -86,7 +86,7 @@ class ImageWriter:
         self,
         path: Path,
         splits: Mapping[str, int],
-        image_shape: Tuple[int, int],
+        image_shape: tuple[int, int],
         dtype: str = "float32",
         compression: str = "none",
     ) -> None:
@@ -116,7 +116,7 @@ class ImageWriter:
         self._flush(image.nbytes)
         return zlib.crc32(image)
 
-    def tables(self, frame_shape: Tuple[int, int], axes: Axes = ()) -> h5py.File:
+    def tables(self, frame_shape: tuple[int, int], axes: Axes = ()) -> h5py.File:
         """The file, open for writing, with as many rows as images were written, and nothing filled in."""
         self._end_flush()
         if self._file is None:
@@ -168,7 +168,7 @@ class ImageWriter:
             self._flushing = None
 
 
-def create_tables(file: h5py.File, frame_shape: Tuple[int, int], axes: Axes = ()) -> None:
+def create_tables(file: h5py.File, frame_shape: tuple[int, int], axes: Axes = ()) -> None:
     """Give a file with images everything else in its final shape.
 
     frame_shape: (H, W) of the camera's frames. axes: for each axis of an image its name (AXES) and
@@ -219,7 +219,7 @@ def finish(
     return digest
 
 
-def made_by(*packages: str) -> Dict[str, str]:
+def made_by(*packages: str) -> dict[str, str]:
     """The attributes that say by which software a file was made, and when; none of its content."""
     versions = {name: importlib.metadata.version(name) for name in packages}
     software = {"python": platform.python_version(), **versions, "xtcav-lasing": __version__}
@@ -237,7 +237,7 @@ def set_text(node: Union[h5py.Group, h5py.Dataset], **attributes: str) -> None:
 def _create_images(
     path: Union[str, Path],
     splits: Mapping[str, int],
-    image_shape: Tuple[int, int],
+    image_shape: tuple[int, int],
     dtype: str,
     compression: str,
 ) -> h5py.File:
@@ -296,7 +296,7 @@ def _missing_table(missing: Sequence[Missing]) -> np.ndarray:
     return np.array(rows, np.dtype(fields))
 
 
-def _create_plain(group: h5py.Group, shape: Tuple[int, ...], dtype: np.dtype) -> None:
+def _create_plain(group: h5py.Group, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """`images` whose chunks lie one behind the other from the start, written by nobody yet.
 
     HDF5 then needs no index of them. In HDF5's own terms, because h5py 3.6 would have it write zeros.
@@ -309,11 +309,11 @@ def _create_plain(group: h5py.Group, shape: Tuple[int, ...], dtype: np.dtype) ->
     h5py.h5d.create(group.id, b"images", h5py.h5t.py_create(dtype), space, properties)
 
 
-def _filter(compression: str) -> Dict[str, Any]:
+def _filter(compression: str) -> dict[str, Any]:
     hdf5plugin = importlib.import_module("hdf5plugin")  # registers the filters with HDF5
     return dict(hdf5plugin.Bitshuffle())  # LZ4 is its default
 
 
-def _room_of_tables(rows: Mapping[str, int], frame_shape: Tuple[int, int]) -> int:
+def _room_of_tables(rows: Mapping[str, int], frame_shape: tuple[int, int]) -> int:
     """About the bytes of everything but the images: records, dark, statistics, HDF5's own."""
     return 400 * sum(rows.values()) + 32 * int(np.prod(frame_shape)) + 60_000 * len(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -25,13 +25,13 @@ def told(slices: Slices) -> str:
     return f"{text}; {', '.join(reasons)}." if reasons else f"{text}."
 
 
-def unread(slices: Slices) -> Dict[str, int]:
+def unread(slices: Slices) -> dict[str, int]:
     """{reason: shots} of the shots that could not be read."""
     counts = {reason: int((slices.status == status).sum()) for status, reason in REASONS.items()}
     return {reason: count for reason, count in counts.items() if count}
 
 
-def blocks(slices: Slices, label: np.ndarray, names: Dict[int, str], view: View) -> List[Block]:
+def blocks(slices: Slices, label: np.ndarray, names: dict[int, str], view: View) -> list[Block]:
     """Words and figure for a page. label: (n,), a key of `names` for each shot."""
     if not (slices.status == FOUND).any():
         return [Text(told(slices))]
@@ -52,7 +52,7 @@ def blocks(slices: Slices, label: np.ndarray, names: Dict[int, str], view: View)
     ]
 
 
-def figure(slices: Slices, label: np.ndarray, names: Dict[int, str], view: View) -> Any:
+def figure(slices: Slices, label: np.ndarray, names: dict[int, str], view: View) -> Any:
     """Mean energy above, rms spread below, against time within the bunch; a column for each bunch."""
     bunches = max(int(slices.bunches.max()), 1)
     (energy, energy_unit), (time, time_unit) = _units(view)
@@ -100,6 +100,6 @@ def _summary(slices: Slices, rows: np.ndarray, name: str, unit: Sequence) -> str
     return f"{name}: {int(found.sum())} shots, median slice spread of the first bunch {median:.3g} {of}"
 
 
-def _kinds(slices: Slices) -> List[tuple]:
+def _kinds(slices: Slices) -> list[tuple]:
     counts = [(int((slices.bunches == k).sum()), what) for k, what in ((1, "one bunch"), (2, "two bunches"))]
     return [(count, what) for count, what in counts if count]

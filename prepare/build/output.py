@@ -12,7 +12,7 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 from common import manifest
 from common.dataset import layout, reading
@@ -85,7 +85,7 @@ class Output:
             if self.path == self.folder and self.path.exists():
                 atomic.write_text(self.building / _REPLACES, self._state())
 
-    def found(self, anew: bool, damage: Optional[Check] = None) -> Dict[int, Path]:
+    def found(self, anew: bool, damage: Optional[Check] = None) -> dict[int, Path]:
         """{number: path} of the shards that are there, whole and of this config and manifest.
 
         anew: none of what is finished. damage: looks into a finished file for what makes it to be made
@@ -94,7 +94,7 @@ class Output:
         """
         replaces = self.building / _REPLACES
         replaced = anew or (replaces.exists() and replaces.read_text() == self._state())
-        found: Dict[int, Path] = {}
+        found: dict[int, Path] = {}
         for shard in self.shards:
             being_made = self.target(shard)
             if self.path == self.folder and self._is_whole(being_made, shard):
@@ -105,7 +105,7 @@ class Output:
             self._refuse_others()
         return found
 
-    def is_finished(self, found: Dict[int, Path]) -> bool:
+    def is_finished(self, found: dict[int, Path]) -> bool:
         """Whether all is there, under its final names."""
         if any(found.get(shard.number) != self.final(shard) for shard in self.shards):
             return False
@@ -228,7 +228,7 @@ def _content_digest(path: Path) -> str:
         return str(reading.attributes(file)["content_digest"])
 
 
-def in_reading_order(rows: Sequence[Row]) -> List[Row]:
+def in_reading_order(rows: Sequence[Row]) -> list[Row]:
     """`rows` run by run and in time, so that a run that is read in sequence is read once."""
     return sorted(rows, key=lambda row: row.shot)
 
@@ -256,7 +256,7 @@ def _difference(path: Path, shard: Shard, config: PrepareConfig) -> Optional[str
     return _GROWN if rows < len(shard.rows) else None
 
 
-def _settings(config: Dict[str, Any], classes: List[str]) -> Dict[str, Any]:
+def _settings(config: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     """Of a config: {"image.dtype": ...}, what the content of a file depends on besides the rows' keys."""
     runs, select = config.get("runs", {}), config.get("select", {})
     parts = {
@@ -270,8 +270,8 @@ def _settings(config: Dict[str, Any], classes: List[str]) -> Dict[str, Any]:
     return _flat(parts)
 
 
-def _flat(settings: Dict[str, Any], before: str = "") -> Dict[str, Any]:
-    flat: Dict[str, Any] = {}
+def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         flat.update(_flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value})
     return flat

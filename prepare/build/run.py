@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 import h5py
 import numpy as np
@@ -35,9 +35,9 @@ class Built(NamedTuple):
 
     path: Path
     files: int
-    counts: Dict[str, Dict[str, int]]
-    skipped: Dict[int, Dict[str, int]]
-    missing: Dict[str, int]
+    counts: dict[str, dict[str, int]]
+    skipped: dict[int, dict[str, int]]
+    missing: dict[str, int]
     dark: Dark
     content_digest: str
     simulated: bool
@@ -50,10 +50,10 @@ class _File(NamedTuple):
 
     path: Path
     entry: Entry
-    counts: Dict[str, Dict[str, int]]
-    missing: Dict[str, int]
+    counts: dict[str, dict[str, int]]
+    missing: dict[str, int]
     example: str
-    sources: Dict[str, List]
+    sources: dict[str, list]
     dark: Dark
 
 
@@ -104,12 +104,12 @@ def build(
     )
 
 
-def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[Place]:
+def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> list[Place]:
     """The place of every row, in the order of the rows; raises ManifestError if one has none.
 
     A shot that is in its run has a place, even if its frame is damaged or missing.
     """
-    index: Dict[ShotId, int] = {}
+    index: dict[ShotId, int] = {}
     for run in sorted({row.shot.run for row in rows}):
         shots = source.shots(run)
         columns = (shots[name].tolist() for name in ID_FIELDS)
@@ -129,7 +129,7 @@ def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> List[P
 
 def average_dark(source: Source, config: PrepareConfig) -> Dark:
     """The dark of `config.runs.dark`: at most `dark.max_frames` frames, drawn by uniform hash."""
-    chosen: List[Tuple[float, int, int]] = []
+    chosen: list[tuple[float, int, int]] = []
     for run in config.runs.dark:
         shots = source.shots(run)
         for i in np.flatnonzero(shots["status"] == USABLE).tolist():
@@ -152,8 +152,8 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
 
 
 def _make(
-    output: Output, found: Dict[int, Path], workers: Executor, repair: bool
-) -> Tuple[List[_File], Dict[int, Dict[str, int]]]:
+    output: Output, found: dict[int, Path], workers: Executor, repair: bool
+) -> tuple[list[_File], dict[int, dict[str, int]]]:
     """Make the files that are not `found`; returns what all of them say, in order."""
     config, rows = output.config, [row for shard in output.shards for row in shard.rows]
     allowed = int(config.max_missing * len(rows))
@@ -194,7 +194,7 @@ def _make(
     return files, skipped
 
 
-def _results(tasks: List[Task], source: Source, workers: Executor, report):
+def _results(tasks: list[Task], source: Source, workers: Executor, report):
     """The paths of the files, as they are done; one alone is made here, where the source is open."""
     if len(tasks) == 1 or isinstance(workers, parallel.Here):
         for task in tasks:
@@ -223,7 +223,7 @@ def _read_back(path: Path) -> _File:
         )
 
 
-def _counts(file: h5py.File) -> Dict[str, Dict[str, int]]:
+def _counts(file: h5py.File) -> dict[str, dict[str, int]]:
     """How many shots each split has of each class: {split: {label: count}}."""
     names = reading.classes(file)
     counts = {}
@@ -266,8 +266,8 @@ def _index(output: Output, files: Sequence[_File]) -> Index:
     return Index([file.entry for file in files], digest, output.manifest_digest())
 
 
-def _summed(tables: Sequence[Dict[str, Dict[str, int]]]) -> Dict[str, Dict[str, int]]:
-    total: Dict[str, Dict[str, int]] = {}
+def _summed(tables: Sequence[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    total: dict[str, dict[str, int]] = {}
     for table in tables:
         for split, counts in table.items():
             of_split = total.setdefault(split, {})

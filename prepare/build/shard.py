@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence
 
 import h5py
 import numpy as np
@@ -58,15 +58,15 @@ class Task(NamedTuple):
     places: Sequence[Place]
     dark: Dark
     allowed: int
-    skipped: Dict[int, Dict[str, int]]
+    skipped: dict[int, dict[str, int]]
     expected: str = ""
 
 
 class _Images(NamedTuple):
     """What came of a task's shots: those with an image and its checksum, those without, moments of train."""
 
-    kept: Dict[str, List[Tuple[Place, int]]]
-    missing: List[Missing]
+    kept: dict[str, list[tuple[Place, int]]]
+    missing: list[Missing]
     moments: Moments
 
 
@@ -99,7 +99,7 @@ def make(task: Task, source: Source, report: Callable[[int], object] = lambda n:
     return task.path
 
 
-_open: Dict[str, Source] = {}
+_open: dict[str, Source] = {}
 
 
 def _source_of_this_process(config: PrepareConfig) -> Source:
@@ -134,7 +134,7 @@ def _make_images(
         if split == "train":
             images.moments.add_one(image)
 
-    def binned() -> Iterator[Tuple[Place, np.ndarray]]:
+    def binned() -> Iterator[tuple[Place, np.ndarray]]:
         for place, frame, reason in _frames(task, source):
             if frame is None:
                 images.missing.append(_missing(config, place, asked[place.row.split], reason))
@@ -196,7 +196,7 @@ def _fill(file: h5py.File, task: Task, source: Source, images: _Images) -> None:
                     group[record][name][...] = shots[name]
 
 
-def _attributes(task: Task, source: Source) -> Dict[str, str]:
+def _attributes(task: Task, source: Source) -> dict[str, str]:
     config = task.config
     runs = dict.fromkeys([*config.runs.dark, *(place.run for place in task.places)])
     return {

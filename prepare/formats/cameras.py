@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Dict, List, NamedTuple, Set, Tuple
+from typing import NamedTuple
 
 from common.errors import DataError
 from prepare.formats import xtc2
@@ -21,15 +21,15 @@ class Camera(NamedTuple):
 
     address: str
     alias: str
-    shape: Tuple[int, int]
-    streams: Tuple[int, ...]
+    shape: tuple[int, int]
+    streams: tuple[int, ...]
 
 
 class Beginning(NamedTuple):
     """When a run began, Unix seconds (LCLS-II: psana's), and its cameras; those with an alias first."""
 
     seconds: int
-    cameras: List[Camera]
+    cameras: list[Camera]
 
 
 def beginning(files: Files) -> Beginning:
@@ -44,9 +44,9 @@ def beginning(files: Files) -> Beginning:
 
 
 def _lcls1(first: Files) -> Beginning:
-    names: Dict[int, str] = {}
-    shapes: Dict[int, Tuple[int, int]] = {}
-    streams: Dict[int, Set[int]] = {}
+    names: dict[int, str] = {}
+    shapes: dict[int, tuple[int, int]] = {}
+    streams: dict[int, set[int]] = {}
     seconds = []
     for name, path in first.items():
         with XtcFile(path) as file:
@@ -70,8 +70,8 @@ def _lcls1(first: Files) -> Beginning:
 
 
 def _lcls2(first: Files) -> Beginning:
-    shapes: Dict[str, List[Tuple[int, int]]] = {}
-    streams: Dict[str, Set[int]] = {}
+    shapes: dict[str, list[tuple[int, int]]] = {}
+    streams: dict[str, set[int]] = {}
     seconds = []
     for name, path in first.items():
         look = xtc2.first_images(path)

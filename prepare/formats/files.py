@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Dict, Iterable, NamedTuple, Optional
+from typing import Iterable, NamedTuple, Optional
 
 from common.errors import DataError
 
@@ -38,7 +38,7 @@ class FileName(NamedTuple):
         return f"{self.prefix}-r{self.run:04d}-s{self.stream:0{width}d}-c{self.chunk:0{width}d}.{self.form}"
 
 
-Files = Dict[FileName, Path]
+Files = dict[FileName, Path]
 
 
 def parse_name(name: str, form: str = XTC) -> Optional[FileName]:
@@ -61,7 +61,7 @@ def is_growing(path: Path) -> bool:
     return path.name.endswith(IN_PROGRESS)
 
 
-def files_by_run(directory: Path, form: str = XTC) -> Dict[int, Files]:
+def files_by_run(directory: Path, form: str = XTC) -> dict[int, Files]:
     """{run: {parsed name: path}} of what has a data file's name in `directory`, readable or not.
 
     Raises DataError if `directory` is no folder. Whether its files can be read is looked at
@@ -72,7 +72,7 @@ def files_by_run(directory: Path, form: str = XTC) -> Dict[int, Files]:
             f"{directory}: no such folder of {_SPOKEN[form]} files (source.dir); "
             "simulated runs are made with `python -m prepare simulate CONFIG`"
         )
-    found: Dict[int, Files] = {}
+    found: dict[int, Files] = {}
     for path in sorted(directory.iterdir()):  # NAME.xtc comes before NAME.xtc.inprogress and wins
         name = parse_name(path.name, form)
         if name is not None:
@@ -80,7 +80,7 @@ def files_by_run(directory: Path, form: str = XTC) -> Dict[int, Files]:
     return found
 
 
-def files_of_run(directory: Path, by_run: Dict[int, Files], run: int, form: str = XTC) -> Files:
+def files_of_run(directory: Path, by_run: dict[int, Files], run: int, form: str = XTC) -> Files:
     """The files of `run`; raises DataError if there are none, of two experiments, or one is unreadable."""
     files = by_run.get(run)
     if not files:

@@ -14,7 +14,7 @@ import os
 import re
 import struct
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Names(NamedTuple):
     detector: str
     algorithm: str
     segment: int
-    fields: Tuple[Tuple[str, int, bool], ...]
+    fields: tuple[tuple[str, int, bool], ...]
 
     @property
     def has_images(self) -> bool:
@@ -74,8 +74,8 @@ class Headers(NamedTuple):
 
     times: np.ndarray
     damage: np.ndarray
-    parts: Dict[int, np.ndarray]
-    names: Dict[int, Names]
+    parts: dict[int, np.ndarray]
+    names: dict[int, Names]
     goes_on_in: Optional[str]
     end: int
     size: int
@@ -85,7 +85,7 @@ class FirstImages(NamedTuple):
     """The time of a file's first shot or None, and (detector, (rows, columns)) of its raw images."""
 
     time: Optional[int]
-    images: List[Tuple[str, Tuple[int, int]]]
+    images: list[tuple[str, tuple[int, int]]]
 
 
 class _Part(NamedTuple):
@@ -98,7 +98,7 @@ class _Part(NamedTuple):
     kind: int
 
 
-def read_headers(path: Path, names: Optional[Dict[int, Names]] = None) -> Headers:
+def read_headers(path: Path, names: Optional[dict[int, Names]] = None) -> Headers:
     """Walk the headers of a file; of a later chunk with the `names` of the first.
 
     Raises DataError if it is not xtc2, does not begin as its like does, or is damaged where
@@ -126,12 +126,12 @@ class _File:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def headers(self, names: Optional[Dict[int, Names]]) -> Headers:
+    def headers(self, names: Optional[dict[int, Names]]) -> Headers:
         first = names is None
         names = {} if names is None else dict(names)
-        times: List[int] = []
-        damages: List[int] = []
-        present: List[Tuple[int, int, int]] = []  # (shot, number of a Names, THERE or BROKEN)
+        times: list[int] = []
+        damages: list[int] = []
+        present: list[tuple[int, int, int]] = []  # (shot, number of a Names, THERE or BROKEN)
         goes_on_in = None
         start = 0
         while self.size - start >= DATAGRAM.size:
@@ -170,8 +170,8 @@ class _File:
         )
 
     def first_images(self) -> FirstImages:
-        names: Dict[int, Names] = {}
-        found: Dict[int, Tuple[int, int]] = {}
+        names: dict[int, Names] = {}
+        found: dict[int, tuple[int, int]] = {}
         time, start, shots = None, 0, 0
         while self.size - start >= DATAGRAM.size and shots < _LOOKED_AT:
             head = self._read(_PEEK, start)
@@ -190,7 +190,7 @@ class _File:
             start = end
         return FirstImages(time, [(names[number].detector, shape) for number, shape in found.items()])
 
-    def _image_shape(self, part: _Part, names: Names) -> Tuple[int, int]:
+    def _image_shape(self, part: _Part, names: Names) -> tuple[int, int]:
         """The shape of the image in a ShapesData: its Shapes have five numbers for each array, in order."""
         arrays = [field for field in names.fields if field[1]]
         image = next(i for i, (_, rank, whole) in enumerate(arrays) if rank >= 2 and whole)
@@ -210,7 +210,7 @@ class _File:
         if start == 0 and transition == CONFIGURE:
             raise self._error(0, "begins like a first chunk, though another file names it as its next one")
 
-    def _configure(self, transition: int, end: int) -> Dict[int, Names]:
+    def _configure(self, transition: int, end: int) -> dict[int, Names]:
         """The names in the first datagram."""
         if transition != CONFIGURE:
             raise self._error(0, "does not begin with Configure: a later chunk, or cut off at its start?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Callable, Iterable, NamedTuple, Optional, Tuple
+from typing import Callable, Iterable, NamedTuple, Optional
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class _ExactSums:
         return intensity
 
 
-def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and sample standard deviation; count^2 var = count squares - total^2 is exact in int64."""
     spread = (count * squares - total * total).astype(np.float64)
     return total / count, np.sqrt(spread / (count * np.maximum(count - 1, 1)))

@@ -6,7 +6,7 @@ subtracted from the binned frame: the same numbers at a quarter of the work.
 
 from __future__ import annotations
 
-from typing import Optional, Protocol, Tuple
+from typing import Optional, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class Steps(Protocol):
     """What a config says of an image (`ImageConfig`)."""
 
     subtract_dark: bool
-    downsample: Tuple[int, int]
+    downsample: tuple[int, int]
     transpose: bool
     log: bool
     dtype: str

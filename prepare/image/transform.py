@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import numpy as np
 
 
-def block_sum(frame: np.ndarray, blocks: Tuple[int, int]) -> np.ndarray:
+def block_sum(frame: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
     """Sum over blocks of r x c pixels: (H, W) any number type, counts -> (H/r, W/c), a new array.
 
     Unsigned frames are summed exactly, into int32 where it holds the sum (32,768 pixels of 16
@@ -49,12 +49,12 @@ def _pair_sums(frame: np.ndarray, r: int) -> np.ndarray:
     return lines.view(np.int32)
 
 
-def block_mean(frame: np.ndarray, blocks: Tuple[int, int]) -> np.ndarray:
+def block_mean(frame: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
     """Mean over blocks of r x c pixels: (H, W) any number type, counts -> (H/r, W/c) float64, counts."""
     return mean_of_sum(block_sum(frame, blocks), blocks)
 
 
-def mean_of_sum(total: np.ndarray, blocks: Tuple[int, int]) -> np.ndarray:
+def mean_of_sum(total: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
     """Mean of blocks whose sum is `total`, a new float64 array; a product is twice as fast as a quotient."""
     return total * np.float64(1 / (blocks[0] * blocks[1]))
 

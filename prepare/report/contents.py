@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional
 
 import h5py
 import numpy as np
@@ -57,7 +57,7 @@ class Sample(NamedTuple):
 
     label: int
     shot: ShotId
-    steps: List[Step]
+    steps: list[Step]
 
 
 class Contents(NamedTuple):
@@ -70,26 +70,26 @@ class Contents(NamedTuple):
 
     name: str
     path: Path
-    attributes: Dict[str, Any]
-    classes: List[str]
+    attributes: dict[str, Any]
+    classes: list[str]
     view: View
-    splits: Tuple[str, ...]
+    splits: tuple[str, ...]
     split: np.ndarray
     label: np.ndarray
     ids: np.ndarray
     intensity: np.ndarray
-    records: Dict[str, np.ndarray]
+    records: dict[str, np.ndarray]
     edges: np.ndarray
-    histograms: Dict[Tuple[int, int], np.ndarray]
+    histograms: dict[tuple[int, int], np.ndarray]
     slices: Optional[slices.Slices]
     dark_mean: np.ndarray
     dark_std: np.ndarray
-    samples: List[Sample]
+    samples: list[Sample]
     frames: str
-    missing: List[Missing]
+    missing: list[Missing]
 
     @property
-    def runs(self) -> List[int]:
+    def runs(self) -> list[int]:
         return np.unique(self.ids["run"]).tolist()
 
     @property
@@ -148,24 +148,24 @@ def read(path: Path) -> Contents:
         )
 
 
-def skipped(contents: Contents) -> Dict[str, Dict[str, int]]:
+def skipped(contents: Contents) -> dict[str, dict[str, int]]:
     """{run: {reason: shots}} of the shots that could not be selected, as the build noted it."""
     return read_json(contents.attributes["skipped"], f"{contents.path}: attribute skipped")
 
 
-def _attributes(files: List[h5py.File]) -> Dict[str, Any]:
+def _attributes(files: list[h5py.File]) -> dict[str, Any]:
     """The root attributes of the data set: of its first file, and what is of all of them."""
     each = [reading.attributes(file) for file in files]
     merged = dict(each[0], content_digest=content_digest(*files))
     for name in ("sources", "skipped"):
-        whole: Dict[str, Any] = {}
+        whole: dict[str, Any] = {}
         for file, attributes in zip(files, each):
             whole.update(read_json(attributes[name], f"{file.filename}: attribute {name}"))
         merged[name] = json.dumps(whole)
     return merged
 
 
-def _shots(groups: Dict[str, List[h5py.Group]]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shots(groups: dict[str, list[h5py.Group]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     each = [group for of_split in groups.values() for group in of_split]
     sizes = [sum(len(group["images"]) for group in of_split) for of_split in groups.values()]
     ids = np.zeros(sum(sizes), ID_DTYPE)
@@ -178,7 +178,7 @@ def _shots(groups: Dict[str, List[h5py.Group]]) -> Tuple[np.ndarray, np.ndarray,
     return ids, np.concatenate(labels), np.repeat(np.arange(len(groups)), sizes)
 
 
-def _record(groups: Dict[str, List[h5py.Group]], name: str) -> np.ndarray:
+def _record(groups: dict[str, list[h5py.Group]], name: str) -> np.ndarray:
     def of_split(group: h5py.Group) -> np.ndarray:
         def record(path: str) -> np.ndarray:
             return group[path][...]
@@ -194,7 +194,7 @@ def _spread_over_runs(run: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _edges(where: List[Tuple[h5py.Group, int]], rows: np.ndarray) -> np.ndarray:
+def _edges(where: list[tuple[h5py.Group, int]], rows: np.ndarray) -> np.ndarray:
     """Bins that hold nearly all pixels: the range of some images, a little wider."""
     ends = []
     for row in rows[:: max(1, len(rows) // 30)]:
@@ -207,17 +207,17 @@ def _edges(where: List[Tuple[h5py.Group, int]], rows: np.ndarray) -> np.ndarray:
 
 
 def _look(
-    where: List[Tuple[h5py.Group, int]], rows: np.ndarray, edges: np.ndarray, run: np.ndarray,
+    where: list[tuple[h5py.Group, int]], rows: np.ndarray, edges: np.ndarray, run: np.ndarray,
     label: np.ndarray, view: View,
-) -> Tuple[np.ndarray, Dict[Tuple[int, int], np.ndarray], Optional[slices.Slices]]:  # fmt: skip
+) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray], Optional[slices.Slices]]:  # fmt: skip
     """Mean intensities of the images of `rows`, histograms of their pixels, and their slices.
 
     The end bins take all beyond. Slices are None for images that have none.
     """
     intensity = np.full(len(where), np.nan)
-    histograms: Dict[Tuple[int, int], np.ndarray] = {}
-    found: List[slices.Slices] = []
-    waiting: List[np.ndarray] = []
+    histograms: dict[tuple[int, int], np.ndarray] = {}
+    found: list[slices.Slices] = []
+    waiting: list[np.ndarray] = []
     for row in bar(rows, "reading", "image"):
         group, i = where[row]
         pixels = group["images"][i].astype(np.float32)
@@ -237,8 +237,8 @@ def _look(
 
 
 def _samples(
-    file: h5py.File, where: List[Tuple[h5py.Group, int]], ids: np.ndarray, label: np.ndarray, view: View
-) -> Tuple[List[Sample], str]:
+    file: h5py.File, where: list[tuple[h5py.Group, int]], ids: np.ndarray, label: np.ndarray, view: View
+) -> tuple[list[Sample], str]:
     """A shot of each class: the one in the middle of the file's."""
     rows = [int(np.flatnonzero(label == one)[(label == one).sum() // 2]) for one in np.unique(label)]
     stored = [where[row][0]["images"][where[row][1]] for row in rows]
@@ -258,7 +258,7 @@ def _row(group: h5py.Group, i: int) -> Row:
     return Row(group.name.strip("/"), label, ShotId(*(int(group[name][i]) for name in ID_FIELDS)))
 
 
-def _steps(file: h5py.File, rows: List[Row], stored: List[np.ndarray], view: View) -> List[List[Step]]:
+def _steps(file: h5py.File, rows: list[Row], stored: list[np.ndarray], view: View) -> list[list[Step]]:
     """The frames of `rows` and what becomes of them; raises UserError if the camera's files are not there."""
     if not view.camera:
         raise DataError("these images are simulated, no camera took them")
@@ -275,7 +275,7 @@ def _steps(file: h5py.File, rows: List[Row], stored: List[np.ndarray], view: Vie
 
 def _one_by_one(
     frame: np.ndarray, dark: np.ndarray, config: PrepareConfig, stored: np.ndarray, view: View
-) -> List[Step]:
+) -> list[Step]:
     settings, full = config.image, View(transposed=False, blocks=(1, 1), log=False)
     steps = [Step("raw frame", frame, full)]
     pixels: np.ndarray = frame

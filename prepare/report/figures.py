@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def histogram(title: str, x_label: str, values: np.ndarray, limit: Optional[floa
 
 
 def intensity(
-    title: str, time: np.ndarray, values: np.ndarray, y_label: str, limits: Tuple[float, float]
+    title: str, time: np.ndarray, values: np.ndarray, y_label: str, limits: tuple[float, float]
 ) -> Any:
     """The mean of each image against time, and their running mean."""
     figure, axes = new(4.3, 2.3)
@@ -44,7 +44,7 @@ def intensity(
     return figure
 
 
-def pixel_histograms(title: str, unit: str, edges: np.ndarray, counts: Dict[str, np.ndarray]) -> Any:
+def pixel_histograms(title: str, unit: str, edges: np.ndarray, counts: dict[str, np.ndarray]) -> Any:
     """The share of pixels in each bin, a line for each name."""
     figure, axes = new(4.3, 3.2)
     for n, (name, of_name) in enumerate(counts.items()):
@@ -58,7 +58,7 @@ def pixel_histograms(title: str, unit: str, edges: np.ndarray, counts: Dict[str,
 
 
 def blocks(
-    time: np.ndarray, row: np.ndarray, split: np.ndarray, splits: Sequence[str], names: List[str]
+    time: np.ndarray, row: np.ndarray, split: np.ndarray, splits: Sequence[str], names: list[str]
 ) -> Any:
     """A mark for each shot: its run's line and its time; splits a little apart, in color."""
     figure, axes = new(4.3, 1.3 + 0.45 * len(names))
@@ -78,7 +78,7 @@ def blocks(
     return figure
 
 
-def spreads(title: str, x_label: str, of_run: Dict[str, np.ndarray]) -> Any:
+def spreads(title: str, x_label: str, of_run: dict[str, np.ndarray]) -> Any:
     """A box for each run: quartiles, median, and lines from the 5th to the 95th percentile."""
     figure, axes = new(4.3, 1.1 + 0.32 * len(of_run))
     for y, values in enumerate(of_run.values()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
-
 import numpy as np
 import yaml
 
@@ -33,7 +31,7 @@ def subtitle(contents: Contents) -> str:
     return f"{contents.path}: experiment {attributes['experiment']}, built {attributes['created']}"
 
 
-def sections(contents: Contents) -> List[Section]:
+def sections(contents: Contents) -> list[Section]:
     """All sections of the page."""
     return [
         Section("contents", "What is in it", _contents(contents)),
@@ -49,7 +47,7 @@ def sections(contents: Contents) -> List[Section]:
     ]
 
 
-def of_runs(contents: Contents) -> Dict[str, np.ndarray]:
+def of_runs(contents: Contents) -> dict[str, np.ndarray]:
     """{run and class: which shots} of every run, in the order of the classes."""
     found = {}
     for label in np.unique(contents.label):
@@ -59,7 +57,7 @@ def of_runs(contents: Contents) -> Dict[str, np.ndarray]:
     return found
 
 
-def _contents(contents: Contents) -> List[Block]:
+def _contents(contents: Contents) -> list[Block]:
     n = len(contents.label)
     labels = [int(label) for label in np.unique(contents.label)]
     classes = ", ".join(f"{(contents.label == label).sum()} {contents.class_name(label)}" for label in labels)
@@ -82,7 +80,7 @@ def _contents(contents: Contents) -> List[Block]:
     ]
 
 
-def _slices(contents: Contents) -> List[Block]:
+def _slices(contents: Contents) -> list[Block]:
     if contents.slices is None:
         return [Text("These images have no slices: no camera took them, or they are of too few pixels.")]
     looked_at = np.isfinite(contents.intensity)
@@ -91,14 +89,14 @@ def _slices(contents: Contents) -> List[Block]:
     return slice_blocks(contents.slices, label, names, contents.view)
 
 
-def _left_out(contents: Contents) -> List[Block]:
+def _left_out(contents: Contents) -> list[Block]:
     reasons = skipped(contents)
     runs = sorted(reasons, key=int)
-    table: List[Tuple[object, ...]] = [
+    table: list[tuple[object, ...]] = [
         (reason, *(reasons[run].get(reason, 0) for run in runs))
         for reason in sorted({reason for of_run in reasons.values() for reason in of_run})
     ]
-    blocks: List[Block] = []
+    blocks: list[Block] = []
     if table:
         header = ("reason", *(f"run {run}" for run in runs))
         blocks.append(Table(header, table, "Shots that could not be selected."))
@@ -117,7 +115,7 @@ def _left_out(contents: Contents) -> List[Block]:
     return blocks
 
 
-def _splits(contents: Contents) -> List[Block]:
+def _splits(contents: Contents) -> list[Block]:
     runs = of_runs(contents)
     row = np.zeros(len(contents.label))
     for n, mask in enumerate(runs.values()):
@@ -134,8 +132,8 @@ def _splits(contents: Contents) -> List[Block]:
     return [Text(how), Pictures([Picture(svg(figure), "Times of the shots of each split, run by run", "")])]
 
 
-def _samples(contents: Contents) -> List[Block]:
-    blocks: List[Block] = []
+def _samples(contents: Contents) -> list[Block]:
+    blocks: list[Block] = []
     if contents.frames:
         blocks.append(Text(f"Only the stored images are shown: {contents.frames}", "note"))
     for sample in contents.samples:
@@ -167,7 +165,7 @@ def _samples(contents: Contents) -> List[Block]:
     return blocks
 
 
-def _dark(contents: Contents) -> List[Block]:
+def _dark(contents: Contents) -> list[Block]:
     mean, std = contents.dark_mean, contents.dark_std
     hot = hot_pixels(mean, std)
     if hot is None:
@@ -192,7 +190,7 @@ def _dark(contents: Contents) -> List[Block]:
     ]
 
 
-def _intensity(contents: Contents) -> List[Block]:
+def _intensity(contents: Contents) -> list[Block]:
     seen = np.isfinite(contents.intensity)
     low, high = float(contents.intensity[seen].min()), float(contents.intensity[seen].max())
     margin = 0.05 * (high - low) or 1.0
@@ -219,9 +217,9 @@ def _intensity(contents: Contents) -> List[Block]:
     ]
 
 
-def _histograms(contents: Contents) -> List[Block]:
-    by_class: Dict[str, np.ndarray] = {}
-    by_run: Dict[str, np.ndarray] = {}
+def _histograms(contents: Contents) -> list[Block]:
+    by_class: dict[str, np.ndarray] = {}
+    by_run: dict[str, np.ndarray] = {}
     for (run, label), counts in sorted(contents.histograms.items(), key=lambda item: item[0][::-1]):
         name = contents.class_name(label)
         by_class[name] = by_class.get(name, 0) + counts
@@ -234,7 +232,7 @@ def _histograms(contents: Contents) -> List[Block]:
     return [Pictures(pictures)]
 
 
-def _records(contents: Contents) -> List[Block]:
+def _records(contents: Contents) -> list[Block]:
     pictures = []
     runs = of_runs(contents)
     for name, (title, unit) in RECORDS.items():
@@ -257,7 +255,7 @@ def _records(contents: Contents) -> List[Block]:
     ]
 
 
-def _origin(contents: Contents) -> List[Block]:
+def _origin(contents: Contents) -> list[Block]:
     attributes = contents.attributes
     config = read_json(attributes["config"], f"{contents.path}: attribute config")
     sources = read_json(attributes["sources"], f"{contents.path}: attribute sources")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import numpy as np
 
@@ -12,7 +12,7 @@ DEPTH = 12  # bits
 SATURATION = (1 << DEPTH) - 1
 
 
-def pedestal(rng: np.random.Generator, shape: Tuple[int, int], camera: OpalCamera) -> np.ndarray:
+def pedestal(rng: np.random.Generator, shape: tuple[int, int], camera: OpalCamera) -> np.ndarray:
     """The fixed pattern without light, (rows, columns) float32, counts: the same in all runs."""
     level = camera.pedestal + camera.pattern * rng.standard_normal(shape)
     level += 0.4 * camera.pattern * rng.standard_normal(shape[1])  # column amplifiers
@@ -21,14 +21,14 @@ def pedestal(rng: np.random.Generator, shape: Tuple[int, int], camera: OpalCamer
     return level.astype(np.float32)
 
 
-def drift(shape: Tuple[int, int], strength: float, rng: np.random.Generator) -> np.ndarray:
+def drift(shape: tuple[int, int], strength: float, rng: np.random.Generator) -> np.ndarray:
     """The planted difference between runs: a smooth background, (rows, columns) float32, counts."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     level, tilt_x, tilt_y = rng.standard_normal(3)
     return (strength * (level + 0.5 * tilt_x * x + 0.5 * tilt_y * y)).astype(np.float32)
 
 
-def not_in_the_dark(shape: Tuple[int, int], camera: OpalCamera, rng: np.random.Generator) -> np.ndarray:
+def not_in_the_dark(shape: tuple[int, int], camera: OpalCamera, rng: np.random.Generator) -> np.ndarray:
     """What the background of a run has over that of the dark run, (rows, columns) float32, counts."""
     columns = camera.level + camera.stripes * rng.standard_normal(shape[1])
     rows = camera.readout_step * (np.arange(shape[0]) >= shape[0] // 2)

@@ -6,7 +6,7 @@ Numbers that are measured are those of amo86815 run 70, shot by shot; the scales
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple, Type
+from typing import Optional
 
 from pydantic import Field, ValidationError, create_model, model_validator
 
@@ -78,7 +78,7 @@ class BeamOnScreen(Model):
     edge_line: float = Field(0.0, ge=0)  # counts at 0.3 nC: the screen's edge, lit by the beam, a sharp line
     edge_place: float = Field(0.9, ge=0, le=1)  # where that line is, as a share of the frame's width
     jitter: Jitter = Jitter()
-    bunches: List[Bunch] = [
+    bunches: list[Bunch] = [
         Bunch(
             charge=0.52, delay=-62, energy=18, length=88, chirp=9, curvature=7, wake=4, horns=1.3, lasing=0.55
         ),
@@ -119,10 +119,10 @@ class OpalCamera(Model):
     readout_step: float = 0.0  # counts by which the lower half of the rows is above the upper
 
 
-Range = Tuple[float, float]
+Range = tuple[float, float]
 
 
-def _ranges(name: str, model: Type[Model]) -> Type[Model]:
+def _ranges(name: str, model: type[Model]) -> type[Model]:
     """A model with a range for each number of `model`."""
     numbers = {key for key, field in model.model_fields.items() if field.annotation is float}
     keys = [key for key in model.model_fields if key in numbers]
@@ -147,7 +147,7 @@ class Vary(Model):
     camera: VaryCamera = VaryCamera()
     mirrored: float = Field(0.0, ge=0, le=1)  # share of the runs that are mirrored in time
 
-    def ranges(self) -> Dict[Tuple[str, str], Range]:
+    def ranges(self) -> dict[tuple[str, str], Range]:
         """{(section, key): range} of what varies."""
         sections = {name: getattr(self, name) for name in ("machine", "beam", "bunches", "camera")}
         return {
@@ -166,12 +166,12 @@ class SimulateConfig(Model):
     start: int = 1_435_000_000  # Unix time of the first run; the others follow, `pause` apart
     pause: int = Field(300, ge=0)  # s
     rate: float = 120.0  # Hz
-    shots: Dict[str, int]  # of each run, by what it is: `dark`, `unlabeled`, or the name of its class
-    lasing: List[str] = ["lasing"]  # classes whose runs lase
+    shots: dict[str, int]  # of each run, by what it is: `dark`, `unlabeled`, or the name of its class
+    lasing: list[str] = ["lasing"]  # classes whose runs lase
     # Whether the two classes have changed places: the runs, lengths and shots are those of the config with
     # each class's runs in the other, and nothing but lasing is another. `prepare counterfactual` sets it.
     switched: bool = False
-    unlabeled_lasing: List[int] = []  # of runs.unlabeled, those that lase
+    unlabeled_lasing: list[int] = []  # of runs.unlabeled, those that lase
     missing: float = Field(0.03, ge=0, lt=1)  # share of shots without camera frame
     damaged: float = Field(0.01, ge=0, lt=1)  # share of frames marked as damaged
     daq_streams: int = Field(2, ge=1, le=80)

@@ -6,7 +6,7 @@ the right answer. No camera files are written.
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from typing import Sequence
 
 from common.config import from_data
 from common.errors import ConfigError, ManifestError
@@ -16,7 +16,7 @@ from prepare.config import PrepareConfig
 SPLIT = "test"
 
 
-def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> Tuple[PrepareConfig, List[Row]]:
+def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> tuple[PrepareConfig, list[Row]]:
     """The config and the manifest of the counterfactual data set of `config` with the shots `rows`.
 
     It has the test shots alone, each of the other class. Raises ConfigError, beginning with `path`, the

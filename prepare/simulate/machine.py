@@ -9,7 +9,7 @@ two autocorrelations; correlations between quantities come from a shared part.
 from __future__ import annotations
 
 import math
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from prepare.simulate.config import MachineMeans
 
 MEDIUM = 5.0  # s, time constant of the faster process
 # name: mean, std, autocorrelation after 1 s and 10 s, time constant (s) of the slower process.
-QUANTITIES: Dict[str, Tuple[float, float, float, float, float]] = {
+QUANTITIES: dict[str, tuple[float, float, float, float, float]] = {
     "ebeamCharge": (0.3005, 0.0039, 0.35, 0.07, 60.0),
     "ebeamL3Energy": (3484.68, 6.67, 0.76, 0.30, 60.0),
     "ebeamPkCurrBC2": (1351.7, 66.3, 0.50, 0.20, 60.0),
@@ -66,7 +66,7 @@ class Shots(NamedTuple):
     """
 
     time: np.ndarray
-    truth: Dict[str, np.ndarray]
+    truth: dict[str, np.ndarray]
     beam: np.ndarray
     pulse: np.ndarray
     ebeam: np.ndarray
@@ -87,7 +87,7 @@ def run_shots(
     has beam. off: by how much the means are off those in QUANTITIES."""
     time = np.arange(n) / rate
     gas_process = _process(rng, n, rate, *_GAS)
-    truth: Dict[str, np.ndarray] = {}
+    truth: dict[str, np.ndarray] = {}
     for name, (mean, std, rho_1, rho_10, slow) in QUANTITIES.items():
         shared = _WITH_GAS.get(name, 0.0)
         own = [(rho - shared**2 * rho_gas) / (1 - shared**2) for rho, rho_gas in zip((rho_1, rho_10), _GAS)]
@@ -150,8 +150,8 @@ def _beam(rng: np.random.Generator, n: int, rate: float) -> np.ndarray:
 
 
 def _ebeam_records(
-    rng: np.random.Generator, truth: Dict[str, np.ndarray], beam: np.ndarray
-) -> Tuple[np.ndarray, np.ndarray]:
+    rng: np.random.Generator, truth: dict[str, np.ndarray], beam: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The EBeam records (n, 20) and their damage masks: bit k is set where value k means nothing."""
     names = list(EBEAM_UNITS)
     records = np.zeros((len(beam), len(names)))

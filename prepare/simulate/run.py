@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, NamedTuple
 
 from common.errors import ConfigError
 from common.files import atomic
@@ -17,10 +17,10 @@ class Format(NamedTuple):
     """A file format: the pattern of a run's files in a folder, and what writes a run there."""
 
     pattern: str
-    write_run: Callable[[Path, PrepareConfig, RunPlan], List[Path]]
+    write_run: Callable[[Path, PrepareConfig, RunPlan], list[Path]]
 
 
-FORMATS: Dict[str, Format] = {
+FORMATS: dict[str, Format] = {
     "xtc": Format(xtc.PATTERN, xtc.write_run),
     "xtc2": Format(xtc2.PATTERN, xtc2.write_run),
 }
@@ -28,7 +28,7 @@ FORMATS: Dict[str, Format] = {
 
 def simulate(
     config: PrepareConfig, force: bool = False, if_missing: bool = False, form: str = "xtc"
-) -> List[Path]:
+) -> list[Path]:
     """Write the runs of `config.runs` into `config.source.dir`, as one of FORMATS; returns the files written.
 
     Each run's files appear under their names when all of the run is written. A run that is there
@@ -38,7 +38,7 @@ def simulate(
         raise ConfigError("simulate: missing; these runs are real ones")
     directory = Path(config.source.dir)
     plans = plan(config)
-    written: List[Path] = []
+    written: list[Path] = []
     todo = []
     for each in plans:
         there = sorted(directory.glob(FORMATS[form].pattern.format(run=each.run)))
@@ -60,7 +60,7 @@ def simulate(
     return written
 
 
-def plan(config: PrepareConfig) -> List[RunPlan]:
+def plan(config: PrepareConfig) -> list[RunPlan]:
     """The runs in order, each with its length and start; raises ConfigError for what does not fit."""
     settings = config.simulate
     unknown = sorted(set(settings.lasing) - set(config.runs.classes))

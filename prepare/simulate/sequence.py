@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional
 
 import numpy as np
 
@@ -36,8 +36,8 @@ class Exposure(NamedTuple):
     """One shot: its place in the run, its times (seconds, nanoseconds), its records, its picture."""
 
     number: int
-    daq: Tuple[int, int]
-    recorder: Tuple[int, int]  # by the camera recorder's clock
+    daq: tuple[int, int]
+    recorder: tuple[int, int]  # by the camera recorder's clock
     fiducial: int
     ebeam: np.ndarray  # (20,) common.shots.EBEAM_UNITS
     mask: int  # bit k: value k of the ebeam record is not good

@@ -12,7 +12,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Tuple
+from typing import Iterator, NamedTuple
 
 import h5py
 import numpy as np
@@ -36,7 +36,7 @@ class SignalNoiseConfig(Model):
     """A set of signal and noise images: `data/NAME.h5` out."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    shape: Tuple[int, int]  # rows, columns
+    shape: tuple[int, int]  # rows, columns
     train: int = Field(gt=0)
     test: int = Field(gt=0)
     validation: int = Field(0, ge=0)
@@ -52,7 +52,7 @@ class SignalNoiseConfig(Model):
         return Path(self.output_dir) / f"{self.name}.h5"
 
     @property
-    def sizes(self) -> Dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """{split: number of images} of the splits that are asked for."""
         return {split: getattr(self, split) for split in LABELED if getattr(self, split)}
 
@@ -69,7 +69,7 @@ class SignalNoiseConfig(Model):
 class Written(NamedTuple):
     """What was written."""
 
-    counts: Dict[str, int]
+    counts: dict[str, int]
     content_digest: str
     bytes: int
     seconds: float
@@ -133,13 +133,13 @@ def _write_split(file: h5py.File, split: str, n: int, number: int, config: Signa
     return [Row(split, CLASSES[label], ShotId(*key)) for label, key in zip(labels, keys)]
 
 
-def _images(number: int, labels: List[int], config: SignalNoiseConfig) -> Iterator[Tuple[np.ndarray, int]]:
+def _images(number: int, labels: list[int], config: SignalNoiseConfig) -> Iterator[tuple[np.ndarray, int]]:
     """The images of a split in order, each with its checksum, from as many threads as there are cores.
 
     numpy makes random numbers outside the interpreter's lock, and zlib sums there.
     """
 
-    def make(i: int) -> Tuple[np.ndarray, int]:
+    def make(i: int) -> tuple[np.ndarray, int]:
         sequence = np.random.SeedSequence([config.seed, number, i])
         pixels = image(np.random.Generator(np.random.SFC64(sequence)), bool(labels[i]), config)
         return pixels, reading.image_checksum(pixels)
@@ -149,7 +149,7 @@ def _images(number: int, labels: List[int], config: SignalNoiseConfig) -> Iterat
         yield from parallel.ahead(pool, make, ((i,) for i in range(len(labels))), 2 * threads)
 
 
-def _attributes(config: SignalNoiseConfig, manifest_digest: str) -> Dict[str, str]:
+def _attributes(config: SignalNoiseConfig, manifest_digest: str) -> dict[str, str]:
     return {
         "name": config.name,
         "experiment": "signal_noise",

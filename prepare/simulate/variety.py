@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from typing import Dict
 
 import numpy as np
 
@@ -18,7 +17,7 @@ def of_run(settings: SimulateConfig, run: int) -> SimulateConfig:
     A draw depends on (seed, run, key) alone: another range, or one more, changes no other value.
     """
     vary = settings.vary
-    sections: Dict[str, Dict[str, float]] = {"machine": {}, "beam": {}, "camera": {}}
+    sections: dict[str, dict[str, float]] = {"machine": {}, "beam": {}, "camera": {}}
     bunches: list = [{} for _ in settings.beam.bunches]
     for (section, key), (low, high) in vary.ranges().items():
         draws = low + (high - low) * _uniform(settings, run, f"{section}.{key}", len(bunches))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple
+from typing import Iterator, NamedTuple
 
 from common.errors import ConfigError
 from common.files import atomic
@@ -32,7 +32,7 @@ _DAMAGE = 1 << 12  # out of order: what a camera recorder that lost step marks
 PATTERN = "*-r{run:04d}-s*-c*.xtc"
 
 
-def write_run(directory: Path, config: PrepareConfig, plan: RunPlan) -> List[Path]:
+def write_run(directory: Path, config: PrepareConfig, plan: RunPlan) -> list[Path]:
     """Write one run's streams and chunks; returns the files. Memory: one frame."""
     with contextlib.ExitStack() as stack:
         files = _RunFiles(directory, config.simulate, plan.run, stack)
@@ -56,8 +56,8 @@ class _RunFiles:
         self, directory: Path, settings: SimulateConfig, run: int, stack: contextlib.ExitStack
     ) -> None:
         self.directory, self.settings, self.run, self.stack = directory, settings, run, stack
-        self.paths: List[Path] = []
-        self._open: Dict[int, object] = {}
+        self.paths: list[Path] = []
+        self._open: dict[int, object] = {}
         self._frames = 0
 
     def write(self, event: _Event) -> None:
@@ -116,7 +116,7 @@ def _transitions(
     for transition in transitions:
         for stream in streams:
             recorder = stream >= FIRST_RECORDER_STREAM
-            children: List[bytes] = [writer.segment([])] if recorder else []
+            children: list[bytes] = [writer.segment([])] if recorder else []
             if transition == CONFIGURE:
                 camera_config = [writer.opal1k_config(phy, 32, 100)] if recorder else []
                 names = [("xtcav", phy)] if recorder else []

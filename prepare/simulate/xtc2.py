@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List
 
 import numpy as np
 
@@ -41,7 +40,7 @@ _DETECTORS = {
 }
 
 
-def write_run(directory: Path, config: PrepareConfig, plan: RunPlan) -> List[Path]:
+def write_run(directory: Path, config: PrepareConfig, plan: RunPlan) -> list[Path]:
     """Write one run's streams and their small-data files; returns all files. Memory: one frame."""
     create = import_psana("psana2", "psana.dgramCreate")
     smdwriter = _smdwriter()
@@ -60,7 +59,7 @@ def write_run(directory: Path, config: PrepareConfig, plan: RunPlan) -> List[Pat
     return [*paths, *small]
 
 
-def _write_events(streams: List["_Stream"], config: PrepareConfig, plan: RunPlan) -> None:
+def _write_events(streams: list["_Stream"], config: PrepareConfig, plan: RunPlan) -> None:
     clock = Clock(plan, config.simulate.clock_skew)
     blank = [
         {"xtcav": {"image": np.zeros(config.camera.shape, np.uint16)}},
@@ -83,7 +82,7 @@ def _write_events(streams: List["_Stream"], config: PrepareConfig, plan: RunPlan
     transitions(xtc2.DISABLE, xtc2.END_STEP, xtc2.END_RUN)
 
 
-def _records(fiducial: int, ebeam: np.ndarray, mask: int, gas: np.ndarray) -> Dict[str, dict]:
+def _records(fiducial: int, ebeam: np.ndarray, mask: int, gas: np.ndarray) -> dict[str, dict]:
     return {
         "timing": {"pulseId": np.uint64(fiducial | _LCLS1_PULSE)},
         "ebeam": {"damageMask": np.uint32(mask), **dict(zip(EBEAM_UNITS, map(float, ebeam)))},
@@ -104,7 +103,7 @@ class _Stream:
         self._run_info = (create.nameinfo("runinfo", "runinfo", "", 0), create.alg("runinfo", [0, 0, 1]))
         self._run = {"expt": experiment, "runnum": run}
 
-    def write(self, time: tuple, transition: int, contents: Dict[str, dict], damage: int = 0) -> None:
+    def write(self, time: tuple, transition: int, contents: dict[str, dict], damage: int = 0) -> None:
         """Append a datagram; contents: {detector: {field: value}}, all that there will be in a Configure."""
         if transition in (xtc2.CONFIGURE, xtc2.BEGIN_RUN):
             self._datagram.addDet(*self._run_info, self._run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -25,10 +25,10 @@ class Source(abc.ABC):
     must have, or None for any.
     """
 
-    shape: Optional[Tuple[int, int]] = None
+    shape: Optional[tuple[int, int]] = None
 
     @abc.abstractmethod
-    def runs(self) -> Tuple[int, ...]:
+    def runs(self) -> tuple[int, ...]:
         """The runs that are there, in order."""
 
     @abc.abstractmethod
@@ -36,7 +36,7 @@ class Source(abc.ABC):
         """The shots of `run` in order of time, (n,) SHOT_DTYPE; raises DataError if it is not there."""
 
     @abc.abstractmethod
-    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+    def files(self, run: int) -> tuple[tuple[str, int], ...]:
         """Name and size in bytes of the files that `run` is read from."""
 
     def epoch(self) -> str:
@@ -76,7 +76,7 @@ class Source(abc.ABC):
         self.close()
 
 
-def check_shape(run: int, shape: Tuple[int, ...], expected: Tuple[int, int]) -> None:
+def check_shape(run: int, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
     """Raise DataError if the frames of `run` have not the shape that the config says."""
     if shape != expected:
         raise DataError(
@@ -85,6 +85,6 @@ def check_shape(run: int, shape: Tuple[int, ...], expected: Tuple[int, int]) -> 
         )
 
 
-def pixels(shape: Tuple[int, ...]) -> str:
+def pixels(shape: tuple[int, ...]) -> str:
     """A shape in words, 726 x 568."""
     return " x ".join(map(str, shape))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Dict, Iterator, Sequence, Tuple
+from typing import Iterator, Sequence
 
 import numpy as np
 
@@ -28,11 +28,11 @@ class XtcSource(Source):
     def __init__(self, directory: str, address: str) -> None:
         self._directory = Path(directory)
         self._address = address
-        self._indexes: Dict[int, RunIndex] = {}
-        self._open: Dict[Path, XtcFile] = {}
+        self._indexes: dict[int, RunIndex] = {}
+        self._open: dict[Path, XtcFile] = {}
         self._files = files_by_run(self._directory)
 
-    def runs(self) -> Tuple[int, ...]:
+    def runs(self) -> tuple[int, ...]:
         """The runs that have files in the folder."""
         return tuple(sorted(self._files))
 
@@ -60,7 +60,7 @@ class XtcSource(Source):
                 index, self.frame(run, index) if usable else None, REASONS.get(int(status[index]), "")
             )
 
-    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+    def files(self, run: int) -> tuple[tuple[str, int], ...]:
         """Name and size of the files of `run`."""
         return tuple((path.name, path.stat().st_size) for path in self._index(run).files)
 

@@ -14,7 +14,7 @@ import os
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -29,8 +29,8 @@ from prepare.sources.listings import Listings
 from prepare.sources.psana1_files import ADVICE, RunFiles, look
 from prepare.sources.reconcile import reconcile
 
-Key = Tuple[int, int, int]  # seconds, nanoseconds, fiducial
-Received = Tuple[Key, Optional[np.ndarray]]
+Key = tuple[int, int, int]  # seconds, nanoseconds, fiducial
+Received = tuple[Key, Optional[np.ndarray]]
 # A row of a listing: a shot, and which of psana's events it is.
 _LISTED = np.dtype([*SHOT_DTYPE.descr, ("event", "<i4")])
 # Frames that came before their turn and are kept: shots that only the camera's stream has are put in
@@ -42,7 +42,7 @@ class _Pass(NamedTuple):
     """psana on its way through the events of `run`; `numbered` gives each with its number."""
 
     run: int
-    numbered: Iterator[Tuple[int, object]]
+    numbered: Iterator[tuple[int, object]]
     camera: object
 
 
@@ -64,8 +64,8 @@ class Psana1Source(Source):
         self._directory = Path(directory)
         self._files = files_by_run(self._directory)
         self._camera = camera
-        self._looked_at: Dict[int, RunFiles] = {}
-        self._listed: Dict[int, np.ndarray] = {}
+        self._looked_at: dict[int, RunFiles] = {}
+        self._listed: dict[int, np.ndarray] = {}
         self._pass: Optional[_Pass] = None
         self._next = 0  # the number of the event that the pass gives next
         # psana's dir= takes no colon and no space.
@@ -73,10 +73,10 @@ class Psana1Source(Source):
         self._ebeam_types = _fields(psana.Bld, "BldDataEBeam", EBEAM_UNITS)
         self._gas_types = _fields(psana.Bld, "BldDataFEEGasDetEnergy", GAS_DETECTOR_UNITS)
 
-    def runs(self) -> Tuple[int, ...]:
+    def runs(self) -> tuple[int, ...]:
         return tuple(sorted(self._files))
 
-    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+    def files(self, run: int) -> tuple[tuple[str, int], ...]:
         return tuple((path.name, path.stat().st_size) for path in self._look(run).paths)
 
     def shots(self, run: int) -> np.ndarray:
@@ -165,7 +165,7 @@ class Psana1Source(Source):
         come too early are kept, and those for which there is no room are read in another pass.
         """
         left = {int(row["event"]): _key_of_row(row) for row in wanted}
-        kept: Dict[int, Optional[np.ndarray]] = {}
+        kept: dict[int, Optional[np.ndarray]] = {}
         for number in list(left):
             if number not in kept and (self._pass is None or self._pass.run != run or self._next > number):
                 self._start(run)
@@ -180,7 +180,7 @@ class Psana1Source(Source):
         source = self._open(run)
         self._pass, self._next = _Pass(run, enumerate(source.events()), self._detector(run)), 0
 
-    def _event(self, run: int) -> Tuple[int, object]:
+    def _event(self, run: int) -> tuple[int, object]:
         at, event = next(self._pass.numbered, (-1, None))
         if event is None:
             ended, self._pass = self._next, None
@@ -217,7 +217,7 @@ class Psana1Source(Source):
             raise DataError(f"run {run}: psana 1 has no '{self._camera}' (camera.address): {error}") from None
 
 
-def _fields(bld: object, record: str, units: Dict[str, str]) -> Dict[type, List[str]]:
+def _fields(bld: object, record: str, units: dict[str, str]) -> dict[type, list[str]]:
     """{psana's type: its fields, in their order} of the versions of a record that this psana has."""
     kinds = [getattr(bld, name) for name in dir(bld) if re.fullmatch(rf"{record}(V\d+)?", name)]
     # Under the name without a version psana has the oldest one, or a list of all.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 from common.errors import DataError
 from prepare.formats.files import Files, check_readable, is_growing, parse_name, small_data
@@ -30,9 +30,9 @@ class RunFiles(NamedTuple):
     cut: {name of a large file: offset of its first datagram that is not whole}; warnings: a line each.
     """
 
-    paths: Tuple[Path, ...]
-    cut: Dict[str, int]
-    warnings: List[str]
+    paths: tuple[Path, ...]
+    cut: dict[str, int]
+    warnings: list[str]
 
 
 def look(run: int, files: Files) -> RunFiles:
@@ -55,7 +55,7 @@ def look(run: int, files: Files) -> RunFiles:
     return run_files
 
 
-def _refuse_missing(run: int, folder: Path, pairs: List[Tuple[Path, Path]]) -> None:
+def _refuse_missing(run: int, folder: Path, pairs: list[tuple[Path, Path]]) -> None:
     there = {path.name for path in folder.iterdir()}
     for path, small in pairs:
         if f"{small.name}.inprogress" in there:
@@ -83,8 +83,8 @@ def _compare(path: Path, small: Path, run_files: RunFiles) -> None:
     Raises DataError where the small data are cut off, of another file, or shorter than the large one.
     """
     with XtcFile(path) as file, XtcFile(small) as smd:
-        known: List[Tuple[Datagram, int]] = []  # the first datagram, the last whole L1Accept; their places
-        beyond: List[int] = []  # places of the L1Accepts that do not end in the file
+        known: list[tuple[Datagram, int]] = []  # the first datagram, the last whole L1Accept; their places
+        beyond: list[int] = []  # places of the L1Accepts that do not end in the file
         end = 0
         for datagram in smd.datagrams():
             end = datagram.end
@@ -119,7 +119,7 @@ def _compare(path: Path, small: Path, run_files: RunFiles) -> None:
             )
 
 
-def _original(smd: XtcFile, datagram: Datagram) -> Tuple[int, int]:
+def _original(smd: XtcFile, datagram: Datagram) -> tuple[int, int]:
     """Where an L1Accept of the small data begins and ends in the large file."""
     at = datagram.start + DATAGRAM_SIZE
     if datagram.end - at >= XTC_SIZE + _ORIGINAL.size:

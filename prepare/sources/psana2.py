@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, Iterator, Optional, Sequence, Tuple
+from typing import Iterator, Optional, Sequence
 
 import numpy as np
 
@@ -48,17 +48,17 @@ class Psana2Source(Source):
         self._directory = Path(directory)
         self._camera = camera
         self._files = RunFiles(self._directory)
-        self._shots: Dict[int, np.ndarray] = {}
+        self._shots: dict[int, np.ndarray] = {}
 
     def epoch(self) -> str:
         """LCLS-II's seconds count from EPICS' day."""
         return "1990-01-01"
 
-    def runs(self) -> Tuple[int, ...]:
+    def runs(self) -> tuple[int, ...]:
         """The runs that have files in the folder."""
         return self._files.runs()
 
-    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+    def files(self, run: int) -> tuple[tuple[str, int], ...]:
         """Name and size of the data files of `run`."""
         return tuple((path.name, path.stat().st_size) for s in self._files.streams(run) for path in s.paths)
 
@@ -155,7 +155,7 @@ class Psana2Source(Source):
 
     # --- frames --------------------------------------------------------------------------------
 
-    def _read_frames(self, run: int, wanted: list) -> Iterator[Tuple[tuple, Received]]:
+    def _read_frames(self, run: int, wanted: list) -> Iterator[tuple[tuple, Received]]:
         """(timestamp,) and frame of the shots `wanted`, as psana gives them."""
         camera = self._camera_name(run, self._files.streams(run))
         keys = {key for _, key in wanted}

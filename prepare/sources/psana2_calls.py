@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Callable, Tuple
+from typing import Callable
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def _only_run(source, where: str):
     return run
 
 
-def detectors(psana_run) -> Tuple[str, ...]:
+def detectors(psana_run) -> tuple[str, ...]:
     """The names of the detectors in a psana Run."""
     return tuple(dict.fromkeys(name for name, _ in psana_run.detinfo))
 

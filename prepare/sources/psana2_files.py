@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Iterable, Iterator, NamedTuple, Optional
 
 import numpy as np
 
@@ -33,16 +33,16 @@ _SMDWRITER = "make it again with psana's smdwriter"
 class Stream(NamedTuple):
     """One stream of a run: its files, chunk by chunk, and what their headers tell."""
 
-    paths: Tuple[Path, ...]
-    headers: Tuple[xtc2.Headers, ...]
+    paths: tuple[Path, ...]
+    headers: tuple[xtc2.Headers, ...]
 
     @property
-    def names(self) -> Tuple[xtc2.Names, ...]:
+    def names(self) -> tuple[xtc2.Names, ...]:
         """What its Configure names."""
         return tuple(n for n in self.headers[0].names.values() if n.detector not in xtc2.NOT_DETECTORS)
 
     @property
-    def detectors(self) -> Set[str]:
+    def detectors(self) -> set[str]:
         """The detectors in it."""
         return {names.detector for names in self.names}
 
@@ -72,11 +72,11 @@ class RunFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._files = files_by_run(directory, XTC2)
-        self._streams: Dict[int, List[Stream]] = {}
-        self._small: Dict[int, bool] = {}
-        self._later: Optional[Set[Path]] = None
+        self._streams: dict[int, list[Stream]] = {}
+        self._small: dict[int, bool] = {}
+        self._later: Optional[set[Path]] = None
 
-    def runs(self) -> Tuple[int, ...]:
+    def runs(self) -> tuple[int, ...]:
         """The runs that have files, but for files that are another run's later chunks."""
         lone = [run for run, files in self._files.items() if all(name.chunk for name in files)]
         taken = self._later_chunks() if lone else set()
@@ -85,7 +85,7 @@ class RunFiles:
             if run not in lone or any(path not in taken for path in self._files[run].values())
         )  # fmt: skip
 
-    def streams(self, run: int) -> List[Stream]:
+    def streams(self, run: int) -> list[Stream]:
         """The streams of `run`, in order; raises DataError for files that psana would not read whole."""
         if run not in self._streams:
             files = self._files.get(run, {})
@@ -120,7 +120,7 @@ class RunFiles:
             self._small[run] = not missing
         return self._small[run]
 
-    def used(self, run: int) -> List[Path]:
+    def used(self, run: int) -> list[Path]:
         """All files that decide what `run` is: its data and their small data; raises as they do."""
         self.has_small_data(run)
         data = [path for stream in self.streams(run) for path in stream.paths]
@@ -143,7 +143,7 @@ class RunFiles:
             raise DataError(f"{paths[-1]}: goes on in {after}, which {what}")
         return Stream(paths, headers)
 
-    def _later_chunks(self) -> Set[Path]:
+    def _later_chunks(self) -> set[Path]:
         """All files that are not a stream's first chunk, as far as first chunks can be read."""
         if self._later is None:
             self._later = set()
@@ -153,7 +153,7 @@ class RunFiles:
                         self._later |= {path for path, _ in _chain(first, say=False)} - {first}
         return self._later
 
-    def _refuse_others(self, run: int, expected: List[Path]) -> None:
+    def _refuse_others(self, run: int, expected: list[Path]) -> None:
         """psana takes any small-data file of the run's number for a stream of it."""
         folder = self._directory / "smalldata"
         found = sorted(folder.glob(f"*r{run:04d}-s*.smd.xtc2*")) if folder.is_dir() else []
@@ -185,7 +185,7 @@ def _small_data(path: Path) -> Path:
     return growing if growing.exists() and not done.exists() else done
 
 
-def _chain(first: Path, say: bool = True) -> Iterator[Tuple[Path, xtc2.Headers]]:
+def _chain(first: Path, say: bool = True) -> Iterator[tuple[Path, xtc2.Headers]]:
     """The chunks of a stream and their headers, as far as they are there; `say`: warn of those cut off."""
     path, seen, names = first, [], None
     while path not in seen and (path == first or path.exists() or path.is_symlink()):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Deque, Iterable, Iterator, List, Tuple, Union
+from typing import Deque, Iterable, Iterator, Union
 
 import numpy as np
 
 from common.errors import DataError
 from prepare.sources.base import FrameResult
 
-Key = Tuple[int, ...]
+Key = tuple[int, ...]
 Received = Union[np.ndarray, str, None]  # a frame, or why there is none
 
 NOT_GIVEN = "psana did not give this shot"
@@ -19,8 +19,8 @@ NO_FRAME = "psana gave the shot without a frame"
 
 def reconcile(
     where: str,
-    wanted: Iterable[Tuple[int, Key]],
-    received: Iterable[Tuple[Key, Received]],
+    wanted: Iterable[tuple[int, Key]],
+    received: Iterable[tuple[Key, Received]],
     hint: str,
 ) -> Iterator[FrameResult]:
     """One result for each of `wanted` (index, key) from what was `received` (key, frame or reason).
@@ -31,7 +31,7 @@ def reconcile(
     one that was not asked for, or has no frame in any of several shots, for which `hint` is the
     likely reason.
     """
-    before: List[FrameResult] = []  # all without a frame
+    before: list[FrameResult] = []  # all without a frame
     none_yet = True
     for result in _match(where, deque(wanted), received):
         if none_yet and result.frame is None:
@@ -49,7 +49,7 @@ def reconcile(
 
 
 def _match(
-    where: str, wanted: Deque[Tuple[int, Key]], received: Iterable[Tuple[Key, Received]]
+    where: str, wanted: Deque[tuple[int, Key]], received: Iterable[tuple[Key, Received]]
 ) -> Iterator[FrameResult]:
     asked = len(wanted)
     for key, frame in received:

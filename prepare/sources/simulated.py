@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Dict, Iterator, Sequence, Tuple
+from typing import Iterator, Sequence
 
 import numpy as np
 
@@ -22,9 +22,9 @@ class SimulatedSource(Source):
     def __init__(self, config: PrepareConfig) -> None:
         self._config = config
         self._plans = {each.run: each for each in plan(config)}
-        self._made: Dict[int, Simulated] = {}
+        self._made: dict[int, Simulated] = {}
 
-    def runs(self) -> Tuple[int, ...]:
+    def runs(self) -> tuple[int, ...]:
         """The runs that the config names."""
         return tuple(self._plans)
 
@@ -45,7 +45,7 @@ class SimulatedSource(Source):
             shots[name] = made.state.gas[:, column]
         return shots
 
-    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+    def files(self, run: int) -> tuple[tuple[str, int], ...]:
         """There are none; in their place, a name that is another when the simulation is."""
         settings = hashlib.sha256(self._config.simulate.canonical().encode()).hexdigest()
         return ((f"simulated run {run}, settings {settings[:16]}", 0),)

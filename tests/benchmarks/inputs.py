@@ -8,7 +8,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Iterator
 
 import h5py
 import numpy as np
@@ -136,7 +136,7 @@ def write_others(source: Path, folder: Path) -> None:
     made.save_to_disk(folder / "arrow", max_shard_size="500MB")
 
 
-def _arrow_rows(path: str) -> Iterator[Dict[str, np.ndarray]]:
+def _arrow_rows(path: str) -> Iterator[dict[str, np.ndarray]]:
     for image in np.memmap(path, np.float32, "r", shape=(IMAGES, *SHAPE)):
         yield {"image": np.asarray(image)}
 
@@ -144,7 +144,7 @@ def _arrow_rows(path: str) -> Iterator[Dict[str, np.ndarray]]:
 # --- steps on a stream, memory, writing ------------------------------------------------------------
 
 
-def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[[], Dict[str, float]]:
+def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[[], dict[str, float]]:
     """`steps` training steps: seconds, and seconds of waiting for input."""
     from train.data.minibatches import Position
 
@@ -159,7 +159,7 @@ def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[
         batches = itertools.cycle(kept)
     labels = np.arange(minibatch) % 2
 
-    def run() -> Dict[str, float]:
+    def run() -> dict[str, float]:
         start, waiting = time.perf_counter(), 0.0
         for _ in range(steps):
             asked = time.perf_counter()

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import List
 
 import numpy as np
 
@@ -65,7 +64,7 @@ def write_run(folder: Path, run: int, shots: int, rng: np.random.Generator) -> N
             camera.write(writer.datagram(when, fiducial, L1_ACCEPT, [writer.segment([pieces[n % 64]])]))
 
 
-def measured(words: List[str], cwd: Path) -> None:
+def measured(words: list[str], cwd: Path) -> None:
     """Run a command; print its wall and CPU time and its peak memory."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.monotonic()

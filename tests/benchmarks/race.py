@@ -10,10 +10,10 @@ import statistics
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 # A contestant: a function of a module that sets up and gives what is to be timed, and its arguments.
-Contestant = Tuple[Callable[..., Callable[[], Any]], Sequence[Any]]
+Contestant = tuple[Callable[..., Callable[[], Any]], Sequence[Any]]
 
 
 class Row(NamedTuple):
@@ -23,7 +23,7 @@ class Row(NamedTuple):
     figure: float
     aim: Optional[float]
     at_most: bool
-    samples: Dict[str, List[float]]
+    samples: dict[str, list[float]]
     note: str = ""
 
     @property
@@ -34,7 +34,7 @@ class Row(NamedTuple):
         return self.figure <= self.aim if self.at_most else self.figure >= self.aim
 
 
-def race(contestants: Dict[str, Contestant], repeat: int, warm_up: int = 2) -> Dict[str, List[Any]]:
+def race(contestants: dict[str, Contestant], repeat: int, warm_up: int = 2) -> dict[str, list[Any]]:
     """What each contestant gave, `repeat` times in turn: its own number, else the seconds it took.
 
     Each lives in a process of its own, which sleeps while another runs, so that no library's
@@ -49,7 +49,7 @@ def race(contestants: Dict[str, Contestant], repeat: int, warm_up: int = 2) -> D
             processes[-1].start()
             theirs.close()
             _told(ends[name], name)
-        results: Dict[str, List[Any]] = {name: [] for name in contestants}
+        results: dict[str, list[Any]] = {name: [] for name in contestants}
         for n in range(warm_up + repeat):
             for name, end in ends.items():
                 end.send(True)
@@ -65,12 +65,12 @@ def race(contestants: Dict[str, Contestant], repeat: int, warm_up: int = 2) -> D
             process.kill()
 
 
-def ratio(results: Dict[str, List[float]], of: str, to: str) -> float:
+def ratio(results: dict[str, list[float]], of: str, to: str) -> float:
     """The median of the ratios of neighboring runs."""
     return statistics.median(a / b for a, b in zip(results[of], results[to]))
 
 
-def machine() -> Dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     cpu = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
@@ -97,7 +97,7 @@ def machine() -> Dict[str, Any]:
     }
 
 
-def as_text(about: Dict[str, Any], rows: Sequence[Row]) -> str:
+def as_text(about: dict[str, Any], rows: Sequence[Row]) -> str:
     """The table as text: figure, aim, whether it is met."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     head = (
@@ -115,7 +115,7 @@ def line(row: Row) -> str:
     return f"{row.what:<75}{figure:>8}  {aim:<8}{verdict:<8}{row.note}".rstrip()
 
 
-def write(folder: Path, about: Dict[str, Any], rows: Sequence[Row]) -> None:
+def write(folder: Path, about: dict[str, Any], rows: Sequence[Row]) -> None:
     """The table as `folder`/training.txt and, with every sample, training.json."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "training.txt").write_text(as_text(about, rows))
@@ -147,7 +147,7 @@ def _told(end: Any, name: str) -> Any:
     return value
 
 
-def _lines(path: str) -> List[str]:
+def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text().splitlines()
     except OSError:

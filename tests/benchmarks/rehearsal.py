@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List
 
 import yaml
 
@@ -32,7 +31,7 @@ RATE = 120.0  # Hz
 STAGES = ("simulate", "select", "build", "verify", "fit", "predict", "report")
 
 
-def measured(stage: str, words: List[str], folder: Path, used: Dict[str, Dict[str, float]]) -> None:
+def measured(stage: str, words: list[str], folder: Path, used: dict[str, dict[str, float]]) -> None:
     """Run `python -m words` in `folder`, and add what it used to `used[stage]`; exit if it fails."""
     start = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -73,9 +72,9 @@ def prepare_config(period: int, shots: int) -> dict:
     }
 
 
-def rehearse(folder: Path, periods: int, shots: int, train: str, steps: int) -> Dict[str, Dict[str, float]]:
+def rehearse(folder: Path, periods: int, shots: int, train: str, steps: int) -> dict[str, dict[str, float]]:
     """All stages; returns what each used."""
-    used: Dict[str, Dict[str, float]] = {}
+    used: dict[str, dict[str, float]] = {}
     names = []
     for period in range(1, periods + 1):
         config = f"period{period}.yaml"
@@ -96,7 +95,7 @@ def rehearse(folder: Path, periods: int, shots: int, train: str, steps: int) -> 
     return used
 
 
-def table(used: Dict[str, Dict[str, float]], shots: int) -> List[str]:
+def table(used: dict[str, dict[str, float]], shots: int) -> list[str]:
     """The stages as lines of text; `shots` is the number of shots that were simulated."""
     rows = []
     for stage in STAGES:

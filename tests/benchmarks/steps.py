@@ -7,7 +7,7 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Iterator
 from unittest import mock
 
 import numpy as np
@@ -26,7 +26,7 @@ MATRIX = 2048
 SHORT, MORE = 0.03, 9
 
 
-def batch(config: TrainConfig, n: int) -> Tuple[np.ndarray, np.ndarray]:
+def batch(config: TrainConfig, n: int) -> tuple[np.ndarray, np.ndarray]:
     """n images and labels of nothing in particular."""
     rng = np.random.default_rng(0)
     return rng.random((n, *config.input, 1), np.float32), np.arange(n) % 2
@@ -167,7 +167,7 @@ def rows(repeat: int) -> Iterator[Row]:
     yield Row("prediction of the 2016 network on 1 core, images/s", figure, 360, False, result)
 
 
-def catalog() -> List[Tuple[str, int, float]]:
+def catalog() -> list[tuple[str, int, float]]:
     """(config, minibatch, aim) of each other network of configs/train."""
     seen, networks = [], []
     for path in sorted(CONFIGS.glob("*.yaml")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Literal, Optional, Tuple
+from typing import Literal, Optional
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from common.errors import ConfigError
 
 
 class Inner(Model):
-    window: Tuple[int, int] = (2, 2)
+    window: tuple[int, int] = (2, 2)
     kind: Literal["average", "maximum"] = "average"
 
 
@@ -22,11 +22,11 @@ class Example(Model):
     rate: float = 0.5
     steps: int = 3
     inner: Inner = Inner()
-    runs: Dict[str, List[int]] = {}
+    runs: dict[str, list[int]] = {}
     note: Optional[str] = None
     flag: bool = False
     place: PathText = "."
-    rooms: Optional[Dict[str, Inner]] = None
+    rooms: Optional[dict[str, Inner]] = None
     other: Optional[Inner] = None
 
 

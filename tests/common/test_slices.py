@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 import pytest
@@ -51,11 +51,11 @@ def put(
     return Put(bunch, charge, charge * phasespace.screen(bunch, *axes(), *RESOLUTION))
 
 
-def two(**changes: float) -> List[Put]:
+def two(**changes: float) -> list[Put]:
     return [put(0.52, -62, 18, **changes), put(0.48, 58, -20, **changes)]
 
 
-def screen(bunches: List[Put], counts: float = 6e6) -> np.ndarray:
+def screen(bunches: list[Put], counts: float = 6e6) -> np.ndarray:
     """Their light, (rows, columns), counts."""
     return counts * sum((each.light for each in bunches), np.zeros((ROWS, COLUMNS), np.float32))
 
@@ -218,7 +218,7 @@ def test_a_beam_is_read_from_a_real_screen():
 # --- what cannot be read ------------------------------------------------------------------------
 
 
-def three() -> List[Put]:
+def three() -> list[Put]:
     return [*two(), put(0.3, -140, -40, 50)]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import resource
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Iterator, Optional
 
 from tests.faults.jobs import Job, wrong
 from tests.faults.kills import Result, finish
@@ -29,7 +29,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Optional[Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def disk_full(kind: type, folder: Path, shared: Path, good: Dict[str, Any], needed: int) -> List[Result]:
+def disk_full(kind: type, folder: Path, shared: Path, good: dict[str, Any], needed: int) -> list[Result]:
     """Run a job at LEVELS amounts of free space up to `needed` bytes, then with enough of it; compare.
 
     Each time it must stop with one line, leave nothing under the final name, and go on the next time.

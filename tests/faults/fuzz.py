@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator
 
 from common.errors import UserError
 from prepare.shots import USABLE
@@ -126,7 +126,7 @@ def main() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
         start = time.monotonic()
-        saved: List[bytes] = [path.read_bytes() for path in sorted(given.corpus.glob("*"))]
+        saved: list[bytes] = [path.read_bytes() for path in sorted(given.corpus.glob("*"))]
         counts = all_of(iter(saved), Path(name))
         print(f"XTC, saved inputs: {sum(counts.values())}: {dict(counts)}")
         counts = all_of(mutations(given.xtc, given.seed), Path(name))

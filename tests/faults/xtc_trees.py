@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import List, NamedTuple, Tuple, Union
+from typing import NamedTuple, Union
 
 from prepare.formats.xtc1.format import (
     DATAGRAM,
@@ -48,18 +48,18 @@ EDGES = (
 class Node(NamedTuple):
     """An Xtc: its first four words and its children or its payload. Its extent follows from them."""
 
-    words: Tuple[int, int, int, int]
-    content: Union[List["Node"], bytes]
+    words: tuple[int, int, int, int]
+    content: Union[list["Node"], bytes]
 
 
 class Event(NamedTuple):
     """A datagram: its first five words, and its outermost Xtc."""
 
-    words: Tuple[int, int, int, int, int]
+    words: tuple[int, int, int, int, int]
     root: Node
 
 
-def events(raw: bytes) -> List[Event]:
+def events(raw: bytes) -> list[Event]:
     """The first DATAGRAMS of a good file, with frames of 2 x 3 pixels."""
     found, start = [], 0
     while len(raw) - start >= DATAGRAM_SIZE and len(found) < DATAGRAMS:
@@ -70,19 +70,19 @@ def events(raw: bytes) -> List[Event]:
     return found
 
 
-def text(parts: List[Event]) -> bytes:
+def text(parts: list[Event]) -> bytes:
     """The file of `parts`."""
     return b"".join(
         DATAGRAM.pack(*event.words, 0, 0, 0, 0, 0)[:EXTENT_OFFSET] + _text(event.root) for event in parts
     )
 
 
-def seeds() -> List[Tuple[List[Event], List[Event]]]:
+def seeds() -> list[tuple[list[Event], list[Event]]]:
     """Pairs of small good files."""
     return [tuple(events((FIXTURES / name).read_bytes()) for name in pair) for pair in SEEDS]
 
 
-def mutated(parts: List[Event], rng: random.Random) -> bytes:
+def mutated(parts: list[Event], rng: random.Random) -> bytes:
     """A file of `parts` with one to four damages: to the structure, then to its bytes."""
     parts = list(parts)
     for _ in range(rng.randint(0, 2)):

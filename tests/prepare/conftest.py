@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def prepare() -> Callable[..., object]:
 class ArraySource(Source):
     """A source of shots and frames that are arrays in memory."""
 
-    def __init__(self, shots: Dict[int, np.ndarray], frame: Callable[[int, int], np.ndarray] = None) -> None:
+    def __init__(self, shots: dict[int, np.ndarray], frame: Callable[[int, int], np.ndarray] = None) -> None:
         self._shots, self._frame = shots, frame
 
     def runs(self):

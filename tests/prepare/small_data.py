@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import List
 
 from prepare.formats.files import small_data
 from prepare.formats.xtc1.format import (
@@ -24,7 +23,7 @@ _THRESHOLD = 1024  # bytes from which on a contribution is left in the large fil
 _RECORDER = 4 << 24  # source level of what the small data add
 
 
-def write_small_data(folder: Path) -> List[Path]:
+def write_small_data(folder: Path) -> list[Path]:
     """Make the small data of all XTC files in `folder`; returns their paths."""
     made = []
     for path in sorted(folder.glob("*.xtc")):

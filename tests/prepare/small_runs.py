@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Sequence
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def shot(n: int, *children: bytes, skew: int = 0, **header: int) -> bytes:
     return writer.datagram(time, fiducial, L1_ACCEPT, children, ticks=1, **header)
 
 
-def write(folder: Path, streams: Dict[int, List[bytes]]) -> Path:
+def write(folder: Path, streams: dict[int, list[bytes]]) -> Path:
     """Write run RUN, the L1Accepts of each stream after what begins a run; gives the folder."""
     folder.mkdir(exist_ok=True)
     for stream, shots in streams.items():
@@ -82,6 +82,6 @@ def write(folder: Path, streams: Dict[int, List[bytes]]) -> Path:
     return folder
 
 
-def keys(shots: np.ndarray) -> List[Tuple[int, int, int]]:
+def keys(shots: np.ndarray) -> list[tuple[int, int, int]]:
     """(seconds, nanoseconds, fiducial) of each row."""
     return [tuple(key) for key in shots[["seconds", "nanoseconds", "fiducial"]].tolist()]

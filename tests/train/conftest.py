@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Callable, Dict, Optional
+from typing import Callable, Optional
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SHAPE = (20, 24)
 
 def write_data(
     path: Path,
-    sizes: Dict[str, int],
+    sizes: dict[str, int],
     shape=SHAPE,
     signal: float = 0.5,
     seed: int = 0,

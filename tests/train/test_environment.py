@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict
 
 import numpy as np
 import pytest
@@ -91,7 +90,7 @@ def test_home_and_environment_change_nothing(clean, write_config, tmp_path):
     ],
 )
 def test_what_stays_says_where_and_how_much_not_what(name, stays):
-    environ: Dict[str, str] = {name: "1"}
+    environ: dict[str, str] = {name: "1"}
     assert environment.settle(environ) == ([] if stays else [name])
     assert (environ.get(name) == "1") == stays
     assert environment.settle(environ) == []

@@ -11,7 +11,7 @@ with one of PREFIXES go, but those that only say where to compute, how much memo
 from __future__ import annotations
 
 import os
-from typing import List, MutableMapping
+from typing import MutableMapping
 
 from common.progress import warn
 
@@ -30,7 +30,7 @@ NOTED = "XTCAV_NOT_USED"
 OURS = {"KERAS_HOME": "/dev/null", "TF2_BEHAVIOR": "1"}
 
 
-def settle(environ: MutableMapping[str, str]) -> List[str]:
+def settle(environ: MutableMapping[str, str]) -> list[str]:
     """Take out of `environ` what changes results; returns the names of what was set, sorted.
 
     They are noted under NOTED, for the process to tell that this one may become (see `cli.in_utf8`).

@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import time
-from typing import Any, Dict, Iterator
+from typing import Any, Iterator
 
 from train.fit.runtime import Runtime
 
@@ -30,7 +30,7 @@ class Stopwatch:
         finally:
             self.seconds[name] += time.perf_counter() - start
 
-    def times(self, reading: float) -> Dict[str, float]:
+    def times(self, reading: float) -> dict[str, float]:
         """Seconds: total, each of PARTS, other (these add up to the total), and reading, beside them."""
         total = time.perf_counter() - self._start
         return {
@@ -41,13 +41,13 @@ class Stopwatch:
         }
 
 
-def short(times: Dict[str, float]) -> str:
+def short(times: dict[str, float]) -> str:
     """`times` for a progress line: shares of the total."""
     shares = {name: 100 * times[name] / max(times["total"], 1e-9) for name in (*PARTS, "reading")}
     return ", ".join(f"{name} {share:.{0 if share >= 10 else 1}f}%" for name, share in shares.items())
 
 
-def line(times: Dict[str, float]) -> str:
+def line(times: dict[str, float]) -> str:
     """`times` as a line of text: seconds and shares of the total."""
     total = max(times["total"], 1e-9)
     names = {"waiting": "waiting for input"}
@@ -58,7 +58,7 @@ def line(times: Dict[str, float]) -> str:
     return f"time {total:.1f} s: {parts}; reading, meanwhile or before, {times['reading']:.1f} s"
 
 
-def usage(runtime: Runtime) -> Dict[str, Any]:
+def usage(runtime: Runtime) -> dict[str, Any]:
     """CPU seconds, peak memory (MB, 10^6 bytes) and threads of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
@@ -70,7 +70,7 @@ def usage(runtime: Runtime) -> Dict[str, Any]:
     }
 
 
-def usage_line(used: Dict[str, Any]) -> str:
+def usage_line(used: dict[str, Any]) -> str:
     """`usage` as a line of text."""
     return (
         f"CPU time {used['cpu_seconds']:.1f} s, peak memory {used['peak_memory_mb']:.0f} MB, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional
 
 from train.config import Watch
 
@@ -36,14 +36,14 @@ class Watcher:
     `SPLIT_largest_share`, their share.
     """
 
-    def __init__(self, settings: Watch, classes: List[str], splits: Iterable[str]) -> None:
+    def __init__(self, settings: Watch, classes: list[str], splits: Iterable[str]) -> None:
         self._settings, self._classes, self._splits = settings, classes, list(splits)
-        self._running: List[float] = []  # cross entropies of the minibatches, of collapsed rows running
+        self._running: list[float] = []  # cross entropies of the minibatches, of collapsed rows running
         self._said: set = set()
 
-    def look(self, row: Dict[str, Any]) -> List[str]:
+    def look(self, row: dict[str, Any]) -> list[str]:
         """Set row["watch"] to the findings of this row, '' if none; returns lines that are new to say."""
-        found: Dict[str, str] = {}
+        found: dict[str, str] = {}
         expected = math.log(len(self._classes))
         if row["step"] == 1 and abs(row["cross_entropy"] - expected) > FIRST_LOSS_MARGIN * expected:
             found["first_loss"] = (

@@ -19,7 +19,7 @@ time in milliseconds an image, and by this rule at 130 GFLOP/s a core:
 from __future__ import annotations
 
 import itertools
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 WORD = 290
 PHASES = 1.25  # what an operation of a kernel's gradient takes against one of the forward pass, by phases
@@ -32,7 +32,7 @@ GAIN = 0.8  # spectra are chosen if they cost at most this share of what they re
 TILES, TILES_OF_CHANNELS = 16, 32
 
 
-def padding_of(size: int, window: int, stride: int, padding: str) -> Tuple[int, int]:
+def padding_of(size: int, window: int, stride: int, padding: str) -> tuple[int, int]:
     """Zeros before and after one axis (TensorFlow's rule: the odd one comes after)."""
     if padding == "valid":
         return 0, 0
@@ -144,7 +144,7 @@ def ways_of(
     window: Sequence[int],
     strides: Sequence[int],
     padding: str,
-    channels: Tuple[int, int],
+    channels: tuple[int, int],
     compute: str = "float32",
 ) -> Ways:
     """How to compute a convolution of images of (rows, columns) pixels and (inputs, outputs) channels.
@@ -183,7 +183,7 @@ class Costs(NamedTuple):
     input: float  # without it
 
 
-def direct_costs(plan: Plan, r: int) -> Tuple[float, float, float]:
+def direct_costs(plan: Plan, r: int) -> tuple[float, float, float]:
     """Operations of an image: forward, gradient by the kernel (by phases if r > 0) and by the input."""
     rows, columns = plan.rows, plan.columns
     pairs = 2.0 * plan.inputs * plan.outputs
@@ -210,7 +210,7 @@ def spectral_costs(plan: Plan, word: float = WORD) -> Costs:
     return Costs(*(float(tiles * cost) for cost in (x, x + product + y, y + product, product + x)))
 
 
-def _tilings(axis: Axis) -> List[Axis]:
+def _tilings(axis: Axis) -> list[Axis]:
     """The axis in one tile, two and so on, until they keep half as many outputs as a phase has taps."""
     most = max(1, 2 * axis.outputs // axis.taps)
     return [axis._replace(tiles=tiles) for tiles in range(1, most + 1)]

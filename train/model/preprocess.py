@@ -20,7 +20,7 @@ alone or among others.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import keras
 import numpy as np
@@ -60,7 +60,7 @@ class Affine(keras.layers.Layer):
         super().__init__(**kwargs)
         self.per_pixel = per_pixel
 
-    def build(self, input_shape: Tuple[Optional[int], ...]) -> None:
+    def build(self, input_shape: tuple[Optional[int], ...]) -> None:
         shape = tuple(input_shape[1:]) if self.per_pixel else ()
         self.offset = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="offset")
         self.scale = self.add_weight(shape=shape, initializer="ones", trainable=False, name="scale")
@@ -68,7 +68,7 @@ class Affine(keras.layers.Layer):
     def call(self, x):
         return (x - self.offset) / self.scale
 
-    def get_config(self) -> Dict[str, Any]:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "per_pixel": self.per_pixel}
 
 
@@ -82,7 +82,7 @@ class WhitenMinibatch(Affine):
         mean, variance = self.moments(x, [0])
         return (x - mean) / ops.maximum(ops.sqrt(variance), STD_FLOOR)
 
-    def moments(self, x, axes: List[int]) -> Tuple[Any, Any]:
+    def moments(self, x, axes: list[int]) -> tuple[Any, Any]:
         """Mean and variance over `axes`, which stay with length 1; several ranks put theirs here."""
         return ops.moments(x, axes=axes, keepdims=True)
 
@@ -96,7 +96,7 @@ class ImageContrast(keras.layers.Layer):
         return (x - mean) / ops.maximum(ops.sqrt(variance), STD_FLOOR)
 
 
-def parts(steps: Sequence[Preprocess]) -> Tuple[List[Preprocess], List[Preprocess]]:
+def parts(steps: Sequence[Preprocess]) -> tuple[list[Preprocess], list[Preprocess]]:
     """The steps before and after the place of augmentation; without one all are after it."""
     kinds = [step.kind for step in steps]
     place = kinds.index("augment") if "augment" in kinds else -1
@@ -105,7 +105,7 @@ def parts(steps: Sequence[Preprocess]) -> Tuple[List[Preprocess], List[Preproces
 
 def build(
     steps: Sequence[Preprocess],
-    image: Tuple[int, int],
+    image: tuple[int, int],
     batches: Optional[Batches] = None,
     name: str = "preprocess",
     first: int = 1,
@@ -128,7 +128,7 @@ def build(
     return keras.Model(inputs, x, name=name)
 
 
-def _layer(step: Preprocess, image: Tuple[int, int], name: str) -> keras.layers.Layer:
+def _layer(step: Preprocess, image: tuple[int, int], name: str) -> keras.layers.Layer:
     kind, settings = step.kind, step.settings
     if kind == "counts":
         return Counts(name=name)
@@ -151,7 +151,7 @@ def _layer(step: Preprocess, image: Tuple[int, int], name: str) -> keras.layers.
     return Affine(per_pixel=kind == "standardize", name=name)
 
 
-def _numbers(word: str, batches: Iterator[np.ndarray]) -> List[np.ndarray]:
+def _numbers(word: str, batches: Iterator[np.ndarray]) -> list[np.ndarray]:
     """Offset and scale for `word`, from one pass over the train split; sums in float64."""
     moments, least, greatest = Moments(), np.inf, -np.inf
     for batch in batches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Tuple
+from typing import Iterable
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 def contributions(
     model: keras.Model, batches: Iterable[np.ndarray], reference: np.ndarray, label: int
-) -> Tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, int]:
     """What each pixel adds to the decision for class `label`, averaged over shots; and how many shots.
 
     The decision is d = logit of the class - mean of the other logits. A pixel's contribution is

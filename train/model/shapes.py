@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Iterator, NamedTuple, Sequence, Union
 
 from common.config import Model
 from common.errors import ConfigError
@@ -20,9 +20,9 @@ class LayerShape(NamedTuple):
 
     name: str
     kind: str
-    kernel: Tuple[int, ...]  # () if it has none
-    bias: Tuple[int, ...]
-    output: Tuple[int, ...]
+    kernel: tuple[int, ...]  # () if it has none
+    bias: tuple[int, ...]
+    output: tuple[int, ...]
     in_convnet: bool  # before the first fully connected layer
 
     @property
@@ -31,7 +31,7 @@ class LayerShape(NamedTuple):
         return sum(math.prod(shape) for shape in (self.kernel, self.bias) if shape)
 
 
-def preprocess_sizes(steps: Sequence[Preprocess], image: Tuple[int, int]) -> List[Tuple[int, int]]:
+def preprocess_sizes(steps: Sequence[Preprocess], image: tuple[int, int]) -> list[tuple[int, int]]:
     """Rows and columns of the image after each step; raises ConfigError where there are not enough pixels."""
     sizes, size = [], tuple(image)
     for n, step in enumerate(steps):
@@ -47,24 +47,24 @@ def preprocess_sizes(steps: Sequence[Preprocess], image: Tuple[int, int]) -> Lis
     return sizes
 
 
-def network_input(config: TrainConfig) -> Tuple[int, int]:
+def network_input(config: TrainConfig) -> tuple[int, int]:
     """Rows and columns of the images that the network gets, after the preprocessing; raises ConfigError."""
     return [tuple(config.input), *preprocess_sizes(config.preprocess, config.input)][-1]
 
 
-def layer_shapes(network: Sequence[Layer], image: Tuple[int, int], classes: int) -> List[LayerShape]:
+def layer_shapes(network: Sequence[Layer], image: tuple[int, int], classes: int) -> list[LayerShape]:
     """Every layer's shapes for images of (rows, columns); raises ConfigError where nothing is left.
 
     Layers are named by kind and number, `convolution_1`, `relu_2`, in the order of the network.
     """
-    shape: Tuple[int, ...] = (*image, 1)
-    layers: List[LayerShape] = []
-    counts: Dict[str, int] = {}
+    shape: tuple[int, ...] = (*image, 1)
+    layers: list[LayerShape] = []
+    counts: dict[str, int] = {}
     in_convnet = True
     for n, layer in enumerate(network):
         kind, settings = layer.kind, layer.settings
-        kernel: Tuple[int, ...] = ()
-        bias: Tuple[int, ...] = ()
+        kernel: tuple[int, ...] = ()
+        bias: tuple[int, ...] = ()
         in_convnet = in_convnet and kind not in ("hidden", "output")
         if kind in ("convolution", "average_pool", "max_pool"):
             before = shape
@@ -95,7 +95,7 @@ def layer_shapes(network: Sequence[Layer], image: Tuple[int, int], classes: int)
     return layers
 
 
-def describe(config: TrainConfig, classes: int, minibatch: int) -> List[str]:
+def describe(config: TrainConfig, classes: int, minibatch: int) -> list[str]:
     """The layers as a table and the 2016 study's two sentences, as lines of text.
 
     Above them, where the config has some, the steps of preprocessing and augmentation.
@@ -142,7 +142,7 @@ def _ways(config: TrainConfig, rows: Sequence[LayerShape]) -> Iterator[str]:
             yield "direct / matrix products" if layer.kind == "average_pool" else ""
 
 
-def _describe_images(config: TrainConfig) -> List[str]:
+def _describe_images(config: TrainConfig) -> list[str]:
     """What is done to an image before the network, step by step, with the pixels it has then."""
     sizes = preprocess_sizes(config.preprocess, config.input)
     rows = []
@@ -164,7 +164,7 @@ def _told(step: OneOf) -> str:
     return f"{step.kind}: {', '.join(f'{k} {v}' for k, v in given.items())}" if given else step.kind
 
 
-def _windowed(shape: Tuple[int, ...], settings: Union[Convolution, Pool]) -> Tuple[int, int, int]:
+def _windowed(shape: tuple[int, ...], settings: Union[Convolution, Pool]) -> tuple[int, int, int]:
     convolution = isinstance(settings, Convolution)
     window = settings.kernel_size if convolution else settings.pool_size
     rows, columns = (outputs_of(*axis, settings.padding) for axis in zip(shape, window, settings.strides))

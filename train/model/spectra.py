@@ -17,7 +17,7 @@ not grow with the minibatch.
 from __future__ import annotations
 
 import math
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +25,7 @@ import tensorflow as tf
 from train.model.costs import Axis, Plan
 
 
-def forward(x: tf.Tensor, kernel: tf.Tensor, plan: Plan) -> Tuple[tf.Tensor, tf.TensorArray]:
+def forward(x: tf.Tensor, kernel: tf.Tensor, plan: Plan) -> tuple[tf.Tensor, tf.TensorArray]:
     """The convolution, (n, rows, columns, outputs), and the spectra of its input as `gradients` takes them.
 
     x: (n, rows, columns, inputs) float32; kernel: (rows, columns, inputs, outputs) float32.
@@ -55,7 +55,7 @@ def input_spectra(x: tf.Tensor, plan: Plan) -> tf.TensorArray:
 
 def gradients(
     dy: tf.Tensor, spectra: tf.TensorArray, plan: Plan, kernel: Optional[tf.Tensor] = None
-) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
+) -> tuple[tf.Tensor, Optional[tf.Tensor]]:
     """The gradients by the kernel and, if that is given, by the input: both share the transform of dy.
 
     dy: (n, rows, columns, outputs) float32, the gradient by the output; spectra: of the input.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Tuple
-
 import tensorflow as tf
 
 
-def cut(x: tf.Tensor, first_row: tf.Tensor, first_column: tf.Tensor, size: Tuple[int, int]) -> tf.Tensor:
+def cut(x: tf.Tensor, first_row: tf.Tensor, first_column: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """`size` (rows, columns) pixels of each image from its own first row and column; zeros off the image.
 
     x: (n, h, w, 1); first_row, first_column: (n,) int32, possibly negative. Returns (n, *size, 1).
@@ -20,7 +18,7 @@ def cut(x: tf.Tensor, first_row: tf.Tensor, first_column: tf.Tensor, size: Tuple
     return tf.where(inside[..., None], x, tf.zeros((), x.dtype))
 
 
-def _places(first: tf.Tensor, size: int, available: int) -> Tuple[tf.Tensor, tf.Tensor]:
+def _places(first: tf.Tensor, size: int, available: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Indices (n, size) into an axis, clipped to it, and which of them are on it."""
     places = first[:, None] + tf.range(size)[None, :]
     return tf.clip_by_value(places, 0, available - 1), (places >= 0) & (places < available)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
+from typing import NamedTuple, Sequence
 
 import numpy as np
 
@@ -26,8 +26,8 @@ class RunIndex(NamedTuple):
 
     shots: np.ndarray
     locations: np.ndarray
-    files: Tuple[Path, ...]
-    warnings: Tuple[str, ...]
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...]
 
 
 def index_run(run: int, files: Files, address: str) -> RunIndex:
@@ -41,7 +41,7 @@ def index_run(run: int, files: Files, address: str) -> RunIndex:
     paths = tuple(files[name] for name in names)
     warnings = _missing_chunks(run, names)
     phy = _camera_phy(run, names, paths, address)
-    tables: List[np.ndarray] = []
+    tables: list[np.ndarray] = []
     with_frames = set()
     for number, (name, path) in enumerate(zip(names, paths)):
         with XtcFile(path) as file:
@@ -58,7 +58,7 @@ def index_run(run: int, files: Files, address: str) -> RunIndex:
     return RunIndex(joined.shots, joined.locations, paths, (*warnings, *joined.warnings))
 
 
-def _mark_incomplete(events: np.ndarray, with_frames: Set[int]) -> None:
+def _mark_incomplete(events: np.ndarray, with_frames: set[int]) -> None:
     """A shot whose frame may be in a part that did not arrive is damaged, not one without a frame.
 
     It may where the camera writes: in a recorder's stream of its own, or in the DAQ's streams,
@@ -75,7 +75,7 @@ def _camera_phy(run: int, names: Sequence[FileName], paths: Sequence[Path], addr
     phy = source_phy(address)
     if phy is not None:
         return phy
-    known: Dict[str, int] = {}
+    known: dict[str, int] = {}
     for name, path in zip(names, paths):
         if name.chunk == 0:
             with XtcFile(path) as file:
@@ -86,9 +86,9 @@ def _camera_phy(run: int, names: Sequence[FileName], paths: Sequence[Path], addr
     return known[address]
 
 
-def aliases(file: XtcFile) -> Dict[str, int]:
+def aliases(file: XtcFile) -> dict[str, int]:
     """{alias: phy} from a stream's Configure, its first datagram."""
-    found: Dict[str, int] = {}
+    found: dict[str, int] = {}
     first = next(file.datagrams(), None)
     if first is None or first.transition != CONFIGURE:
         return found
@@ -101,9 +101,9 @@ def aliases(file: XtcFile) -> Dict[str, int]:
     return found
 
 
-def _missing_chunks(run: int, names: Sequence[FileName]) -> List[str]:
+def _missing_chunks(run: int, names: Sequence[FileName]) -> list[str]:
     """A warning for each stream whose chunks do not run from 0 without a gap."""
-    chunks: Dict[int, List[int]] = {}
+    chunks: dict[int, list[int]] = {}
     for name in names:
         chunks.setdefault(name.stream, []).append(name.chunk)
     warnings = []

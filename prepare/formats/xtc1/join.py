@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Joined(NamedTuple):
 
     shots: np.ndarray
     locations: np.ndarray
-    warnings: List[str]
+    warnings: list[str]
 
 
 def join(run: int, events: np.ndarray) -> Joined:
@@ -28,7 +28,7 @@ def join(run: int, events: np.ndarray) -> Joined:
     the level-3 trigger trimmed, what holds EPICS values alone, and two events of one time in a
     recorder's stream.
     """
-    warnings: List[str] = []
+    warnings: list[str] = []
     table = events[events["stream"] < FIRST_RECORDER_STREAM]
     recorder = _without_twins(run, events[events["stream"] >= FIRST_RECORDER_STREAM], warnings)
     again = []
@@ -53,7 +53,7 @@ def join(run: int, events: np.ndarray) -> Joined:
     return Joined(shots, locations[kept], warnings)
 
 
-def _attach(table: np.ndarray, recorder: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _attach(table: np.ndarray, recorder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`table` with the frames of one recorder's events, those without a partner added; second frames."""
     table = table[np.argsort(_clock(table), kind="stable")]
     partner = _partners(_clock(table), _clock(recorder))
@@ -76,7 +76,7 @@ def _attach(table: np.ndarray, recorder: np.ndarray) -> Tuple[np.ndarray, np.nda
     return np.concatenate([table, recorder[partner < 0]]), again
 
 
-def _without_twins(run: int, recorder: np.ndarray, warnings: List[str]) -> np.ndarray:
+def _without_twins(run: int, recorder: np.ndarray, warnings: list[str]) -> np.ndarray:
     """Recorders' events less those that share stream and time with another one.
 
     psana trusts neither of the two, unless the later one is marked as a part of a split event.

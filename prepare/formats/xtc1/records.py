@@ -8,7 +8,7 @@ the newest. Both readers of LCLS-I take them from here; what a version has not i
 from __future__ import annotations
 
 import struct
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 
 # {version on disk: number of fields}, in the order of common.shots.EBEAM_UNITS. Version 2 calls its
 # last field, EnergyBC2, an energy in MeV where later ones have a position in mm.
-EBEAM_FIELDS: Dict[int, int] = {0: 6, 1: 7, 2: 8, 3: 10, 4: 14, 5: 17, 6: 20, 7: 20}
+EBEAM_FIELDS: dict[int, int] = {0: 6, 1: 7, 2: 8, 3: 10, 4: 14, 5: 17, 6: 20, 7: 20}
 # The same, in the order of common.shots.GAS_DETECTOR_UNITS.
-GAS_DETECTOR_FIELDS: Dict[int, int] = {0: 4, 1: 6}
+GAS_DETECTOR_FIELDS: dict[int, int] = {0: 4, 1: 6}
 
 NO_EBEAM = (np.nan,) * len(EBEAM_UNITS)
 NO_GAS_DETECTOR = (np.nan,) * len(GAS_DETECTOR_UNITS)
@@ -37,7 +37,7 @@ def ebeam_may_be_used(damage: int) -> bool:
     return damage == 0 or damage & ~_USER_BITS == _USER_DEFINED
 
 
-def ebeam_values(mask: int, values: Sequence[float]) -> Tuple[float, ...]:
+def ebeam_values(mask: int, values: Sequence[float]) -> tuple[float, ...]:
     """All EBeam fields from the `values` of a record of any version; NaN where there is none.
 
     Bit n of `mask` says that the n-th value is not to be used: NaN, though psana gives the
@@ -47,24 +47,24 @@ def ebeam_values(mask: int, values: Sequence[float]) -> Tuple[float, ...]:
     return good + NO_EBEAM[len(good) :]
 
 
-def gas_detector_values(values: Sequence[float]) -> Tuple[float, ...]:
+def gas_detector_values(values: Sequence[float]) -> tuple[float, ...]:
     """All gas-detector fields from the `values` of a record of any version; NaN where there is none."""
     return (*values, *NO_GAS_DETECTOR[len(values) :])
 
 
-def unpack_ebeam(version: int, payload: bytes) -> Optional[Tuple[float, ...]]:
+def unpack_ebeam(version: int, payload: bytes) -> Optional[tuple[float, ...]]:
     """All EBeam fields of a record on disk, or None if its version is not known or it is cut short."""
     values = _unpack(EBEAM_FIELDS.get(version), payload, _MASK.size)
     return None if values is None else ebeam_values(_MASK.unpack_from(payload)[0], values)
 
 
-def unpack_gas_detector(version: int, payload: bytes) -> Optional[Tuple[float, ...]]:
+def unpack_gas_detector(version: int, payload: bytes) -> Optional[tuple[float, ...]]:
     """All gas-detector fields of a record on disk, or None if its version is not known or it is cut short."""
     values = _unpack(GAS_DETECTOR_FIELDS.get(version), payload, 0)
     return None if values is None else gas_detector_values(values)
 
 
-def _unpack(fields: Optional[int], payload: bytes, start: int) -> Optional[Tuple[float, ...]]:
+def _unpack(fields: Optional[int], payload: bytes, start: int) -> Optional[tuple[float, ...]]:
     if fields is None or len(payload) < start + 8 * fields:
         return None
     return struct.unpack_from(f"<{fields}d", payload, start)

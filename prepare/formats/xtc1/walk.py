@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Optional
 
 import numpy as np
 
@@ -59,13 +59,13 @@ class Walk:
         self.file, self.number, self.phy = file, number, phy
         self.stream, self.recorder = stream, recorder
         self.has_frames = False
-        self.warnings: List[str] = []
+        self.warnings: list[str] = []
         self._other_versions: set = set()
 
-    def events(self) -> List[np.ndarray]:
+    def events(self) -> list[np.ndarray]:
         """A row of EVENT_DTYPE for every L1Accept of the file, in tables of at most _ROWS."""
-        tables: List[np.ndarray] = []
-        rows: List[tuple] = []
+        tables: list[np.ndarray] = []
+        rows: list[tuple] = []
         end = 0
         for datagram in self.file.datagrams():
             end = datagram.end
@@ -116,7 +116,7 @@ class Walk:
             *location, *(ebeam or records.NO_EBEAM), *(gas or records.NO_GAS_DETECTOR),
         )  # fmt: skip
 
-    def _frame(self, child: Contribution) -> Tuple[int, tuple]:
+    def _frame(self, child: Contribution) -> tuple[int, tuple]:
         """Status and location of the camera's contribution to a shot."""
         self.has_frames = True
         if child.damage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Sequence, Tuple
+from typing import Iterable, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def segment(children: Iterable[bytes], damage: int = 0) -> bytes:
 
 
 def datagram(
-    time: Tuple[int, int],
+    time: tuple[int, int],
     fiducial: int,
     transition: int,
     children: Sequence[bytes] = (),
@@ -85,7 +85,7 @@ def opal1k_config(phy: int, black_level: int, gain_percent: int) -> bytes:
     return source(TYPE_OPAL1K_CONFIG, 1, phy, words.tobytes())
 
 
-def aliases(names: Sequence[Tuple[str, int]]) -> bytes:
+def aliases(names: Sequence[tuple[str, int]]) -> bytes:
     """AliasConfigV1; names: (alias, phy)."""
     entries = b"".join(ALIAS.pack(LEVEL_SOURCE << LEVEL_SHIFT, phy, name.encode()) for name, phy in names)
     return xtc(TYPE_ALIAS, 1, _PROCESS, _SEGMENT_PHY, len(names).to_bytes(4, "little") + entries)

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional
 
 import numpy as np
 
@@ -103,13 +103,13 @@ class EventId:
 class EventOffset:
     """Where the parts of an event lie in the large files."""
 
-    def __init__(self, parts: List["_Part"]) -> None:
+    def __init__(self, parts: list["_Part"]) -> None:
         self._parts = parts
 
-    def filenames(self) -> List[str]:
+    def filenames(self) -> list[str]:
         return [str(part.file) for part in self._parts]
 
-    def offsets(self) -> List[int]:
+    def offsets(self) -> list[int]:
         return [part.start for part in self._parts]
 
 
@@ -123,7 +123,7 @@ class _Record:
         return sum(1 << n for n, name in enumerate(type(self).fields) if np.isnan(self._values[name]))
 
 
-def _record_type(name: str, fields: List[str]) -> type:
+def _record_type(name: str, fields: list[str]) -> type:
     made = type(name, (_Record,), {"fields": fields})
     for field in fields:
         setattr(made, field, lambda self, field=field: float(np.nan_to_num(self._values[field])))
@@ -159,13 +159,13 @@ class _Part(NamedTuple):
 
     file: Path  # the large file
     start: int
-    frames: List[_Frame]
+    frames: list[_Frame]
     ebeam: Optional[tuple]  # version, values
     gas: Optional[tuple]
 
 
 class Event:
-    def __init__(self, record: dict, parts: List[_Part]) -> None:
+    def __init__(self, record: dict, parts: list[_Part]) -> None:
         self.record, self.parts = record, parts
         # Whether a frame or record is good enough to be given, the original has said.
         self.frames = [
@@ -178,7 +178,7 @@ class Event:
             if part.gas:
                 self._records[_GAS[part.gas[0]]] = part.gas[1], "BldInfo(FEEGasDetEnergy)"
 
-    def keys(self) -> List[SimpleNamespace]:
+    def keys(self) -> list[SimpleNamespace]:
         kinds = [("", kind, source) for kind, (_, source) in self._records.items()]
         for frame in self.frames:
             address = address_of(frame.phy)
@@ -241,9 +241,9 @@ class DataSource:
                     event._records[kind] = (values[0] + 1, *values[1:]), source
             yield event
 
-    def _parts(self) -> Dict[tuple, List[_Part]]:
+    def _parts(self) -> dict[tuple, list[_Part]]:
         """{(from the camera recorder, fiducial): [(time, part)]}."""
-        found: Dict[tuple, list] = {}
+        found: dict[tuple, list] = {}
         for name in sorted(self._files):
             large = self._files[name]
             with XtcFile(small_data(large)) as smd:
@@ -263,14 +263,14 @@ def _limit() -> Optional[int]:
     return int(found[1]) if found else None
 
 
-def _records(directory: Path, run: int) -> List[dict]:
+def _records(directory: Path, run: int) -> list[dict]:
     for path in (directory / f"psana1-r{run:04d}.jsonl", directory / "psana1.jsonl"):
         if path.is_file():
             return [json.loads(line) for line in path.read_text().splitlines()]
     raise RuntimeError("EmptyInput [in function beginJob]\nXTC file(s) is empty")
 
 
-def _belonging(parts: Dict[tuple, list], record: dict) -> List[_Part]:
+def _belonging(parts: dict[tuple, list], record: dict) -> list[_Part]:
     time = record["sec"], record["nsec"]
     daq = [part for at, part in parts.get((False, record["fid"]), ()) if at == time]
     camera = [
