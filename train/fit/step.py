@@ -12,6 +12,7 @@ from common.errors import DataError
 from common.ranks import Ranks
 from train.config.images import Augment
 from train.fit.moments import share_moments
+from train.model import chain
 from train.model.augment import augment, draws
 from train.model.network import trained_part
 from train.model.predictor import Predictor, tensor
@@ -129,7 +130,7 @@ class Stepper(Predictor):
     def _gradient_graph(self, x, labels, weight):
         """Cross entropy, loss and gradient as one vector, times `weight`, the share of the minibatch."""
         with tf.GradientTape() as tape:
-            logits = self._convnet(x, training=True)
+            logits = chain.run(self._convnet, x, training=True)
             cross_entropy = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
             )

@@ -84,6 +84,17 @@ class Convolution(keras.layers.Conv2D):
             image = tuple(input_shape)[1:3]
             self.ways = ways_of(image, self.kernel_size, self.strides, self.padding, channels, compute)
 
+    def without_bias(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What the layer makes of (n, rows, columns, channels) before it adds its bias."""
+        return self.convolution_op(self._as_computed(inputs), self._as_computed(self.kernel))
+
+    def with_bias(self, outputs: tf.Tensor) -> tf.Tensor:
+        """`outputs`, or those of them that are left, with the layer's bias, if it has one."""
+        return tf.nn.bias_add(outputs, self._as_computed(self.bias)) if self.use_bias else outputs
+
+    def _as_computed(self, values) -> tf.Tensor:
+        return tf.cast(tf.convert_to_tensor(values), self.compute_dtype)
+
     def convolution_op(self, inputs, kernel):
         if self.ways is None or set(self.ways[:3]) == {"direct"}:
             return super().convolution_op(inputs, kernel)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from common.errors import ConfigError
 from train.config import ACTIVATIONS, Layer, Regularize, TrainConfig, Weights
 from train.model import preprocess
+from train.model.chain import CONVNET
 from train.model.convolution import Convolution
 from train.model.pooling import AveragePool
 from train.model.shapes import LayerShape, layer_shapes, network_input
@@ -65,7 +66,7 @@ def trained_part(model: keras.Model) -> keras.Model:
     """What training works on: the model without its part `fixed`, sharing its variables; or all of it."""
     if FIXED not in [layer.name for layer in model.layers]:
         return model
-    return _chain([model.get_layer(name) for name in ("preprocess", "convnet")])
+    return _chain([model.get_layer(name) for name in ("preprocess", CONVNET)])
 
 
 def build(
@@ -96,7 +97,7 @@ def build(
         if not (shape.in_convnet or flat):
             x, flat = keras.layers.Flatten(name="flatten", dtype=policy)(x), True
         x = _layer(layer, shape, seed + n, regularize, policy)(x)
-    convnet = keras.Model(inputs, x, name="convnet")
+    convnet = keras.Model(inputs, x, name=CONVNET)
     if before is None:
         before = preprocess.build([], image)
     return _chain([*([] if fixed is None else [fixed]), before, convnet])

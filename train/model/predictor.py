@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from train.data.images import ALIGNMENT
 from train.data.minibatches import Samples
+from train.model import chain
 
 # Images a forward pass takes at once: 64 of the 2016 network's maps are 100 MB.
 PREDICT_BATCH = 64
@@ -32,9 +33,7 @@ class Predictor:
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self._image = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-        self._logits = tf.function(
-            lambda images: model(images, training=False), input_signature=[self._image]
-        )
+        self._logits = tf.function(lambda images: chain.outputs(model, images), input_signature=[self._image])
         pixels = int(np.prod(model.input_shape[1:]))
         self._batch = max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * pixels))))
 

@@ -1,0 +1,56 @@
+"""Running a model's layers in an order that does less, with the same result.
+
+Adding a bias and relu leave the order of numbers as it is, after rounding, too. So the maximum of a
+window may be taken first, and bias and relu, and their gradients, are left with the pixels that a
+max_pool keeps: a ninth for strides of 3. Results are the same bit for bit. So are gradients, but for
+two maxima of a window that the bias makes equal: the larger one gets it then, not the first one. The
+model that is saved has its layers as the config lists them.
+"""
+
+from __future__ import annotations
+
+from typing import List
+
+import keras
+import tensorflow as tf
+
+from train.model.convolution import Convolution
+
+CONVNET = "convnet"  # the name of the part of a model that `run` runs
+
+
+def outputs(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    """What `model(images, training=False)` gives; model: as `network.build` makes it, or its part `fixed`."""
+    *before, last = model.layers[1:]
+    if last.name != CONVNET:
+        return model(images, training=False)
+    for part in before:
+        images = part(images, training=False)
+    return run(last, images, training=False)
+
+
+def run(convnet: keras.Model, x: tf.Tensor, training: bool) -> tf.Tensor:
+    """What `convnet(x, training=training)` gives; convnet: layers, one after the other."""
+    layers = convnet.layers[1:]  # the first one stands for the images
+    while layers:
+        convolution, *rest = layers
+        if _may_wait(layers):
+            relu, pool, *rest = rest
+            x = relu(convolution.with_bias(pool(convolution.without_bias(x))))
+        else:
+            x = convolution(x, training=training)
+        layers = rest
+    return x
+
+
+def _may_wait(layers: List[keras.layers.Layer]) -> bool:
+    """Whether a convolution comes first, then relu and a max_pool."""
+    if len(layers) < 3:
+        return False
+    convolution, relu, pool = layers[:3]
+    return (
+        isinstance(convolution, Convolution)
+        and isinstance(relu, keras.layers.Activation)
+        and relu.activation is keras.activations.relu
+        and isinstance(pool, keras.layers.MaxPooling2D)
+    )
