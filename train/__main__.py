@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Optional
 
 import click
 
@@ -18,6 +18,7 @@ from common.progress import say, warn
 from common.ranks import Ranks
 from train.config import TrainConfig, load_config
 from train.data.dataset import Data, class_names, number_of_images, open_data
+from train.data.validation import with_validation
 from train.fit import runtime, timing
 from train.run import folder
 
@@ -77,17 +78,28 @@ def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
         runtime.check_compute(config.compute)
         from train.fit import loop
         from train.metrics import scores
+        from train.metrics.calibration import EnergyError
         from train.model.predictor import Predictor
+        from train.predict import trust as trusted
 
+        data = with_validation(data, config.validation_share)
         result = loop.fit(config, data, threads, resume, together)
         with result.clock.part("evaluation"):
-            found = scores.of_data(Predictor(result.stepper.whole), data, together)
+            model, error = result.stepper.whole, result.calibration.get("pulse_energy")
+            error = EnergyError(**error) if error else None
+            found = scores.of_data(Predictor(model), data, together, error)
         if not together.first:
             return
+        with result.clock.part("evaluation"):
+            known = trusted.learn(model, data)
+            trusted.save(config.run_dir, known)
+            flags = trusted.flagged(model, known, data)
         used = timing.usage(threads)
-        loop.write_summary(config, data, result, {"splits": found, "usage": used})
+        loop.write_summary(config, data, result, {"splits": found, "flags": flags, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
         for line in scores.lines(found, data.classes):
+            say(line)
+        for line in trusted.lines(flags):
             say(line)
         say(timing.line(result.clock.times(data.reading)))
         say(timing.usage_line(used))
@@ -136,7 +148,7 @@ def describe(config_path: str) -> None:
     type=click.IntRange(1),
     help="Runs in parallel; they share the cores.",
 )
-def sweep(config_path: str, settings: Tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int) -> None:
+def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int) -> None:
     """Train CONFIG with every combination of settings and write one table of the results.
 
     KEY is a dotted key of the config or the end of one; `*` stands for any keys in between. Started
@@ -182,10 +194,17 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
         from train.metrics import scores
         from train.model import saved
         from train.model.predictor import Predictor
+        from train.predict import trust as trusted
 
-        found = scores.of_data(Predictor(saved.load_model(run_dir)), data)
+        model = saved.load_model(run_dir)
+        data = with_validation(data, config.validation_share if data_path is None else 0)
+        trust = trusted.load(run_dir)
+        found = scores.of_data(Predictor(model), data, error=trust.error)
         for line in scores.lines(found, data.classes):
             say(line)
+        if trust.reference is not None:
+            for line in trusted.lines(trusted.flagged(model, trust.reference, data)):
+                say(line)
         say(timing.usage_line(timing.usage(threads)))
 
 
@@ -202,7 +221,7 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     "--split", "splits", multiple=True, metavar="S", help="Only this split; repeatable (default: all splits)."
 )
 @force_option
-def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...], force: bool) -> None:
+def predict(run: str, data_path: str, out: Optional[str], splits: tuple[str, ...], force: bool) -> None:
     """Predict the class of every shot in FILE.h5, labeled or not, with the network of RUN.
 
     \b
@@ -218,7 +237,7 @@ def predict(run: str, data_path: str, out: Optional[str], splits: Tuple[str, ...
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=cli.FOLDER)
 @click.option("--out", default=None, type=cli.FILE, help="Where to write the page.")
 @force_option
-def report(runs: Tuple[str, ...], out: Optional[str], force: bool) -> None:
+def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
     """Write RUN/report.html for a finished run, or compare several runs on one page.
 
     The comparison is comparison.html beside the first run. Each page is one file that opens offline.

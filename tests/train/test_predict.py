@@ -20,6 +20,7 @@ from train.data.dataset import open_data
 from train.model import saved
 from train.model.predictor import Predictor
 from train.predict.job import stream
+from train.predict.trust import Trust
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_every_shot_comes_once_under_its_key_with_its_label_and_probability(data
     assert result.exit_code == 0, result.output
     rows = rows_of(Path(run) / "predictions_data.csv")
     assert list(rows[0]) == [
-        "split", "label", *ID_FIELDS, "predicted", "probability_nolasing", "probability_lasing",
+        "split", "label", *ID_FIELDS, "predicted", "probability_nolasing", "probability_lasing", "flag",
     ]  # fmt: skip
     with h5py.File(data) as file:
         for split in ("train", "test"):
@@ -65,7 +66,7 @@ def test_in_chunks_is_as_at_once_is_as_the_saved_model(data, run):
         for size in (1, 7, len(split)):
             predictor = Predictor(model)
             predictor._batch = size
-            answers.append(np.concatenate([part.probability for part in stream(predictor, split)]))
+            answers.append(np.concatenate([part.probability for part in stream(predictor, split, Trust())]))
         logits = np.asarray(model(split.images(range(len(split))), training=False), np.float64)
         answers.append(softmax(logits, axis=1))
     for other in answers[1:]:

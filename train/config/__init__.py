@@ -207,6 +207,12 @@ class TrainConfig(Model):
     preprocess: List[Preprocess] = []  # in this order, part of the model
     augment: List[Augment] = []  # in this order, in training only, at the place of preprocess' `augment`
     network: List[Layer] = Field(min_length=1)
+    # pulse_energy: the network tells the class and, by one more output, the gas detector's energy.
+    target: Literal["class", "pulse_energy"] = "class"
+    # mJ: shots of another class than the first, but with less, have no say in what tells the classes apart.
+    energy_floor: Optional[float] = Field(None, gt=0)
+    # Share of the train split's blocks of time that becomes the split `validation` where the data have none.
+    validation_share: float = Field(0.0, ge=0, le=0.5)
     regularize: Optional[Regularize] = None
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate = LearningRate()

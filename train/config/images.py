@@ -5,7 +5,7 @@ Pairs are [rows, columns] of the stored image, which is transposed: rows are tim
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Dict, Literal, Optional, Tuple, Union
+from typing import Annotated, Any, ClassVar, Literal, Optional, Tuple, Union
 
 from pydantic import Field, Strict, model_serializer, model_validator
 
@@ -41,7 +41,7 @@ class OneOf(Model):
         return getattr(self, self.kind)
 
     @model_serializer
-    def _only_what_is_given(self) -> Union[str, Dict[str, Any]]:
+    def _only_what_is_given(self) -> Union[str, dict[str, Any]]:
         settings = self.settings
         if isinstance(settings, Empty):
             return self.kind

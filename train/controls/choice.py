@@ -60,7 +60,7 @@ class Choice:
     ) -> None:
         self._pool, self.rows = pool, rows
         self.labels = pool.labels[rows] if labels is None else labels
-        self.ids = pool.ids[rows]
+        self.ids, self.energy = pool.ids[rows], pool.energy[rows]
         self._mask = None if mask is None else mask.astype(np.float32)[..., None]
 
     def __len__(self) -> int:
@@ -81,4 +81,5 @@ class Choice:
         self, size: Union[int, str], seed: int, at: Position, part: Part = everything
     ) -> Generator[Batch, None, None]:
         plan = planned(len(self), size, seed, at, part)
-        yield from (Batch(self.images(mine), self.labels[rows], after) for mine, rows, after in plan)
+        for mine, rows, after in plan:
+            yield Batch(self.images(mine), self.labels[rows], self.energy[rows], after)

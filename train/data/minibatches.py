@@ -22,7 +22,8 @@ class Position(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A minibatch of n shots. labels: (n,) int64; position: after it.
+    """A minibatch of n shots. labels: (n,) int64; energy: (n,) float64, of the pulse, mJ, NaN where
+    unknown; position: after it.
 
     images: (m, rows, columns, 1) float32, of this process's part of the shots: all of them, or on
     several ranks this rank's share.
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+    energy: np.ndarray
     position: Position
 
 
@@ -46,11 +48,12 @@ def everything(n: int) -> slice:
 class Samples(Protocol):
     """The interface of training and prediction to shots: a `Split`, or a choice of shots of one.
 
-    ids: (n,) ID_DTYPE; labels: (n,) int64.
+    ids: (n,) ID_DTYPE; labels: (n,) int64; energy: (n,) float64, mJ, NaN where unknown.
     """
 
     ids: np.ndarray
     labels: np.ndarray
+    energy: np.ndarray
 
     def __len__(self) -> int: ...
 
@@ -142,11 +145,13 @@ class Split:
         plan = planned(len(self), size, seed, at, part)
         whole = size == "full" or size >= len(self)
         if whole and self._cached is not None:
-            yield from (Batch(self._cached[part(len(self))], self.labels, after) for _, _, after in plan)
+            yield from (
+                Batch(self._cached[part(len(self))], self.labels, self.energy, after) for _, _, after in plan
+            )
             return
         with self._read_ahead(plan, len(self) if whole else size) as reader:
             for images, (_, rows, after) in reader:
-                yield Batch(images, self.labels[rows], after)
+                yield Batch(images, self.labels[rows], self.energy[rows], after)
 
     def _read_ahead(self, plan: Iterator[Planned], size: int) -> ReadAhead[Planned]:
         reader = ReadAhead(self._read, plan, min(size, len(self)), self.image)

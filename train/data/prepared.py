@@ -67,14 +67,15 @@ class Prepared:
             with closing(self._samples.minibatches(size, seed, at, part)) as batches:
                 for batch in batches:
                     yield batch._replace(images=self._process(batch.images))
-        plan, labels = planned(len(self), size, seed, at, part), self._samples.labels
+        plan = planned(len(self), size, seed, at, part)
+        labels, energy = self._samples.labels, self._samples.energy
         if size == "full" or size >= len(self):
             mine = self._kept[part(len(self))][..., None]
-            yield from (Batch(mine, labels, after) for _, _, after in plan)
+            yield from (Batch(mine, labels, energy, after) for _, _, after in plan)
         reader: ReadAhead[Planned] = ReadAhead(self._read, plan, size, self.image)
         with reader:
             for images, (_, rows, after) in reader:
-                yield Batch(images, labels[rows], after)
+                yield Batch(images, labels[rows], energy[rows], after)
 
     def _read(self, rows: np.ndarray, out: np.ndarray) -> None:
         np.take(self._kept, rows, axis=0, out=out, mode="clip")

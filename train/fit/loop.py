@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 import keras
 import numpy as np
@@ -20,12 +20,13 @@ from train.config import TrainConfig
 from train.data.dataset import Data
 from train.data.minibatches import Batch, Position, Samples, sample
 from train.data.prepared import Prepared
+from train.data.validation import VALIDATION
 from train.fit.board import Board
 from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
 from train.fit.timing import Stopwatch, short
 from train.fit.watch import Watcher, not_finite
-from train.metrics import measure, scores
+from train.metrics import calibration, measure, scores
 from train.model import network, optimizers
 from train.model.predictor import Predictor
 from train.run import checkpoint, folder
@@ -37,7 +38,10 @@ SAVING_SHARE = 0.02
 
 
 class Result(NamedTuple):
-    """A finished run: the model (in a Stepper), the table, why it stopped, where its time went."""
+    """A finished run: the model (in a Stepper), the table, why it stopped, where its time went.
+
+    calibration: what came of the validation split: temperature, half width of the energy's interval.
+    """
 
     stepper: Stepper
     table: History
@@ -45,6 +49,7 @@ class Result(NamedTuple):
     step: int
     step_seconds: float
     clock: Stopwatch
+    calibration: dict[str, Any]
 
 
 def fit(
@@ -91,7 +96,7 @@ def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Pre
     with contextlib.closing(train.minibatches(config.minibatch, config.seed, Position(0, 0))) as batches:
         for step, batch in zip(range(1, config.steps + 1), batches):
             rate = config.learning_rate.at(step)
-            result = stepper.step(batch.images, batch.labels, rate, step)
+            result = stepper.step(batch.images, batch.labels, rate, step, batch.energy)
             if not _is_finite(result):
                 raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
             tick()
@@ -119,6 +124,7 @@ def _stepper(config: TrainConfig, data: Data, ranks: Optional[Ranks] = None) -> 
         config.augment,
         config.seed,
         ranks,
+        config.energy_floor,
     )
 
 
@@ -129,7 +135,7 @@ def _prepared(config: TrainConfig, stepper: Stepper, samples: Samples) -> Sample
     fixed = Predictor(stepper.whole.get_layer(network.FIXED))
     return Prepared(
         samples,
-        fixed.outputs,
+        fixed.images,
         fixed.model.output_shape[1:3],
         stream=config.cache == "stream",
         processes=stepper.ranks.local_size,
@@ -193,27 +199,28 @@ class _Run:
             raise
         finally:
             progress.close()
+        calibrated = self._calibrated()
         if self.ranks.first:
             with atomic.replacing(self.config.run_dir / folder.MODEL) as partial:
                 self.stepper.whole.save(partial)
         if self.board:
             self.board.finish(self.stepper.whole, self.stored, self.step)
         mean = self._in_steps() / self.done if self.done else 0.0
-        return Result(self.stepper, self.table, stopped, self.step, mean, self.clock)
+        return Result(self.stepper, self.table, stopped, self.step, mean, self.clock, calibrated)
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
         step = self.step + 1
         with self.clock.part("waiting"):
             batch = next(batches)
         tabled = (step - 1) % self.config.table_every == 0
-        row: Dict[str, float] = {"step": step, "m1s": int((batch.labels == 1).sum())}
+        row: dict[str, float] = {"step": step, "m1s": int((batch.labels == 1).sum())}
         if tabled:  # accuracies at the weights that loss and gradient of this row are of
             with self.clock.part("evaluation"):
                 row.update(self._accuracies())
         rate = self.config.learning_rate.at(step)
         # Weights, position and table change together: there is no safe point for a signal from here on.
         with self.clock.part("step"):
-            result = self.stepper.step(batch.images, batch.labels, rate, step)
+            result = self.stepper.step(batch.images, batch.labels, rate, step, batch.energy)
         self.done += 1
         if not _is_finite(result):
             self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})
@@ -223,11 +230,24 @@ class _Run:
             row.update(result._asdict(), learning_rate=rate)
             self._add(row)
 
+    def _calibrated(self) -> dict[str, Any]:
+        """Calibrate the model that is to be kept, on the validation split, where there is one."""
+        split, found = self.data.splits.get(VALIDATION), {}
+        if split is not None:
+            logits, energy, _ = scores.predict(self.stepper, split, self.ranks)
+            found["temperature"] = calibration.temperature(logits, split.labels)
+            if energy is not None and (known := np.isfinite(split.energy)).any():
+                estimate = energy[known] * network.ENERGY_UNIT
+                error = calibration.energy_error(estimate, split.energy[known])
+                found["pulse_energy"] = error._asdict()
+        network.calibrate(self.stepper.whole, found.get("temperature", 1.0))
+        return found
+
     def _in_steps(self) -> float:
         """Seconds in steps, those before a resumption included."""
         return self.seconds_before + self.clock.seconds["step"]
 
-    def _add(self, row: Dict[str, float]) -> None:
+    def _add(self, row: dict[str, float]) -> None:
         """Add a row to the table and say it, with what the watch finds."""
         findings = self.watcher.look(row)
         self._write(row)
@@ -235,7 +255,7 @@ class _Run:
         for finding in findings:
             warn(finding)
 
-    def _write(self, row: Dict[str, float]) -> None:
+    def _write(self, row: dict[str, float]) -> None:
         added = self.table.append(row)
         if self.ranks.first:
             with (self.config.run_dir / folder.METRICS).open("ab") as file:
@@ -243,13 +263,13 @@ class _Run:
         if self.board:
             self.board.add(row)
 
-    def _accuracies(self) -> Dict[str, float]:
+    def _accuracies(self) -> dict[str, float]:
         """Of the shots that the table judges, each rank predicting its share of them."""
-        values: Dict[str, float] = {}
+        values: dict[str, float] = {}
         for name, split in self.data.splits.items():
             rows = self.judged[name]
             chosen = rows if len(rows) < len(split) else None
-            predicted = scores.predict(self.stepper, split, self.ranks, chosen).argmax(axis=1)
+            predicted = scores.predict(self.stepper, split, self.ranks, chosen).logits.argmax(axis=1)
             values[f"{name}_accuracy"] = measure.score(split.labels[rows], predicted).accuracy
             called = np.bincount(predicted, minlength=len(self.data.classes))
             values[f"{name}_ones"] = int(called[1])
@@ -298,7 +318,7 @@ class _Run:
         self.save_seconds = self.saved_at - start
 
 
-def write_summary(config: TrainConfig, data: Data, result: Result, closing: Dict[str, Any]) -> None:
+def write_summary(config: TrainConfig, data: Data, result: Result, closing: dict[str, Any]) -> None:
     """The final numbers as JSON: what was trained on what, how it ended, and the `closing` numbers."""
     summary = {
         "name": config.name,
@@ -310,6 +330,7 @@ def write_summary(config: TrainConfig, data: Data, result: Result, closing: Dict
         "stopped": result.stopped,
         "step_seconds": result.step_seconds,
         "time": result.clock.times(data.reading),
+        "calibration": result.calibration,
         **closing,
     }
     atomic.write_text(config.run_dir / folder.SUMMARY, json.dumps(summary, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 import keras
 import numpy as np
@@ -12,13 +12,13 @@ from common.errors import DataError
 from common.ranks import Ranks
 from train.config.images import Augment
 from train.fit.moments import share_moments
-from train.model import chain
 from train.model.augment import augment, draws
-from train.model.network import trained_part
+from train.model.network import ENERGY, ENERGY_UNIT, LOGITS, trained_part
 from train.model.predictor import Predictor, tensor
 
 LABELS = tf.TensorSpec((None,), tf.int64)
 NUMBERS = tf.TensorSpec((None, None), tf.float32)
+ENERGIES = tf.TensorSpec((None,), tf.float32)
 
 
 class StepResult(NamedTuple):
@@ -37,7 +37,10 @@ class StepResult(NamedTuple):
 class Stepper(Predictor):
     """Holds model, optimizer and the last gradient; `step` does one update.
 
-    loss = mean softmax cross entropy over the minibatch + the model's regularization. The
+    loss = mean softmax cross entropy over the minibatch + the model's regularization, and where the
+    model tells the pulse energy + the mean square of its error, in units of 0.02 mJ, over the shots whose
+    energy is known. Shots of other classes than the first with less than `energy_floor` mJ count as 0 in the
+    cross entropy. The
     gradient's norm and angle are those of the whole gradient, all variables as one vector, as it
     is before clipping. With `microbatch` the gradient is the weighted mean of the gradients of
     parts of the minibatch: the same number, in less memory. Augmentation and preprocessing see the
@@ -56,43 +59,53 @@ class Stepper(Predictor):
         augmentation: Sequence[Augment] = (),
         seed: int = 0,
         ranks: Optional[Ranks] = None,
+        energy_floor: Optional[float] = None,
     ) -> None:
         super().__init__(trained_part(model))
         self.ranks = ranks or Ranks()
         if self.ranks.size > 1:
             share_moments(self.model, self.ranks)
         self.whole, model = model, self.model
-        self._augmentation, self._seed = augmentation, seed
+        self._augmentation, self._seed, self._floor = augmentation, seed, energy_floor
         self.optimizer, self.microbatch, self.clip_norm = optimizer, microbatch, clip_norm
         self._before, self._convnet = model.get_layer("preprocess"), model.get_layer("convnet")
         optimizer.build(model.trainable_variables)
         self.gradient = tf.Variable(tf.zeros(sum(int(np.prod(v.shape)) for v in model.trainable_variables)))
         # XLA (jit_compile) makes a step 4 times slower on a CPU.
-        self._whole = tf.function(self._whole_graph, input_signature=[self._image, LABELS, NUMBERS])
+        self._whole = tf.function(self._whole_graph, input_signature=[self._image, LABELS, ENERGIES, NUMBERS])
         self._prepare = tf.function(self._prepare_graph, input_signature=[self._image, NUMBERS])
         prepared = tf.TensorSpec((None, *self._before.output_shape[1:]), tf.float32)
         self._gradient_of = tf.function(
-            self._gradient_graph, input_signature=[prepared, LABELS, tf.TensorSpec(())]
+            self._gradient_graph, input_signature=[prepared, LABELS, ENERGIES, tf.TensorSpec(())]
         )
         self._apply = tf.function(self._apply_graph)
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rate: float, number: int = 1) -> StepResult:
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        rate: float,
+        number: int = 1,
+        energy: Optional[np.ndarray] = None,
+    ) -> StepResult:
         """One update, the step of that number, at learning rate `rate`; on all ranks at the same time.
 
         images: (m, rows, columns, 1) float32, of this rank's share of the minibatch (`Ranks.minibatch`),
-        which is all of it where there is one; labels: (n,) int64, of the whole minibatch.
+        which is all of it where there is one; labels: (n,) int64 and energy: (n,), mJ, NaN where unknown,
+        of the whole minibatch.
         """
         self.optimizer.learning_rate.assign(rate)
         part, total = self.ranks.minibatch(len(labels))
         numbers = draws(self._augmentation, self._seed, number, len(labels))[part]
-        labels = labels[part]
+        energy = np.full(len(labels), np.nan) if energy is None else energy
+        labels, energy = labels[part], energy[part].astype(np.float32)
         n, size = len(labels), self.microbatch or len(labels)
         if self.ranks.size == 1 and size >= n:
-            return StepResult(*self._whole(tensor(images), labels, numbers).numpy().tolist())
+            return StepResult(*self._whole(tensor(images), labels, energy, numbers).numpy().tolist())
         x, sums = self._prepare(tensor(images), numbers), None
         for start in range(0, n, size):
-            some = labels[start : start + size]
-            parts = self._gradient_of(x[start : start + size], some, len(some) / total)
+            rows = slice(start, start + size)
+            parts = self._gradient_of(x[rows], labels[rows], energy[rows], len(labels[rows]) / total)
             sums = parts if sums is None else sums + parts
         cross_entropy, loss, *_ = sums = self.ranks.sum(sums.numpy())
         return StepResult(float(cross_entropy), float(loss), *map(float, self._apply(sums[2:])))
@@ -105,7 +118,7 @@ class Stepper(Predictor):
             self.gradient.numpy(),
         )
 
-    def restore(self, model: List[np.ndarray], optimizer: List[np.ndarray], gradient: np.ndarray) -> None:
+    def restore(self, model: list[np.ndarray], optimizer: list[np.ndarray], gradient: np.ndarray) -> None:
         """Set what `state` gave; raises DataError, and changes nothing, for a state of another network."""
         for variables, values in (
             (self.model.variables, model),
@@ -123,19 +136,25 @@ class Stepper(Predictor):
     def _prepare_graph(self, images, numbers):
         return self._before(augment(self._augmentation, images, numbers), training=True)
 
-    def _whole_graph(self, images, labels, numbers):
-        sums = self._gradient_graph(self._prepare_graph(images, numbers), labels, tf.constant(1.0))
+    def _whole_graph(self, images, labels, energy, numbers):
+        x = self._prepare_graph(images, numbers)
+        sums = self._gradient_graph(x, labels, energy, tf.constant(1.0))
         return tf.concat([sums[:2], tf.stack(self._apply_graph(sums[2:]))], axis=0)
 
-    def _gradient_graph(self, x, labels, weight):
+    def _gradient_graph(self, x, labels, energy, weight):
         """Cross entropy, loss and gradient as one vector, times `weight`, the share of the minibatch."""
         with tf.GradientTape() as tape:
-            logits = chain.run(self._convnet, x, training=True)
-            cross_entropy = tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            )
-            cross_entropy = weight * cross_entropy
-            loss = cross_entropy + weight * sum(self._convnet.losses)
+            logits, energy_loss = self._convnet(x, training=True), 0.0
+            if isinstance(logits, dict):
+                known = tf.math.is_finite(energy)
+                target = tf.where(known, energy, 0.0) / ENERGY_UNIT
+                error = tf.where(known, logits[ENERGY][:, 0] - target, 0.0)
+                logits, energy_loss = logits[LOGITS], tf.reduce_mean(error**2)
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            if self._floor is not None:
+                each = tf.where((labels > 0) & (energy < self._floor), 0.0, each)
+            cross_entropy = weight * tf.reduce_mean(each)
+            loss = cross_entropy + weight * (energy_loss + sum(self._convnet.losses))
         gradients = tape.gradient(loss, [v.value for v in self.model.trainable_variables])
         return tf.concat([[cross_entropy], [loss], *(tf.reshape(g, [-1]) for g in gradients)], axis=0)
 

@@ -5,33 +5,36 @@ from __future__ import annotations
 from typing import Any, Optional
 
 import numpy as np
+from scipy.special import softmax
 
 from common.ranks import Ranks
 from train.data.dataset import Data
-from train.data.minibatches import Samples, Split
-from train.metrics import measure
-from train.model.predictor import Predictor
+from train.data.minibatches import Samples
+from train.metrics import calibration, measure
+from train.metrics.calibration import EnergyError
+from train.model.predictor import Outputs, Predictor
 
 
-def of_data(predictor: Predictor, data: Data, ranks: Optional[Ranks] = None) -> dict[str, Any]:
-    """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, and by pulse energy.
+def of_data(
+    predictor: Predictor, data: Data, ranks: Optional[Ranks] = None, error: Optional[EnergyError] = None
+) -> dict[str, Any]:
+    """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, calibration, by pulse energy.
 
-    `ranks` predict a share each, and all get all.
+    `ranks` predict a share each, and all get all. error: of the pulse energy that the network tells.
     """
     return {
-        name: _of_split(predict(predictor, split, ranks or Ranks()), split, data.classes)
+        name: _of_split(predict(predictor, split, ranks or Ranks()), split, data.classes, error)
         for name, split in data.splits.items()
     }
 
 
-def predict(
-    predictor: Predictor, split: Samples, ranks: Ranks, rows: Optional[np.ndarray] = None
-) -> np.ndarray:
-    """Logits of the shots `rows` of `split`, or of all, (n, classes) float32, each rank making a share."""
+def predict(predictor: Predictor, split: Samples, ranks: Ranks, rows: Optional[np.ndarray] = None) -> Outputs:
+    """What the model says of the shots `rows` of `split`, or of all, each rank making a share."""
     if ranks.size == 1:
-        return predictor.predict(split, rows)
+        return predictor.outputs(split, rows)
     rows = np.arange(len(split)) if rows is None else rows
-    return ranks.gather(predictor.predict(split, rows[ranks.share(len(rows))]))
+    mine = predictor.outputs(split, rows[ranks.share(len(rows))])
+    return Outputs(*(None if part is None else ranks.gather(part) for part in mine))
 
 
 def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:
@@ -46,6 +49,7 @@ def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:
         for label, counts in zip(classes, s["confusion"]):
             what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
             text.append(f"{name:<10} {sum(counts)} {label}: {what}")
+        text += _calibration_lines(name, s, classes)
         for band in s["by_pulse_energy"]:
             low, high = measure.wilson(band["found"], band["n"])
             share = band["found"] / band["n"]
@@ -60,11 +64,34 @@ def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:
     return text
 
 
-def _of_split(logits: np.ndarray, split: Split, classes: list[str]) -> dict[str, Any]:
-    predicted = logits.argmax(axis=1)
+def _calibration_lines(name: str, s: dict[str, Any], classes: list[str]) -> list[str]:
+    lines = [f"{name:<10} calibration error of the probabilities: {s['calibration_error']:.3f}"]
+    if s.get("half_recognized") is not None:
+        lines.append(
+            f"{name:<10} half of the {classes[1]} shots are recognized at {s['half_recognized']:.4f} mJ"
+        )
+    if "pulse_energy" in s:
+        of = s["pulse_energy"]
+        within = "" if of["covered"] is None else f", {of['covered']:.2f} within their interval (aim 0.90)"
+        lines.append(
+            f"{name:<10} pulse energy: R^2 {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
+            f"{1000 * of['rms']:.1f} uJ{within}"
+        )
+    return lines
+
+
+def _of_split(
+    outputs: Outputs, split: Samples, classes: list[str], error: Optional[EnergyError]
+) -> dict[str, Any]:
+    logits = outputs.logits
+    predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
+    bins = calibration.reliability(probabilities, split.labels)
     score = measure.score(split.labels, predicted)
-    bands, unknown = [], 0
+    bands, unknown, two = [], 0, {}
     if len(classes) == 2:
+        lasing = split.labels == 1
+        two["thresholds"] = [each._asdict() for each in calibration.thresholds(probabilities[:, 1], lasing)]
+        two["half_recognized"] = calibration.half_recognized(split.energy[lasing], predicted[lasing] == 1)
         bands, unknown = measure.energy_bands(split.energy, split.labels, predicted, lasing=1)
     return {
         "n": score.n,
@@ -77,4 +104,16 @@ def _of_split(logits: np.ndarray, split: Split, classes: list[str]) -> dict[str,
         "confusion": measure.confusion(split.labels, predicted, len(classes)).tolist(),
         "by_pulse_energy": [band._asdict() for band in bands],
         "without_pulse_energy": unknown,
+        "cross_entropy": calibration.cross_entropy(logits, split.labels),
+        "calibration_error": calibration.calibration_error(bins),
+        "reliability": [each._asdict() for each in bins],
+        **two,
+        **_of_energy(outputs.energy, split, error),
     }
+
+
+def _of_energy(
+    estimate: Optional[np.ndarray], split: Samples, error: Optional[EnergyError]
+) -> dict[str, Any]:
+    found = None if estimate is None else calibration.energy_score(estimate, split.energy, error)
+    return {} if found is None else {"pulse_energy": found._asdict()}

@@ -7,7 +7,7 @@ step) alone. So a resumed run sees the same images bit for bit, whatever the num
 from __future__ import annotations
 
 import math
-from typing import Callable, Dict, Sequence, Tuple
+from typing import Callable, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -103,7 +103,7 @@ def _noise(settings: Noise, x: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
 
 
 # How many numbers each takes for an image, and what it does.
-_STEPS: Dict[str, Tuple[int, Callable]] = {
+_STEPS: dict[str, Tuple[int, Callable]] = {
     "shift": (2, _shift),
     "blur": (3, _blur),
     "mirror": (1, _mirror),

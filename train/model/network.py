@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence
 
 import keras
 import tensorflow as tf
@@ -12,9 +12,16 @@ from train.config import ACTIVATIONS, Layer, Regularize, TrainConfig, Weights
 from train.model import preprocess
 from train.model.chain import CONVNET
 from train.model.convolution import Convolution
+from train.model.novelty import PictureNumbers
 from train.model.pooling import AveragePool
 from train.model.shapes import LayerShape, layer_shapes, network_input
 
+LOGITS, ENERGY, FEATURES = (
+    "logits",
+    "pulse_energy",
+    "features",
+)  # outputs of a network that tells the pulse energy, too
+ENERGY_UNIT = 0.02  # mJ: what the network calls 1; smaller, and the energy has a larger share of the loss
 FIXED = "fixed"  # the name of the part that training does once for every image
 
 
@@ -29,7 +36,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     def call(self, x):
         return tf.nn.local_response_normalization(x, self.radius, self.bias, self.alpha, self.beta)
 
-    def get_config(self) -> Dict[str, Any]:
+    def get_config(self) -> dict[str, Any]:
         own = {"radius": self.radius, "bias": self.bias, "alpha": self.alpha, "beta": self.beta}
         return {**super().get_config(), **own}
 
@@ -45,7 +52,7 @@ class MeanOfAxis(keras.layers.Layer):
     def call(self, x):
         return keras.ops.mean(x, axis=self.axis + 1, keepdims=True)
 
-    def get_config(self) -> Dict[str, Any]:
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis}
 
 
@@ -59,7 +66,10 @@ def of_config(config: TrainConfig, classes: int, batches: Optional[preprocess.Ba
         image = fixed.output_shape[1:3]
     seen = batches if fixed is None or batches is None else lambda: map(fixed.predict_on_batch, batches())
     before = preprocess.build(steps, image, seen, first=len(config.preprocess) - len(steps) + 1)
-    return build(config.network, size, classes, config.seed, before, config.regularize, config.compute, fixed)
+    return build(
+        config.network, size, classes, config.seed, before, config.regularize, config.compute, fixed,
+        energy=config.target == ENERGY,
+    )  # fmt: skip
 
 
 def trained_part(model: keras.Model) -> keras.Model:
@@ -71,15 +81,18 @@ def trained_part(model: keras.Model) -> keras.Model:
 
 def build(
     network: Sequence[Layer],
-    image: Tuple[int, int],
+    image: tuple[int, int],
     classes: int,
     seed: int,
     before: Optional[keras.Model] = None,
     regularize: Optional[Regularize] = None,
     compute: str = "float32",
     fixed: Optional[keras.Model] = None,
+    energy: bool = False,
 ) -> keras.Model:
     """The model: images (n, rows, columns, 1) float32 -> logits (n, classes).
+
+    With `energy` its outputs are a dict: those logits, and pulse_energy (n, 1) from the same features.
 
     It has two parts, `preprocess` (which is `before`) and `convnet`, so that the first can be done
     to a whole minibatch and the second to parts of it; and before them `fixed`, if it is given, which
@@ -96,11 +109,41 @@ def build(
     for n, (layer, shape) in enumerate(zip(network, shapes)):
         if not (shape.in_convnet or flat):
             x, flat = keras.layers.Flatten(name="flatten", dtype=policy)(x), True
-        x = _layer(layer, shape, seed + n, regularize, policy)(x)
-    convnet = keras.Model(inputs, x, name=CONVNET)
+        before_output, x = x, _layer(layer, shape, seed + n, regularize, policy)(x)
+    if energy:
+        x = {LOGITS: x, ENERGY: keras.layers.Dense(1, name=ENERGY, dtype="float32")(before_output)}
+    convnet = keras.Model(inputs, x, name="convnet")
     if before is None:
         before = preprocess.build([], image)
     return _chain([*([] if fixed is None else [fixed]), before, convnet])
+
+
+def logits_alone(model: keras.Model) -> keras.Model:
+    """The model, whose output is the logits and nothing else."""
+    return keras.Model(model.input, model.output[LOGITS]) if isinstance(model.output, dict) else model
+
+
+def with_features(model: keras.Model) -> keras.Model:
+    """The model with one more output, `features` (n, 10 + k), by which shots are compared (novelty.py)."""
+    parts = {part.name: part for part in model.layers if isinstance(part, keras.Model)}
+    x = images = keras.Input(model.input_shape[1:], name="image")
+    for name in (FIXED, "preprocess"):
+        x = parts[name](x) if name in parts else x
+    convnet = parts["convnet"]
+    last = convnet.get_layer("output").input
+    seen, found = keras.Model(convnet.input, [last, convnet.output])(x)
+    found = found if isinstance(found, dict) else {LOGITS: found}
+    numbers = PictureNumbers(name="numbers")(x)
+    return keras.Model(images, {**found, FEATURES: keras.layers.Concatenate()([numbers, seen])})
+
+
+def calibrate(model: keras.Model, temperature: float) -> None:
+    """Divide the logits by `temperature`, and give the energy in mJ, by changing the last weights."""
+    convnet = model.get_layer("convnet")
+    for name, factor in (("output", 1 / temperature), (ENERGY, ENERGY_UNIT)):
+        if name in [layer.name for layer in convnet.layers]:
+            layer = convnet.get_layer(name)
+            layer.set_weights([factor * weights for weights in layer.get_weights()])
 
 
 def _chain(parts: Sequence[keras.Model]) -> keras.Model:
@@ -139,7 +182,7 @@ def _layer(
     return pool(settings.pool_size, settings.strides, settings.padding, **named)
 
 
-def _weights(settings: Weights, name: str, seed: int, regularize: Optional[Regularize]) -> Dict[str, Any]:
+def _weights(settings: Weights, name: str, seed: int, regularize: Optional[Regularize]) -> dict[str, Any]:
     """Keras' arguments for how the weights of a layer start and what is added to the loss for them."""
     start = {
         "truncated_normal": keras.initializers.TruncatedNormal(stddev=settings.stddev, seed=seed),

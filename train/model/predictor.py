@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator, Optional
+from typing import Iterator, NamedTuple, Optional
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from train.data.images import ALIGNMENT
 from train.data.minibatches import Samples
-from train.model import chain
+from train.model.network import ENERGY, FEATURES, LOGITS
 
 # Images a forward pass takes at once: 64 of the 2016 network's maps are 100 MB.
 PREDICT_BATCH = 64
@@ -27,29 +27,57 @@ def tensor(images: np.ndarray) -> tf.Tensor:
     return tf.experimental.dlpack.from_dlpack(images.__dlpack__())
 
 
+class Outputs(NamedTuple):
+    """logits: (n, classes) float32; energy: (n,) float32, of the pulse, mJ; features: (n, k) float32, those
+    of `network.with_features`. None where the model has no such output."""
+
+    logits: np.ndarray
+    energy: Optional[np.ndarray]
+    features: Optional[np.ndarray]
+
+
 class Predictor:
     """A model that predicts in batches, without the gradient."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self._image = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-        self._logits = tf.function(lambda images: chain.outputs(model, images), input_signature=[self._image])
+        self._outputs = tf.function(
+            lambda images: model(images, training=False), input_signature=[self._image]
+        )
         pixels = int(np.prod(model.input_shape[1:]))
         self._batch = max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * pixels))))
 
-    def outputs(self, images: np.ndarray) -> np.ndarray:
-        """What the model makes of (n, rows, columns, 1) float32."""
-        return self._logits(tensor(images)).numpy()
+    def images(self, images: np.ndarray) -> np.ndarray:
+        """What a model of images makes of (n, rows, columns, 1) float32."""
+        return self._outputs(tensor(images)).numpy()
 
     def predict(self, split: Samples, rows: Optional[np.ndarray] = None) -> np.ndarray:
         """Logits of the shots `rows` of `split`, or of all, (n, classes) float32."""
-        none = np.empty((0, self.model.output_shape[-1]), np.float32)
-        return np.concatenate([none, *self.stream(split, rows)])
+        return self.outputs(split, rows).logits
 
-    def stream(self, split: Samples, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
+    def outputs(self, split: Samples, rows: Optional[np.ndarray] = None) -> Outputs:
+        """All the model says of the same shots."""
+        parts = list(self.stream(split, rows))
+        if not parts:  # no shots: what it says of any, cut to none
+            parts = [Outputs(*(None if part is None else part[:0] for part in self._of_batch(self._any())))]
+        return Outputs(*(None if part[0] is None else np.concatenate(part) for part in zip(*parts)))
+
+    def stream(self, split: Samples, rows: Optional[np.ndarray] = None) -> Iterator[Outputs]:
         """The same in order, a few shots at a time; NaN for an image with values that are not numbers."""
         for batch in split.batches(self._batch, rows):
-            logits = self.outputs(batch)
+            logits, energy, features = self._of_batch(batch)
             if not np.isfinite(batch.sum()):  # relu makes a number of a NaN, so the logits do not tell
                 logits[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan
-            yield logits
+            yield Outputs(logits, energy, features)
+
+    def _of_batch(self, images: np.ndarray) -> Outputs:
+        found = self._outputs(tensor(images))
+        found = found if isinstance(found, dict) else {LOGITS: found}
+        logits, energy, features = (
+            found[name].numpy() if name in found else None for name in (LOGITS, ENERGY, FEATURES)
+        )
+        return Outputs(logits, None if energy is None else energy[:, 0], features)
+
+    def _any(self) -> np.ndarray:
+        return np.zeros((1, *self.model.input_shape[1:]), np.float32)

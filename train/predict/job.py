@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence
 
@@ -28,6 +29,10 @@ from train.run import folder
 
 if TYPE_CHECKING:
     from train.model.predictor import Predictor
+    from train.predict.trust import Trust
+
+
+MOST_FLAGGED = 0.1  # of a run; 0.01 of the training machine's shots are flagged
 
 
 class Predicted(NamedTuple):
@@ -49,9 +54,13 @@ def run(run_dir: Path, data_path: str, splits: Sequence[str], out: Optional[Path
         data = check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
         from train.model import saved  # TensorFlow is loaded after what can be refused without it
+        from train.model.network import with_features
         from train.model.predictor import Predictor
+        from train.predict import trust as trusted
 
-        done = predict(Predictor(saved.load_model(run_dir)), run_dir, data, path)
+        model, trust = saved.load_model(run_dir), trusted.load(run_dir)
+        model = model if trust.reference is None else with_features(model)
+        done = predict(Predictor(model), run_dir, data, path, trust)
     for line in lines(done, data.classes):
         say(line)
     say(timing.usage_line(timing.usage(threads)))
@@ -94,17 +103,17 @@ def check(
     return data._replace(splits=chosen, classes=classes)
 
 
-def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predicted:
+def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
     """Write the predictions of `data` to `out`, and a plot and a summary (JSON) beside it.
 
     Images are read and predicted a few at a time; ids and probabilities stay in memory (40 bytes
     a shot). Raises DataError for an image or an answer that is not a number.
     """
     with drawing():  # before the work: it says if a package is missing
-        return _predict(predictor, run_dir, data, out)
+        return _predict(predictor, run_dir, data, out, trust)
 
 
-def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Predicted:
+def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
     plot, summary = beside(out)
     origin = {
         "run": str(run_dir),
@@ -115,9 +124,11 @@ def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Pred
     total = sum(len(split) for split in data.splits.values())
     parts: list[Part] = []
     start = time.perf_counter()
-    with predictions.writing(out, data.classes, total, origin) as writer:
+    extras = trust.error is not None, trust.reference is not None
+    with predictions.writing(out, data.classes, total, origin, *extras) as writer:
         progress = bar(None, "predicting", "shot", total=total)
-        for part in itertools.chain.from_iterable(stream(predictor, split) for split in data.splits.values()):
+        streams = (stream(predictor, split, trust) for split in data.splits.values())
+        for part in itertools.chain.from_iterable(streams):
             writer.write(part)
             parts.append(part._replace(probability=part.probability.astype(np.float32)))
             progress.update(len(part.ids))
@@ -132,16 +143,23 @@ def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path) -> Pred
     return Predicted(total, runs, of_splits, rate, plot, summary)
 
 
-def stream(predictor: Predictor, split: Split) -> Iterator[Part]:
+def stream(predictor: Predictor, split: Split, trust: Trust) -> Iterator[Part]:
     """The predictions of `split` in order, a few shots at a time; raises DataError for NaN or infinity."""
     done = 0
-    for logits in predictor.stream(split):
+    for logits, energy, features in predictor.stream(split):
         rows = np.s_[done : done + len(logits)]
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(bad):
             raise DataError(_not_a_number(split, done + int(bad[0])))
         labels = None if split.labels is None else split.labels[rows]
-        yield Part(split.name, split.ids[rows], labels, softmax(logits.astype(np.float64), axis=1))
+        interval = flags = None
+        if trust.error is not None:
+            half = trust.error.half_width(energy)
+            interval = np.stack([energy, np.maximum(energy - half, 0), energy + half], axis=1)
+        if trust.reference is not None:
+            flags = trust.reference.reasons(features.astype(np.float64))
+        probability = softmax(logits.astype(np.float64), axis=1)
+        yield Part(split.name, split.ids[rows], labels, probability, interval, flags)
         done += len(logits)
 
 
@@ -166,6 +184,12 @@ def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> list[dict[str, Any
             row[f"mean_probability_{name}"] = float(probability[:, label].mean(dtype=np.float64))
             row[f"called_{name}"] = k
             row[f"interval_{name}"] = measure.wilson(k, len(probability))
+        if chosen[0][0].energy is not None:
+            estimates = np.concatenate([part.energy[mask, 0] for part, mask in chosen])
+            row["mean_pulse_energy"] = float(estimates.mean(dtype=np.float64))
+        if chosen[0][0].flags is not None:
+            flags = [flag for part, mask in chosen for flag, mine in zip(part.flags, mask) if mine]
+            row["flagged"] = dict(Counter(flag for flag in flags if flag).most_common())
         rows.append(row)
     return rows
 
@@ -198,8 +222,23 @@ def lines(done: Predicted, classes: Sequence[str]) -> list[str]:
     return [
         *text_table.lines([_cells(row, classes) for row in done.runs]),
         *of_splits,
+        *_warnings(done.runs),
         f"{done.n} shots, {done.images_per_second:.0f} a second",
     ]
+
+
+def _warnings(runs: list[dict[str, Any]]) -> list[str]:
+    """A line for each run of which so many shots are flagged that its probabilities mean little."""
+    lines = []
+    for row in runs:
+        flagged = row.get("flagged", {})
+        if sum(flagged.values()) > MOST_FLAGGED * row["n"]:
+            why = ", ".join(f"{n} {reason}" for reason, n in list(flagged.items())[:3])
+            lines.append(
+                f"run {row['run']}, {row['split']}: {sum(flagged.values())} of {row['n']} shots are unlike "
+                f"those trained on ({why}); do not rely on its probabilities"
+            )
+    return lines
 
 
 def _cells(row: dict[str, Any], classes: Sequence[str]) -> dict[str, str]:
@@ -209,6 +248,10 @@ def _cells(row: dict[str, Any], classes: Sequence[str]) -> dict[str, str]:
         low, high = row[f"interval_{name}"]
         cells[f"mean p({name})"] = f"{row[f'mean_probability_{name}']:.3f}"
         cells[f"called {name}"] = f"{row[f'called_{name}'] / row['n']:.3f} [{low:.3f}, {high:.3f}]"
+    if "mean_pulse_energy" in row:
+        cells["mean mJ"] = f"{row['mean_pulse_energy']:.4f}"
+    if "flagged" in row:
+        cells["flagged"] = f"{sum(row['flagged'].values()) / row['n']:.3f}"
     return cells
 
 

@@ -94,8 +94,10 @@ def read_run(run_dir: Path) -> Run:
 def look(model: Any, data: Data) -> Evidence:
     """Apply the model (Keras) to the test split of `data`. Memory: a few dozen images."""
     from train.model import saliency
+    from train.model.network import logits_alone
     from train.model.predictor import Predictor
 
+    model = logits_alone(model)
     split = data.splits["test"]
     probabilities = softmax(Predictor(model).predict(split).astype(np.float64), axis=1)
     classes = range(len(data.classes))

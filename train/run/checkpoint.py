@@ -11,9 +11,7 @@ cannot be read, counts as damaged, and the one before it is taken.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -24,7 +22,7 @@ from common.errors import DataError
 from common.files import atomic
 from common.progress import warn
 from train.data.minibatches import Position
-from train.run.archive import ZIP_ERRORS, members
+from train.run.archive import ZIP_ERRORS, read_arrays
 
 FOLDER = "checkpoints"
 KEEP = 3
@@ -124,7 +122,7 @@ def _remove_partial(folder: Path) -> None:
 
 
 def _read(path: Path) -> Checkpoint:
-    arrays = _arrays(path)
+    arrays = read_arrays(path)
     if arrays.pop("digest").tobytes() != _digest(arrays):
         raise ValueError("its digest does not agree with its content")
     header = json.loads(arrays["header"].tobytes())
@@ -145,22 +143,6 @@ def _read(path: Path) -> Checkpoint:
         timed=int(header["timed"]),
         seconds=float(header["seconds"]),
     )
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an uncompressed .npz file, read in memory of the file's own size, whatever it says."""
-    return {name[: -len(".npy")]: _array(raw) for name, raw in members(path).items()}
-
-
-def _array(raw: bytes) -> np.ndarray:
-    """What np.load reads from `raw`, without taking memory for a shape before the bytes are there."""
-    stream = io.BytesIO(raw)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("an array of another .npy version")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype.hasobject or fortran_order or math.prod(shape) * dtype.itemsize != len(raw) - stream.tell():
-        raise ValueError("an array that is not what its header says")
-    return np.frombuffer(raw, dtype, offset=stream.tell()).reshape(shape)
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> bytes:

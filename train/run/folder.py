@@ -18,6 +18,7 @@ from train.run.checkpoint import Checkpoint
 
 CONFIG, METRICS, MODEL, SUMMARY = "config.yaml", "metrics.csv", "model.keras", "summary.json"
 REPORT, BOARD = "report.html", "tensorboard"
+REFERENCE, CARD = "reference.npz", "card.md"
 LOCK = "lock"
 
 # Of a run: what may differ between a run and its resumption.
@@ -69,7 +70,7 @@ def clear(run_dir: Path) -> None:
 
 def reopen(run_dir: Path) -> None:
     """Turn a finished run into an unfinished one: remove its report, summary and model."""
-    for name in (REPORT, SUMMARY, MODEL):
+    for name in (REPORT, CARD, SUMMARY, REFERENCE, MODEL):
         (run_dir / name).unlink(missing_ok=True)
 
 

@@ -1,0 +1,162 @@
+"""Probabilities and energies one may rely on: temperature, calibration error, error of an energy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.isotonic import isotonic_regression
+
+BINS = 15
+_WIDEST = np.log(20.0)  # temperatures from 1/20 to 20
+COVERAGE = 0.9  # of the interval of an energy
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log(probability of the label). logits: (n, classes); labels: (n,) integers."""
+    logs = log_softmax(logits.astype(np.float64), axis=1)
+    return float(-logs[np.arange(len(labels)), labels].mean())
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """What to divide the logits by for the least cross entropy (Guo, Pleiss, Sun, Weinberger 2017).
+
+    From 1/20 to 20: where all shots are classified correctly, the best one would be 0.
+    """
+    found = minimize_scalar(
+        lambda log: cross_entropy(logits / np.exp(log), labels), bounds=(-_WIDEST, _WIDEST), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+class Bin(NamedTuple):
+    """Shots whose probability of the called class is alike: how many, its mean, how many are correct."""
+
+    n: int
+    confidence: float
+    correct: int
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """Shots in bins of equal width of the probability of the class they are called; empty ones left out.
+
+    probabilities: (n, classes); labels: (n,).
+    """
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        Bin(int(mine.sum()), float(confidence[mine].mean()), int(correct[mine].sum()))
+        for mine in (number == k for k in np.unique(number))
+    ]
+
+
+def calibration_error(of_bins: list[Bin]) -> float:
+    """The expected calibration error: mean of |share correct - mean probability|, weighted by shots."""
+    total = sum(each.n for each in of_bins)
+    return sum(abs(each.correct - each.n * each.confidence) for each in of_bins) / total
+
+
+class EnergyError(NamedTuple):
+    """How far off an estimate of the pulse energy is: in 90 % of the shots less than hypot(floor, share * E).
+
+    floor: mJ.
+    """
+
+    floor: float
+    share: float
+
+    def half_width(self, energy: np.ndarray) -> np.ndarray:
+        """Half of the width of the interval around estimates, (n,) mJ."""
+        return np.hypot(self.floor, self.share * np.maximum(energy, 0))
+
+
+def energy_error(estimate: np.ndarray, energy: np.ndarray) -> EnergyError:
+    """From shots that were not trained on. estimate, energy: (n,) mJ, finite.
+
+    The floor is the 90 % quantile of the error of the half with the lower estimates, the share the
+    smallest with which 90 % of the other half are within; both with conformal prediction's correction for few
+    shots (Vovk, Gammerman, Shafer 2005).
+    """
+    error = np.abs(estimate - energy)
+    low = estimate <= np.median(estimate)
+    floor = _quantile(error[low])
+    rest = np.sqrt(np.maximum(error[~low] ** 2 - floor**2, 0)) / np.maximum(estimate[~low], 1e-9)
+    return EnergyError(floor, _quantile(rest) if len(rest) else 0.0)
+
+
+class EnergyScore(NamedTuple):
+    """Estimates of the pulse energy against the gas detector: R^2, Spearman's correlation, rms error in mJ,
+    and the share within the interval (None without one)."""
+
+    n: int
+    r2: float
+    spearman: float
+    rms: float
+    covered: Optional[float]
+
+
+def energy_score(
+    estimate: np.ndarray, energy: np.ndarray, error: Optional[EnergyError] = None
+) -> Optional[EnergyScore]:
+    """estimate, energy: (n,) mJ, shots where the latter is NaN are left out; None for fewer than 3 others."""
+    known = np.isfinite(energy)
+    estimate, energy = estimate[known].astype(np.float64), energy[known]
+    if len(energy) < 3 or not np.ptp(energy) or not np.ptp(estimate):
+        return None
+    away = estimate - energy
+    return EnergyScore(
+        len(energy),
+        float(1 - (away**2).sum() / ((energy - energy.mean()) ** 2).sum()),
+        float(stats.spearmanr(estimate, energy).statistic),
+        float(np.sqrt((away**2).mean())),
+        None if error is None else float((np.abs(away) <= error.half_width(estimate)).mean()),
+    )
+
+
+class Threshold(NamedTuple):
+    """Calling lasing what has a probability of `threshold` or more: what it finds, and what it costs."""
+
+    threshold: float
+    found: int
+    of: int
+    false: int
+    of_others: int
+
+
+def thresholds(probability: np.ndarray, lasing: np.ndarray) -> list[Threshold]:
+    """At a few probabilities. probability: (n,); lasing: (n,) bool."""
+    return [
+        Threshold(
+            at,
+            int((probability[lasing] >= at).sum()),
+            int(lasing.sum()),
+            int((probability[~lasing] >= at).sum()),
+            int((~lasing).sum()),
+        )
+        for at in (0.1, 0.5, 0.9, 0.99)
+    ]
+
+
+def half_recognized(energy: np.ndarray, hit: np.ndarray) -> Optional[float]:
+    """The pulse energy at which half of the shots are a hit, mJ; None where more are, down to the weakest.
+
+    By isotonic regression: the share of hits never falls with the energy. energy: (n,) mJ, NaN left
+    out; hit: (n,) bool.
+    """
+    known = np.isfinite(energy)
+    if not known.any():
+        return None
+    order = np.argsort(energy[known], kind="stable")
+    share = isotonic_regression(hit[known][order].astype(float))
+    reached = np.flatnonzero(share >= 0.5)
+    if not len(reached):
+        return float(energy[known].max())
+    return float(energy[known][order][reached[0]]) if reached[0] else None
+
+
+def _quantile(values: np.ndarray) -> float:
+    n = len(values)
+    return float(np.quantile(values, min(1.0, np.ceil((n + 1) * COVERAGE) / n), method="higher"))

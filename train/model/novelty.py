@@ -1,0 +1,157 @@
+"""Whether a shot is like those a network was trained on: numbers of its picture and of the network.
+
+A calibrated probability holds for the machine it was calibrated on. Every shot gets a distance from the
+training shots (Mahalanobis, to the nearest class; Lee et al. 2018) in a few numbers that a person can
+read off the picture and in the main directions of what the network's last layer sees.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import stats
+
+NUMBERS = (
+    "light", "brightest pixel", "background", "place in time", "place in energy", "length in time",
+    "spread in energy", "spread of slices", "light at the edge", "saturated",
+)  # fmt: skip
+DIRECTIONS = 24  # of what the last layer sees
+FALSE_FLAGS = 0.01  # share of the training machine's shots beyond the limit
+_FAR = 4.0  # standard deviations: a number that is further off is named as the reason
+_EDGE = 4  # pixels
+_LARGEST = 128  # pixels a side: larger images are binned for these numbers
+_TOP = 0.97  # of the brightest pixel's height above the background
+
+
+@keras.saving.register_keras_serializable("xtcav_lasing")
+class PictureNumbers(keras.layers.Layer):
+    """The NUMBERS of images as the network gets them, (n, h, w, 1) -> (n, 10)."""
+
+    def call(self, x):
+        factor = max(1, -(-max(x.shape[1:3]) // _LARGEST))
+        x = (ops.average_pool(x, factor, factor) if factor > 1 else x)[..., 0]
+        height, width = x.shape[1:]
+        inner = x[:, _EDGE : height - _EDGE, _EDGE : width - _EDGE]
+        edge = height * width - inner.shape[1] * inner.shape[2]
+        background = (ops.sum(x, (1, 2)) - ops.sum(inner, (1, 2))) / edge
+        light = ops.maximum(x - background[:, None, None], 0.0)
+        total = ops.sum(light, (1, 2)) + 1e-6
+        brightest = ops.max(x, (1, 2))
+        top = ops.cast(light >= _TOP * ops.max(light, (1, 2), keepdims=True), x.dtype)
+        rows, columns = ops.sum(light, 2), ops.sum(light, 1)
+        time, length = _moments(rows, total)
+        energy, spread = _moments(columns, total)
+        places = ops.arange(width, dtype=x.dtype)
+        mean = ops.matmul(light, places) / (rows + 1e-6)
+        square = ops.matmul(light, places**2) / (rows + 1e-6) - mean**2
+        slices = ops.sum(rows * ops.sqrt(ops.maximum(square, 0.0)), 1) / total
+        at_edge = 1 - ops.sum(light[:, _EDGE : height - _EDGE, _EDGE : width - _EDGE], (1, 2)) / total
+        found = (
+            ops.log(total), brightest, background, time, energy, length, spread, slices, at_edge,
+            ops.sum(top, (1, 2)),
+        )  # fmt: skip
+        return ops.stack(found, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], len(NUMBERS))
+
+
+def _moments(profile, total):
+    """Mean place and rms of profiles (n, k) of the sums `total` (n,)."""
+    places = ops.arange(profile.shape[1], dtype=profile.dtype)
+    mean = ops.matmul(profile, places) / total
+    return mean, ops.sqrt(ops.maximum(ops.matmul(profile, places**2) / total - mean**2, 0.0))
+
+
+class Reference(NamedTuple):
+    """The training shots, as far as distances need them. p: features, d: directions, c: classes.
+
+    center: (p,) and directions: (p, d) of the network's features; means: (c, m) and inverse: (m, m) of the
+    m numbers and directions together; spread: (m,) standard deviations within a class; limit: distance
+    beyond which a shot is flagged.
+    """
+
+    center: np.ndarray
+    directions: np.ndarray
+    means: np.ndarray
+    inverse: np.ndarray
+    spread: np.ndarray
+    limit: np.ndarray
+
+    def reduced(self, features: np.ndarray) -> np.ndarray:
+        """Numbers and directions, (n, m), of features (n, 10 + p)."""
+        numbers, seen = features[:, : len(NUMBERS)], features[:, len(NUMBERS) :] - self.center
+        along = seen @ self.directions
+        rest = np.sqrt(np.maximum((seen**2).sum(axis=1) - (along**2).sum(axis=1), 0))
+        return np.concatenate([numbers, along, rest[:, None]], axis=1)
+
+    def distance(self, features: np.ndarray) -> np.ndarray:
+        """Mahalanobis distance from the nearest class, (n,) float64."""
+        return self._distances(self.reduced(features)).min(axis=1)
+
+    def _distances(self, reduced: np.ndarray) -> np.ndarray:
+        away = reduced[:, None, :] - self.means
+        return np.sqrt(np.maximum(np.einsum("nci,ij,ncj->nc", away, self.inverse, away), 0))
+
+    def reasons(self, features: np.ndarray) -> list[str]:
+        """Why each shot is flagged, '' for those that are not."""
+        reduced = self.reduced(features)
+        distances = self._distances(reduced)
+        nearest = distances.argmin(axis=1)
+        off = (reduced - self.means[nearest]) / self.spread
+        return [
+            _reason(of_shot) if not distance <= self.limit else ""
+            for of_shot, distance in zip(off, distances.min(axis=1))
+        ]
+
+
+def _reason(off: np.ndarray) -> str:
+    """The number that is furthest off, in standard deviations, or the network's own view."""
+    numbers = np.abs(off[: len(NUMBERS)])
+    first = int(numbers.argmax())
+    if not numbers[first] >= _FAR:
+        return "unlike the training shots to the network"
+    if NUMBERS[first] == "light" and off[first] < 0:
+        return "no beam or little"
+    return f"{NUMBERS[first]} {'high' if off[first] > 0 else 'low'}"
+
+
+def reference(features: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> Reference:
+    """From the features (n, 10 + p) of the training shots and those, (k, 10 + p), of shots held out.
+
+    The limit is what 1 % of the training shots exceed, 1 % of those held out, or 1 % of a normal distribution
+    whose moments came from as many shots (Hotelling's T^2), whichever is largest.
+    """
+    classes = np.unique(labels)
+    seen = features[:, len(NUMBERS) :].astype(np.float64)
+    center = seen.mean(axis=0)
+    number = np.searchsorted(classes, labels)
+    within = seen - np.stack([seen[labels == c].mean(axis=0) for c in classes])[number]
+    _, _, axes = np.linalg.svd(within, full_matrices=False)
+    directions = axes[: min(DIRECTIONS, len(axes), len(seen) // 10 + 1)].T
+    found = Reference(center, directions, *[np.empty(0)] * 3, np.array(np.inf))
+    reduced = found.reduced(features.astype(np.float64))
+    means = np.stack([reduced[labels == c].mean(axis=0) for c in classes])
+    away = reduced - means[number]
+    covariance = away.T @ away / max(len(away) - len(classes), 1)
+    spread = np.sqrt(np.diag(covariance)) + 1e-9
+    correlation = covariance / np.outer(spread, spread) + 1e-3 * np.eye(len(spread))
+    inverse = np.linalg.inv(correlation) / np.outer(spread, spread)
+    found = found._replace(means=means, inverse=inverse, spread=spread)
+    limits = [
+        np.quantile(found.distance(f.astype(np.float64)), 1 - FALSE_FLAGS)
+        for f in (features, held_out)
+        if len(f)
+    ]
+    return found._replace(limit=np.array(max([*limits, _of_normal(len(features), len(spread))])))
+
+
+def _of_normal(n: int, m: int) -> float:
+    """The distance that 1 % of new shots exceed, where m normal numbers' moments came from n shots."""
+    if n <= m:
+        return np.inf  # too few to say what is unlike them
+    quantile = stats.f.ppf(1 - FALSE_FLAGS, m, n - m)
+    return float(np.sqrt(m * (n**2 - 1) / (n * (n - m)) * quantile))
