@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Iterator, NamedTuple, Optional, Sequence, Union
+from typing import Any, Iterator, NamedTuple, Optional, Sequence, Union
 
 import h5py
 import numpy as np
@@ -16,7 +16,7 @@ from common.dataset.checksums import content_digest
 from common.dataset.index import data_files
 from common.dataset.view import View
 from common.errors import DataError
-from common.shots import ID_FIELDS, ShotId
+from common.shots import ID_DTYPE, ID_FIELDS, ShotId, uniform_hashes
 from train.config import TrainConfig
 from train.data.minibatches import Split
 
@@ -36,6 +36,7 @@ class Data(NamedTuple):
     digest: str
     view: View
     blocks: Blocks
+    processing: Optional[dict[str, Any]]  # of an image, as `image:` of the prepare config says
 
     @property
     def path(self) -> str:
@@ -109,7 +110,15 @@ def _opened(
         stack.callback(splits[name].close)
     classes = reading.classes(files[0])
     attributes = [reading.attributes(file) for file in files]
-    return Data(paths, splits, classes, _digest(files), View.of(attributes[0]), Blocks.of(attributes))
+    return Data(
+        paths,
+        splits,
+        classes,
+        _digest(files),
+        View.of(attributes[0]),
+        Blocks.of(attributes),
+        _processing(files[0]),
+    )
 
 
 def class_names(config: TrainConfig) -> list[str]:
@@ -180,16 +189,23 @@ def _check_set(paths: Sequence[Path], files: Sequence[h5py.File], needed: Sequen
     for split in needed if len(files) > 1 else ():
         if not any(split in file and file[split]["images"].shape[0] for file in files):
             raise DataError(f"{', '.join(map(str, paths))}: none has a split '{split}'")
-    seen: dict[ShotId, Path] = {}
-    for path, file in zip(paths, files) if len(files) > 1 else ():
-        keys = _shots(file)
-        twice = next((key for key in keys if key in seen), None)
-        if twice is not None:
-            raise DataError(
-                f"{path}: the shot of {twice} is in {seen[twice]}, too, and could be both in training and "
-                "test; name files without common shots"
-            )
-        seen.update(dict.fromkeys(keys, path))
+    if len(files) > 1:
+        _check_no_shot_twice(paths, [_shots(file) for file in files])
+
+
+def _check_no_shot_twice(paths: Sequence[Path], keys: Sequence[np.ndarray]) -> None:
+    """Raise DataError for a shot in two files; keys: of each file, (n,) of the fields of a shot's key."""
+    together = np.concatenate(keys)
+    order = np.argsort(uniform_hashes(together), kind="stable")  # 30 times as fast as of the keys themselves
+    again = np.flatnonzero(together[order[1:]] == together[order[:-1]])
+    if len(again):
+        first, second = order[again[0]], order[again[0] + 1]
+        of_file = np.repeat(np.arange(len(keys)), [len(of) for of in keys])
+        raise DataError(
+            f"{paths[of_file[second]]}: the shot of {ShotId(*together[second].item())} is in "
+            f"{paths[of_file[first]]}, too, and could be both in training and test; name files without "
+            "common shots"
+        )
 
 
 def _check_labels(data: Data) -> None:
@@ -211,11 +227,13 @@ def _processing(file: h5py.File) -> Optional[dict]:
     return image and {key: value for key, value in image.items() if key not in ("dtype", "compression")}
 
 
-def _shots(file: h5py.File) -> list[ShotId]:
-    """The keys of a file's shots; simulated ones of no run (number 0) have none."""
+def _shots(file: h5py.File) -> np.ndarray:
+    """The keys of a file's shots, (n,) ID_DTYPE; simulated ones of no run (number 0) have none."""
     columns = [np.concatenate([file[s][name][...] for s in layout.present(file)]) for name in ID_FIELDS]
-    shots = (ShotId(*key) for key in zip(*(column.tolist() for column in columns)))
-    return [shot for shot in shots if shot.run]
+    shots = np.empty(len(columns[0]), ID_DTYPE)
+    for name, column in zip(ID_FIELDS, columns):
+        shots[name] = column
+    return shots[shots["run"] > 0]
 
 
 def _digest(files: Sequence[h5py.File]) -> str:
