@@ -196,7 +196,7 @@ def _check_set(paths: Sequence[Path], files: Sequence[h5py.File], needed: Sequen
 def _check_no_shot_twice(paths: Sequence[Path], keys: Sequence[np.ndarray]) -> None:
     """Raise DataError for a shot in two files; keys: of each file, (n,) of the fields of a shot's key."""
     together = np.concatenate(keys)
-    order = np.argsort(uniform_hashes(together), kind="stable")  # 30 times as fast as of the keys themselves
+    order = np.argsort(uniform_hashes(together), kind="stable")  # 7 times as fast as the keys themselves
     again = np.flatnonzero(together[order[1:]] == together[order[:-1]])
     if len(again):
         first, second = order[again[0]], order[again[0] + 1]
