@@ -10,15 +10,41 @@ import shutil
 from pathlib import Path
 from typing import Iterator, Union
 
-from common.errors import OutputExists
+from common.errors import OutputExists, UserError
+
+# What file systems answer that have fsync for files only (CIFS, FUSE), and folders that may be written
+# to but not read. The rename is done all the same.
+_NO_FOLDER_SYNC = {
+    errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOTTY, errno.EBADF, errno.EISDIR,
+    errno.EACCES, errno.EPERM,
+}  # fmt: skip
 
 PARTIAL_PREFIX = "partial."  # in front, because some writers insist on the ending of a name
 
 
 def refuse_existing(path: Union[str, Path], force: bool) -> None:
     """Raise OutputExists if `path` is there and `force` is not set."""
-    if not force and Path(path).exists():
-        raise OutputExists(f"{path}: exists already; give --force to replace it")
+    if not force and os.path.lexists(path):
+        there = (
+            "exists already" if Path(path).exists() else f"is a link to {os.readlink(path)}, which is gone"
+        )
+        raise OutputExists(f"{path}: {there}; give --force to replace it")
+
+
+def make_folder(path: Union[str, Path]) -> None:
+    """Make the folder `path` and those around it; raises UserError if something else stands there."""
+    path = Path(path)
+    for there in (path, *path.parents):
+        if os.path.lexists(there):
+            if there.is_dir():
+                break
+            what = "a file"
+            if there.is_symlink():
+                what = f"a link to {os.readlink(there)}, which is " + (
+                    "a file" if there.exists() else "not there"
+                )
+            raise UserError(f"{there}: is {what}, where a folder is to be; choose another output folder")
+    path.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -29,7 +55,7 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
     under `path` before is untouched. A partial file left by a killed process is overwritten.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(PARTIAL_PREFIX + path.name)
     try:
         yield partial
@@ -54,7 +80,7 @@ def sync_folder(path: Path) -> None:
     try:
         _fsync(path)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # CIFS and FUSE have it for files only
+        if error.errno not in _NO_FOLDER_SYNC:
             raise
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Iterator, Union
 
 from common.errors import OutputBusy
+from common.files.atomic import make_folder
 from common.progress import warn
 
 # What file systems without such locks answer.
@@ -26,7 +27,7 @@ def only_one(path: Union[str, Path], output: Union[str, Path]) -> Iterator[None]
     a dead process stands in nobody's way. On a file system without locks, goes on with a warning.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = _locked(path, output)
     try:
         os.ftruncate(descriptor, 0)
