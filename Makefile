@@ -4,6 +4,10 @@
 
 PYTHON ?= python3
 CONFIG ?=
+JOBS ?=
+FORCE ?=
+RESUME ?=
+export CONFIG JOBS  # recipes read them from the environment, whatever is in a name: spaces, quotes
 VENV := .venv
 RUN := $(VENV)/bin/python
 OLDEST := .venv-oldest
@@ -13,7 +17,7 @@ PSANA := .venv-psana
 .PHONY: help demo test test-faults simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
 
 help:  ## Show this list
-	@echo "make TARGET [CONFIG=configs/...yaml] [PYTHON=python3]"
+	@echo "make TARGET [CONFIG=configs/...yaml] [FORCE=1] [RESUME=1] [JOBS=4] [PYTHON=python3]"
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (3 minutes)
@@ -32,20 +36,20 @@ test: $(VENV)/dev.done  ## Set up; run all tests
 	$(RUN) -m pytest
 
 simulate: need-config $(VENV)/prepare.done  ## Write simulated runs for CONFIG=configs/prepare/...
-	$(RUN) -m prepare simulate $(CONFIG)
+	$(RUN) -m prepare simulate "$$CONFIG" $(if $(FORCE),--force,--if-missing)
 
 signal-noise: need-config $(VENV)/prepare.done  ## Write the 2016 study's signal-against-noise images for CONFIG
-	$(RUN) -m prepare signal-noise $(CONFIG)
+	$(RUN) -m prepare signal-noise "$$CONFIG" $(if $(FORCE),--force)
 
-prepare: need-config $(VENV)/prepare.done  ## Select shots, if there is no manifest yet, and build data/NAME.h5 [JOBS=4]
-	$(RUN) -m prepare select $(CONFIG) --if-missing
-	$(RUN) -m prepare build $(CONFIG) $(if $(JOBS),--jobs $(JOBS))
+prepare: need-config $(VENV)/prepare.done  ## Select the shots that the manifest lacks and build data/NAME.h5 [JOBS=4] [FORCE=1]
+	$(RUN) -m prepare select "$$CONFIG" --if-missing
+	$(RUN) -m prepare build "$$CONFIG" $(if $(JOBS),--jobs "$$JOBS") $(if $(FORCE),--force)
 
-train: need-config $(VENV)/train.done  ## Train on a data file: CONFIG=configs/train/...
-	$(RUN) -m train fit $(CONFIG)
+train: need-config $(VENV)/train.done  ## Train on a data file: CONFIG=configs/train/... [RESUME=1] [FORCE=1]
+	$(RUN) -m train fit "$$CONFIG" $(if $(RESUME),--resume) $(if $(FORCE),--force)
 
 check-psana: need-config $(VENV)/prepare.done  ## On a psana node: do psana and the native reader agree on CONFIG's runs?
-	$(RUN) -m prepare check-psana $(CONFIG)
+	$(RUN) -m prepare check-psana "$$CONFIG"
 
 lint: $(VENV)/dev.done  ## Check style
 	$(RUN) -m ruff check .
@@ -70,33 +74,41 @@ clean:  ## Remove the environments; data and runs stay
 
 .PHONY: need-config
 need-config:
-	@test -n "$(CONFIG)" || { echo "error: say which: make $(MAKECMDGOALS) CONFIG=configs/.../NAME.yaml" >&2; exit 2; }
-	@test -f "$(CONFIG)" || { echo "error: $(CONFIG): no such config; there are: $$(ls configs/*/*.yaml | tr '\n' ' ')" >&2; exit 2; }
+	@test -n "$$CONFIG" || { echo "error: say which: make $(MAKECMDGOALS) CONFIG=configs/.../NAME.yaml" >&2; exit 2; }
+	@case "$$CONFIG" in "~"*) ;; *) test -f "$$CONFIG" ;; esac || \
+	  { printf 'error: %s: no such config; ' "$$CONFIG" >&2; echo "there are: $$(ls configs/*/*.yaml | tr '\n' ' ')" >&2; exit 2; }
 
 # --- environments ----------------------------------------------------------------------------
 
-PIP = $(RUN) -m pip install --quiet --disable-pip-version-check
+, := ,
+NO_PACKAGES = { echo "error: the packages could not be installed, see above; without a network, give pip a folder" \
+  "of wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make ...; the same command goes on from here" >&2; exit 2; }
+
+# $(call install,WHAT,ARGUMENTS): pip says what it downloads, which can take minutes.
+install = @echo "installing $(1) into $(VENV):"; \
+  $(RUN) -m pip install --disable-pip-version-check --editable $(2) || $(NO_PACKAGES)
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "error: $(PYTHON) is not Python 3.9 to 3.13; name one that is: make ... PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) -m venv $$($(PYTHON) -c 'import importlib.util as u; print("--system-site-packages" if u.find_spec("psana") else "")') $(VENV)
+	@echo "making $(VENV)"; $(PYTHON) -m venv $$($(PYTHON) -c 'import importlib.util as u; print("--system-site-packages" if u.find_spec("psana") else "")') $(VENV) || \
+	  { echo "error: $(PYTHON) cannot make $(VENV); on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	touch $@
 
 $(VENV)/prepare.done: $(VENV)/made setup.cfg
-	$(PIP) --editable .
+	$(call install,the packages of prepare,.)
 	touch $@
 
 $(VENV)/train.done: $(VENV)/made setup.cfg
-	$(PIP) --editable '.[train]'
+	$(call install,TensorFlow and the packages of train (0.6 GB),'.[train]')
 	touch $(VENV)/prepare.done $@
 
 $(VENV)/dev.done: $(VENV)/made setup.cfg
-	$(PIP) --editable '.[train,dev]'
+	$(call install,TensorFlow and the test tools (0.6 GB),'.[train$(,)dev]')
 	touch $(VENV)/prepare.done $(VENV)/train.done $@
 
 $(VENV)/bench.done: $(VENV)/dev.done
-	$(PIP) --editable '.[bench]'
+	$(call install,PyTorch and other peers of the benchmark,'.[bench]')
 	touch $@
 
 # Python 3.9 from the path, or pyenv's.
@@ -105,7 +117,7 @@ $(OLDEST)/done: setup.cfg
 	@for p in python3.9 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.9.*/bin/python3.9; do \
 	  if $$p -c '' 2>/dev/null; then echo "$$p -m venv $(OLDEST)"; $$p -m venv $(OLDEST) && break; fi; done
 	@test -x $(OLDEST)/bin/python || { echo "error: no Python 3.9 on the path or in pyenv" >&2; exit 2; }
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check pytest hypothesis \
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check pytest hypothesis \
 	  $$(sed -n -e '/^install_requires/,/^$$/b pin' -e '/^report =/,/^[a-z]* =$$/b pin' -e d \
 	    -e ':pin' -e 's/^ *\([A-Za-z0-9]*\)>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg)
 	touch $@
@@ -119,7 +131,7 @@ $(PSANA)/done: setup.cfg
 	  { echo "error: psana needs the Kerberos headers; as root: apt-get install libkrb5-dev" >&2; exit 2; }
 	@rm -rf $(PSANA)
 	$(PYTHON) -m venv $(PSANA)
-	$(PSANA)/bin/python -m pip install --quiet --disable-pip-version-check mpich
-	PATH="$(CURDIR)/$(PSANA)/bin:$$PATH" $(PSANA)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(PSANA)/bin/python -m pip install --disable-pip-version-check mpich
+	PATH="$(CURDIR)/$(PSANA)/bin:$$PATH" $(PSANA)/bin/python -m pip install --disable-pip-version-check \
 	  pytest hypothesis psana==4.3.4 --editable '.[psana]'
 	touch $@

@@ -120,7 +120,7 @@ def list_runs(config_path: str, frames: int) -> None:
 @main.command()
 @config_argument
 @force_option
-@click.option("--if-missing", is_flag=True, help="Do nothing if there is a manifest.")
+@click.option("--if-missing", is_flag=True, help="Keep a manifest that has what CONFIG asks for.")
 def select(config_path: str, force: bool, if_missing: bool) -> None:
     """Draw balanced splits and write them to data_manifest/NAME.csv.
 
@@ -136,10 +136,10 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
 
     config = load_config(config_path)
     path = config.manifest_path
-    if if_missing and path.exists():
-        say(f"{path}: is there, its shots are used")
-        return
     drawn = manifest.read(path) if path.exists() and not force else []
+    if if_missing and prepare.select.has_all(config, drawn):
+        say(f"{path}: is there and has what is asked for; its {len(drawn)} shots are used")
+        return
     with open_source(config) as source:
         intensity = None
         if config.select.beam.min_mean_intensity is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import Counter
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
@@ -92,6 +93,23 @@ def select(
     before = [row for row in drawn if row.label or config.runs.unlabeled]
     added = sorted(set(rows).difference(before), key=lambda row: row.shot)
     return Selection([*before, *added], left_out)
+
+
+def has_all(config: PrepareConfig, drawn: Sequence[Row]) -> bool:
+    """Whether the rows `drawn` are at least as many of every split and class as `config` asks for."""
+    runs, settings = config.runs, config.select
+    counts = Counter((row.split, row.label) for row in drawn)
+    asked = Counter(
+        {
+            (split, label): size // len(runs.with_runs)
+            for split, size in settings.sizes.items()
+            for label in runs.with_runs
+        }
+    )
+    unlabeled = {key: n for key, n in counts.items() if not key[1]}
+    if runs.unlabeled and (not unlabeled or settings.predict not in (None, sum(unlabeled.values()))):
+        return False
+    return bool(drawn) and all(counts[key] >= n for key, n in asked.items())
 
 
 def eligible_in(source: Source, config: PrepareConfig, run: int) -> Tuple[List[Candidate], Dict[str, int]]:

@@ -47,6 +47,8 @@ def main() -> None:
 def fit(config_path: str, resume: bool, force: bool) -> None:
     """Train the network of CONFIG; results go to runs/NAME/.
 
+    A run of this config on these data that has finished stays as it is.
+
     \b
     python -m train fit configs/train/demo.yaml
     python -m train fit configs/train/demo.yaml --resume   # after an interruption, or with more steps
@@ -55,6 +57,11 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
     config = load_config(config_path)
     if resume and force:
         raise UserError("--resume continues a run, --force replaces it: give one of them")
+    if not force and folder.is_finished(config):
+        say(f"{config.run_dir}: is complete, nothing is left to do; --force trains again")
+        return
+    if config.tensorboard:
+        runtime.check_tensorboard()
     go_on = f"continue with: python -m train fit {shlex.quote(config_path)} --resume"
     with contextlib.ExitStack() as stack:
         together = stack.enter_context(ranks.started())

@@ -95,5 +95,5 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 def not_installed(error: ImportError) -> UserError:
     """The error for a missing package that reports need."""
     return UserError(
-        f"reports need matplotlib, Jinja2 and scipy ({error}); install: pip install -e '.[report]'"
+        f"reports need matplotlib, Jinja2 and scipy ({error}); install: pip install matplotlib Jinja2 scipy"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -199,7 +200,7 @@ def test_stopping_by_the_test_split_is_refused(data, write_config, train):
 def test_a_finished_run_is_not_overwritten_unasked(data, write_config, train, tmp_path):
     train("fit", write_config(steps=1))
     before = (tmp_path / "runs/small/model.keras").read_bytes()
-    refused(train("fit", write_config(steps=1)), "exists already", "--resume", "--force")
+    refused(train("fit", write_config(steps=2)), "exists already", "--resume", "--force")
     assert (tmp_path / "runs/small/model.keras").read_bytes() == before
 
 
@@ -273,7 +274,7 @@ def test_a_split_that_is_not_there(tmp_path, write_config, train):
 def test_a_newer_version(data, write_config, train):
     with h5py.File(data, "r+") as file:
         file.attrs["format_version"] = 99
-    refused(train("fit", write_config()), "format version 99, this software reads 3; update the software")
+    refused(train("fit", write_config()), "format version 99, this software reads 4; update the software")
 
 
 def test_a_dataset_that_is_missing(data, write_config, train):
@@ -324,3 +325,25 @@ def test_evaluate_on_a_new_run_of_one_class(data, write_config, train, tmp_path)
     result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(other))
     assert result.exit_code == 0, result.output
     assert any("24 lasing: " in line for line in result.output.splitlines())
+
+
+def test_fit_a_second_time_is_success(data, write_config, train, tmp_path):
+    assert train("fit", write_config()).exit_code == 0
+    model = (tmp_path / "runs/small/model.keras").stat().st_mtime_ns
+    for words in ((), ("--resume",)):
+        again = train("fit", write_config(threads={"intra": 2}), *words)
+        assert again.exit_code == 0, again.output
+        assert "is complete, nothing is left to do" in again.output
+    assert (tmp_path / "runs/small/model.keras").stat().st_mtime_ns == model
+    refused(train("fit", write_config(seed=2)), "exists already", "--force")
+    write_data(data, {"train": 40, "test": 30}, seed=5)
+    refused(train("fit", write_config()), "exists already", "--force")
+
+
+def test_a_missing_tensorboard_leaves_nothing(data, write_config, train, tmp_path, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorboard" else real(name)
+    )
+    refused(train("fit", write_config(tensorboard=True)), "pip install tensorboard")
+    assert not (tmp_path / "runs").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any, Dict, Iterable
@@ -11,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common.errors import UserError
 from common.stats import evenly
 from train.data.dataset import Data
 from train.data.minibatches import mean_image
@@ -37,8 +35,6 @@ class Board:
     """
 
     def __init__(self, run_dir: Path, rows: Iterable[Dict[str, Any]]) -> None:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise UserError("tensorboard: true needs the package; install: pip install -e '.[tensorboard]'")
         shutil.rmtree(run_dir / folder.BOARD, ignore_errors=True)
         self._writer = tf.summary.create_file_writer(str(run_dir / folder.BOARD))
         for row in rows:

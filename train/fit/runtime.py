@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import math
 import os
 import sys
@@ -80,6 +81,12 @@ def _load() -> None:
         raise UserError(
             f"TensorFlow cannot be loaded ({error}); install it: pip install -e '.[train]'"
         ) from None
+
+
+def check_tensorboard() -> None:
+    """Raise UserError if the package that `tensorboard: true` needs is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError("tensorboard: true needs the package tensorboard; install: pip install tensorboard")
 
 
 def check_compute(compute: str) -> None:

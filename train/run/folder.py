@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
 from common.dataset.safety import MAX_JSON, read_json
-from common.errors import DataError, OutputExists
+from common.errors import ConfigError, DataError, OutputExists
 from common.files import atomic, lock
 from common.progress import warn
 from train.config import TrainConfig, load_config
-from train.data.dataset import Data
+from train.data.dataset import Data, open_data
 from train.run import checkpoint
 from train.run.checkpoint import Checkpoint
 
@@ -46,6 +47,33 @@ def claimed(run_dir: Path, resume: bool, force: bool) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             run_dir.rmdir()  # only if it is empty: nothing was begun
+
+
+def is_finished(config: TrainConfig) -> bool:
+    """Whether a run of exactly this config, on its data as they are now, has finished; raises DataError."""
+    try:
+        summary = json.loads((config.run_dir / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not is_same(config) or not (config.run_dir / MODEL).exists():
+        return False
+    return isinstance(summary, dict) and summary.get("data_digest") == digest_of_data(config)
+
+
+def is_same(config: TrainConfig) -> bool:
+    """Whether the run in the folder is one of this very config, whatever its threads and the like."""
+    try:
+        there = load_config(str(config.run_dir / CONFIG))
+    except ConfigError:
+        return False
+    free = _MAY_CHANGE - {"steps", "stop_when"}
+    return there == config.model_copy(update={name: getattr(there, name) for name in free})
+
+
+def digest_of_data(config: TrainConfig) -> str:
+    """The digest of the config's data, of which no image is read; raises DataError."""
+    with open_data(config.data, config.input, config.needed_splits, "stream") as data:
+        return data.digest
 
 
 def config_of(run_dir: Path) -> TrainConfig:

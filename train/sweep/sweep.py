@@ -6,7 +6,6 @@ and goes on with what was interrupted.
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import time
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from common import cli, text_table
-from common.config import dump, load
+from common.config import dump
 from common.cores import available_cores
-from common.errors import ConfigError
 from common.files import atomic, lock
 from common.progress import bar, say, warn
 from train.config import Threads, TrainConfig
-from train.data.dataset import open_data
 from train.run import folder
+from train.run.folder import digest_of_data, is_finished, is_same
 from train.sweep import sweep_table
 from train.sweep.grid import parse_setting, plan
 
@@ -42,7 +40,7 @@ def run_sweep(
     """
     cases = plan(base, [parse_setting(text, base) for text in texts], seeds, one_at_a_time)
     for case in cases:
-        _digest(case.runs[0])  # data that are not there: rather one error than one for each run
+        digest_of_data(case.runs[0])  # data that are not there: rather one error than one for each run
     failed = run_all([config for case in cases for config in case.runs], jobs)
     rows = sweep_table.table(cases, is_finished)
     for line in sweep_table.lines(rows):
@@ -96,22 +94,13 @@ def run_all(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
     return failed
 
 
-def is_finished(config: TrainConfig) -> bool:
-    """Whether a run of exactly this config, on its data file as it is now, has finished."""
-    try:
-        summary = json.loads((config.run_dir / folder.SUMMARY).read_text())
-    except (FileNotFoundError, ValueError):
-        return False
-    return _same(config) and summary.get("data_digest") == _digest(config)
-
-
 def _start(config: TrainConfig, jobs: int) -> _Running:
     if config.threads.intra is None and jobs > 1:
         threads = Threads(intra=max(1, available_cores() // jobs), inter=config.threads.inter)
         config = config.model_copy(update={"threads": threads})
     path = _beside(config, ".yaml")
     atomic.write_text(path, dump(config))
-    unfinished = _same(config) and not (config.run_dir / folder.SUMMARY).exists()
+    unfinished = is_same(config) and not (config.run_dir / folder.SUMMARY).exists()
     command = cli.child("train", "fit", str(path), "--resume" if unfinished else "--force")
     with open(_beside(config, ".log"), "a" if unfinished else "w", encoding="utf-8") as log:
         # A session of its own, so that Ctrl-C reaches it once, from us; a pipe, so that it ends with us.
@@ -139,18 +128,3 @@ def _ended(one: _Running) -> int:
 def _beside(config: TrainConfig, ending: str) -> Path:
     # not with_suffix: the names of runs have dots
     return config.run_dir.parent / f"{config.name}{ending}"
-
-
-def _digest(config: TrainConfig) -> str:
-    """The digest of the config's data, of which no image is read; raises DataError."""
-    with open_data(config.data, config.input, config.needed_splits, "stream") as data:
-        return data.digest
-
-
-def _same(config: TrainConfig) -> bool:
-    """Whether the run in the folder is one of this very config, whatever its threads."""
-    try:
-        there = load(config.run_dir / folder.CONFIG, TrainConfig)
-    except ConfigError:
-        return False
-    return there == config.model_copy(update={"threads": there.threads})

@@ -1,0 +1,80 @@
+"""The Makefile: names with anything in them, and the same command a second time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+name: small
+source: {kind: xtc, dir: xtc}
+camera: {address: xtcav, shape: [96, 80]}
+runs: {dark: [68], classes: {nolasing: [69], lasing: [70, 71]}}
+select: {train: 20, test: 10, beam: {min_charge: 0.1}}
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Run `make WORDS` by this project's Makefile, in a folder that has an environment."""
+    environment = tmp_path / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    (tmp_path / "setup.cfg").touch()
+    python = environment / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    for mark in ("made", "prepare.done", "train.done"):
+        (environment / mark).touch()
+
+    def run(*words: str) -> subprocess.CompletedProcess:
+        command = ["make", "-f", str(ROOT / "Makefile"), *words]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        return subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "name", ["my small.yaml", "it's.yaml", 'a "b" & c; d*.yaml', "lässt.yaml", "-x.yaml"]
+)
+def test_any_name_of_a_config(make, tmp_path, name):
+    folder = tmp_path / "my configs"
+    folder.mkdir()
+    (folder / name).write_text(CONFIG)
+    shutil.copytree(ROOT / "tests" / "data" / "xtc1" / "experiment", tmp_path / "xtc")
+    done = make("prepare", f"CONFIG=my configs/{name}", "JOBS=2")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "small.h5").exists()
+
+
+def test_prepare_a_second_time_is_success_without_the_cameras_files(make, tmp_path):
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    shutil.copytree(ROOT / "tests" / "data" / "xtc1" / "experiment", tmp_path / "xtc")
+    assert make("prepare", "CONFIG=a.yaml").returncode == 0
+    made = (tmp_path / "data" / "small.h5").stat()
+    forced = make("prepare", "CONFIG=a.yaml", "FORCE=1")
+    assert forced.returncode == 0 and (tmp_path / "data" / "small.h5").stat().st_mtime_ns > made.st_mtime_ns
+    shutil.rmtree(tmp_path / "xtc")
+    again = make("prepare", "CONFIG=a.yaml")
+    assert again.returncode == 0, again.stderr
+    assert "small.h5: is complete" in again.stdout
+    (tmp_path / "a.yaml").write_text(CONFIG.replace("train: 20", "train: 30"))
+    more = make("prepare", "CONFIG=a.yaml")  # what is there does not fit any more
+    assert more.returncode == 2
+    assert "no such folder" in more.stderr
+
+
+def test_a_config_that_is_not_there_or_not_given(make, tmp_path):
+    for words, told in (
+        ((), "say which: make train CONFIG="),
+        (("CONFIG=a b.yaml",), "a b.yaml: no such config"),
+    ):
+        done = make("train", *words)
+        assert done.returncode == 2
+        assert f"error: {told}" in done.stderr
