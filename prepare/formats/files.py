@@ -93,6 +93,20 @@ def files_of_run(directory: Path, by_run: dict[int, Files], run: int, form: str 
     return files
 
 
+def missing_chunks(run: int, names: Iterable[FileName]) -> list[str]:
+    """A warning for each stream whose chunks do not run from 0 without a gap."""
+    chunks: dict[int, list[int]] = {}
+    for name in names:
+        chunks.setdefault(name.stream, []).append(name.chunk)
+    warnings = []
+    for stream, present in chunks.items():
+        gaps = sorted(set(range(max(present) + 1)) - set(present))
+        if gaps:
+            chunk = ", ".join(map(str, gaps))
+            warnings.append(f"run {run}: stream {stream} lacks chunk {chunk}; its shots are missing")
+    return warnings
+
+
 def check_readable(paths: Iterable[Path]) -> None:
     """Raise DataError for the first of `paths` that has a run's name and cannot be read."""
     for path in paths:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from common.errors import DataError
-from prepare.formats.files import Files, check_readable, is_growing, parse_name, small_data
+from prepare.formats.files import Files, check_readable, is_growing, missing_chunks, parse_name, small_data
 from prepare.formats.xtc1.format import DATAGRAM_SIZE, EXTENT_OFFSET, L1_ACCEPT, XTC, XTC_SIZE
 from prepare.formats.xtc1.reader import Datagram, XtcFile
 
@@ -49,7 +49,7 @@ def look(run: int, files: Files) -> RunFiles:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; psana 1 reads a run by its small data; {ADVICE}")
     _refuse_missing(run, folder, pairs)
-    run_files = RunFiles((*large, *(small for _, small in pairs)), {}, [])
+    run_files = RunFiles((*large, *(small for _, small in pairs)), {}, missing_chunks(run, sorted(files)))
     for path, small in pairs:
         _compare(path, small, run_files)
     return run_files

@@ -202,6 +202,16 @@ def test_a_large_file_that_is_cut_off_has_a_warning_and_the_rest_of_its_shots(
     assert capsys.readouterr().err == f"warning: {warning}; copy it again\n"
 
 
+def test_a_chunk_that_is_missing_with_its_small_data_has_a_warning(tmp_path):
+    shutil.copytree(XTC1 / "untidy", tmp_path / "untidy")
+    write_small_data(tmp_path / "untidy")
+    for path in tmp_path.rglob("*-s80-c01.*"):
+        path.unlink()
+    assert look(tmp_path / "untidy", 55).warnings == [
+        "run 55: stream 80 lacks chunk 1; its shots are missing"
+    ]
+
+
 def test_a_file_that_is_cut_off_after_its_last_shot_lacks_none(folder):
     cut(large(folder), large(folder).stat().st_size - 1)
     assert look(folder).cut == {}

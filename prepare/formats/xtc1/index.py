@@ -8,7 +8,7 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 from common.errors import DataError
-from prepare.formats.files import FileName, Files
+from prepare.formats.files import FileName, Files, missing_chunks
 from prepare.formats.xtc1.addresses import source_phy
 from prepare.formats.xtc1.format import ALIAS, CONFIGURE, FIRST_RECORDER_STREAM, TYPE_ALIAS
 from prepare.formats.xtc1.join import join
@@ -39,7 +39,7 @@ def index_run(run: int, files: Files, address: str) -> RunIndex:
     """
     names = sorted(files)
     paths = tuple(files[name] for name in names)
-    warnings = _missing_chunks(run, names)
+    warnings = missing_chunks(run, names)
     phy = _camera_phy(run, names, paths, address)
     tables: list[np.ndarray] = []
     with_frames = set()
@@ -99,17 +99,3 @@ def aliases(file: XtcFile) -> dict[str, int]:
             for _, phy, name in ALIAS.iter_unpack(payload[4 : 4 + count * ALIAS.size]):
                 found[name.split(b"\0")[0].decode("ascii", "replace")] = phy
     return found
-
-
-def _missing_chunks(run: int, names: Sequence[FileName]) -> list[str]:
-    """A warning for each stream whose chunks do not run from 0 without a gap."""
-    chunks: dict[int, list[int]] = {}
-    for name in names:
-        chunks.setdefault(name.stream, []).append(name.chunk)
-    warnings = []
-    for stream, present in chunks.items():
-        gaps = sorted(set(range(max(present) + 1)) - set(present))
-        if gaps:
-            chunk = ", ".join(map(str, gaps))
-            warnings.append(f"run {run}: stream {stream} lacks chunk {chunk}; its shots are missing")
-    return warnings
