@@ -73,3 +73,17 @@ def test_other_activations_and_a_convolution_at_the_end_do_not_wait():
         images = tf.random.stateless_normal((2, 20, 20, 1), (0, 0))
         (y, *_), (chained, *_) = both(model, images)
         assert np.array_equal(y, chained)
+
+
+def test_several_outputs_are_each_made_by_its_layer():
+    inputs = keras.Input((12, 10, 1))
+    x = Convolution(4, (3, 3), padding="same")(inputs)
+    x = keras.layers.MaxPooling2D((2, 2))(keras.layers.Activation("relu")(x))
+    x = keras.layers.Flatten()(x)
+    heads = {"logits": keras.layers.Dense(2)(x), "pulse_energy": keras.layers.Dense(1)(x)}
+    model = keras.Model(inputs, heads, name=chain.CONVNET)
+    images = np.random.default_rng(0).standard_normal((5, 12, 10, 1)).astype(np.float32)
+    expected, found = model(images), chain.run(model, images, training=False)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert np.array_equal(found[name], expected[name])

@@ -12,6 +12,7 @@ from common.errors import DataError
 from common.ranks import Ranks
 from train.config.images import Augment
 from train.fit.moments import share_moments
+from train.model import chain
 from train.model.augment import augment, draws
 from train.model.network import ENERGY, ENERGY_UNIT, LOGITS, trained_part
 from train.model.predictor import Predictor, tensor
@@ -144,7 +145,7 @@ class Stepper(Predictor):
     def _gradient_graph(self, x, labels, energy, weight):
         """Cross entropy, loss and gradient as one vector, times `weight`, the share of the minibatch."""
         with tf.GradientTape() as tape:
-            logits, energy_loss = self._convnet(x, training=True), 0.0
+            logits, energy_loss = chain.run(self._convnet, x, training=True), 0.0
             if isinstance(logits, dict):
                 known = tf.math.is_finite(energy)
                 target = tf.where(known, energy, 0.0) / ENERGY_UNIT

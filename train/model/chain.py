@@ -9,7 +9,7 @@ model that is saved has its layers as the config lists them.
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Union
 
 import keras
 import tensorflow as tf
@@ -19,7 +19,7 @@ from train.model.convolution import Convolution
 CONVNET = "convnet"  # the name of the part of a model that `run` runs
 
 
-def outputs(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
+def outputs(model: keras.Model, images: tf.Tensor) -> Union[tf.Tensor, dict[str, tf.Tensor]]:
     """What `model(images, training=False)` gives; model: as `network.build` makes it, or its part `fixed`."""
     *before, last = model.layers[1:]
     if last.name != CONVNET:
@@ -29,9 +29,15 @@ def outputs(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
     return run(last, images, training=False)
 
 
-def run(convnet: keras.Model, x: tf.Tensor, training: bool) -> tf.Tensor:
-    """What `convnet(x, training=training)` gives; convnet: layers, one after the other."""
-    layers = convnet.layers[1:]  # the first one stands for the images
+def run(convnet: keras.Model, x: tf.Tensor, training: bool) -> Union[tf.Tensor, dict[str, tf.Tensor]]:
+    """What `convnet(x, training=training)` gives; convnet: layers, one after the other.
+
+    Where its outputs are a dict, each is made by one layer from what those before have left.
+    """
+    several = isinstance(convnet.output, dict)
+    heads = {name: y._keras_history.operation for name, y in convnet.output.items()} if several else {}
+    # the first layer stands for the images
+    layers = [layer for layer in convnet.layers[1:] if layer not in heads.values()]
     while layers:
         convolution, *rest = layers
         if _may_wait(layers):
@@ -40,7 +46,7 @@ def run(convnet: keras.Model, x: tf.Tensor, training: bool) -> tf.Tensor:
         else:
             x = convolution(x, training=training)
         layers = rest
-    return x
+    return {name: head(x, training=training) for name, head in heads.items()} if several else x
 
 
 def _may_wait(layers: List[keras.layers.Layer]) -> bool:

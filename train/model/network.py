@@ -112,7 +112,7 @@ def build(
         before_output, x = x, _layer(layer, shape, seed + n, regularize, policy)(x)
     if energy:
         x = {LOGITS: x, ENERGY: keras.layers.Dense(1, name=ENERGY, dtype="float32")(before_output)}
-    convnet = keras.Model(inputs, x, name="convnet")
+    convnet = keras.Model(inputs, x, name=CONVNET)
     if before is None:
         before = preprocess.build([], image)
     return _chain([*([] if fixed is None else [fixed]), before, convnet])

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from train.data.images import ALIGNMENT
 from train.data.minibatches import Samples
+from train.model import chain
 from train.model.network import ENERGY, FEATURES, LOGITS
 
 # Images a forward pass takes at once: 64 of the 2016 network's maps are 100 MB.
@@ -43,7 +44,7 @@ class Predictor:
         self.model = model
         self._image = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
         self._outputs = tf.function(
-            lambda images: model(images, training=False), input_signature=[self._image]
+            lambda images: chain.outputs(model, images), input_signature=[self._image]
         )
         pixels = int(np.prod(model.input_shape[1:]))
         self._batch = max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * pixels))))
