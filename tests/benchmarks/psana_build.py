@@ -26,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from prepare.build import ranks
+from common import parallel
 from prepare.build.run import build
 from prepare.config import PrepareConfig
 from prepare.select import select
@@ -41,8 +41,11 @@ OURS, ITS_OWN = os.environ["PS_BD_CHUNKSIZE"], str(1 << 24)  # bytes that psana 
 DARK, CLASSES = 68, {"nolasing": [69], "lasing": [70]}
 
 
-def config_of(folder: Path, kind: str, events: int, images: int) -> PrepareConfig:
-    """Two labeled runs of `events` events each, of which `images` are drawn, six of seven for training."""
+def config_of(folder: Path, kind: str, events: int, images: int, jobs: int = 1) -> PrepareConfig:
+    """Two labeled runs of `events` events each, of which `images` are drawn, six of seven for training.
+
+    Each of `jobs` processes has a file to make.
+    """
     test = images // 7 // 2 * 2
     return PrepareConfig(
         name=f"{kind}{events}",
@@ -50,6 +53,7 @@ def config_of(folder: Path, kind: str, events: int, images: int) -> PrepareConfi
         runs={"dark": [DARK], "classes": CLASSES},
         select={"train": images - test, "test": test},
         output_dir=str(folder),
+        shard=-(-images // jobs),
         simulate={
             "shots": {"dark": 60, "nolasing": events, "lasing": events},
             "missing": 0.0,
@@ -119,21 +123,15 @@ def plain_script(folder: Path) -> int:
 def prepare_build(folder: Path, kind: str, events: int, images: int, rows: list, jobs: int = 1) -> int:
     """`prepare build`, everything included: opening the runs, the dark, the checksums, the flush to disk."""
     os.environ["PS_BD_CHUNKSIZE"] = OURS
-    with ranks.team(jobs) as team:
-        source = open_source(config_of(folder, kind, events, images))
-        try:
-            built = build(source, config_of(folder, kind, events, images), rows, team=team)
-        finally:
-            source.close()
+    with parallel.executor(jobs) as workers:
+        built = build(config_of(folder, kind, events, images, jobs), rows, workers=workers)
     return sum(sum(of_class.values()) for of_class in built.counts.values())
 
 
 def drawn(folder: Path, kind: str, events: int, images: int) -> list:
-    source = open_source(config_of(folder, kind, events, images))
-    try:
-        return select(source, config_of(folder, kind, events, images)).rows
-    finally:
-        source.close()
+    config = config_of(folder, kind, events, images)
+    with open_source(config) as source:
+        return select(source, config).rows
 
 
 # --- timing ----------------------------------------------------------------------------------
@@ -153,6 +151,8 @@ def in_turns(folder: Path, ways: Dict[str, Callable[[], int]], repeats: int) -> 
         for name, way in ways.items():
             for made in folder.glob("*.h5"):  # to replace a file takes time, too
                 made.unlink()
+            for made in folder.glob("*/*.json"):
+                shutil.rmtree(made.parent)
             os.sync()  # nor does one way pay for what another has left to be written
             clock, processor = time.perf_counter(), sum(os.times()[:4])  # of its copies, too
             n = way()

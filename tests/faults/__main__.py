@@ -19,12 +19,12 @@ from typing import Callable, List
 
 from tests.faults.each import each
 from tests.faults.full import disk_full
-from tests.faults.jobs import Build, BuildInPlace, BuildJobs, Fit, reference, shared_inputs
+from tests.faults.jobs import Build, BuildFile, BuildJobs, Fit, reference, shared_inputs
 from tests.faults.kills import Result, killed_at_every_file, killed_at_files, killed_at_random
 
 # Bytes of disk that a whole job takes, unfinished and finished at once.
 NEEDED = {"build": 40 << 20, "fit": 200 << 10}
-KINDS = (Build, BuildInPlace, BuildJobs, Fit)
+KINDS = (Build, BuildFile, BuildJobs, Fit)
 CHAINS = 5  # the kills of a job are spread over so many folders
 
 

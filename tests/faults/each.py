@@ -7,13 +7,14 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from prepare.build import parts
+from common.dataset.index import data_files
 from tests.faults.full import small_disk
-from tests.faults.jobs import Build, BuildInPlace, Ended, Fit, Job, end, wrong
+from tests.faults.jobs import Build, BuildFile, Ended, Fit, Job, end, wrong
 from tests.faults.kills import Result
 
 Good = Dict[str, Dict[str, Any]]
@@ -81,10 +82,14 @@ def injected(error: str, calls: str, when: int, *words: str) -> Callable[[Job], 
     return fault
 
 
+def _locks(job: Job) -> list:
+    return [*job.folder.rglob("lock"), *job.folder.rglob(".*.lock")]
+
+
 def two_at_once(job: Job) -> Optional[str]:
     first = job.start()
     start = time.monotonic()
-    while not list(job.folder.rglob("lock")) and first.poll() is None:
+    while not _locks(job) and first.poll() is None:
         time.sleep(0.02)
     first.send_signal(signal.SIGSTOP)
     try:
@@ -135,50 +140,60 @@ def data_shrinks(job: Fit) -> Optional[str]:
     return refused(ended, "copy.h5") if ended.code else None  # it had read everything already
 
 
-def damaged_state(job: Job) -> Optional[str]:
-    """A byte flipped in whatever was kept: it is noticed, and made again."""
+def killed_with(job: Job, kept: Callable[[], List[Path]]) -> List[Path]:
+    """Kill a job (-9) when it has made the files `kept`, which are returned."""
     start = time.monotonic()
     process = job.start()
-    kept: List[Path] = []
-    while len(kept) < 2 and process.poll() is None:
-        kept = [*job.folder.rglob("step-*.npz")]
-        kept = kept or [path for path in job.folder.rglob("*.part") if path.stat().st_size > 10**6] * 2
+    while not kept() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     end(process, start)
-    newest = sorted(kept)[-1]
-    if newest.exists():
-        raw = bytearray(newest.read_bytes())
-        raw[len(raw) // 2] ^= 4
-        newest.write_bytes(raw)
+    return kept()
+
+
+def flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
+
+
+def damaged_state(job: Fit) -> Optional[str]:
+    """A byte flipped in the newest checkpoint: it is noticed, and the one before it taken."""
+    kept = killed_with(job, lambda: sorted(job.folder.rglob("step-*.npz"))[1:])
+    for newest in kept[-1:]:
+        flip(newest)
     return None
 
 
-def damaged_place(job: BuildInPlace) -> Optional[str]:
-    """A byte flipped in an image that was in its place."""
-    start = time.monotonic()
-    process = job.start()
-    kept: List[Path] = []
-    while not kept and process.poll() is None:
-        kept = [path for path in job.folder.rglob("*.part") if path.stat().st_size > 6000]
-        time.sleep(0.01)
-    process.kill()
-    end(process, start)
-    part, images = kept[0], kept[0].with_name(parts.IMAGES)
-    if images.exists():
-        at = len(parts.MAGIC) + 32 + parts.HEADER_SIZE  # the first record's payload begins with the offset
-        with images.open("r+b") as file:
-            file.seek(int.from_bytes(part.read_bytes()[at : at + 8], "little") + 1000)
-            (byte,) = file.read(1)
-            file.seek(-1, os.SEEK_CUR)
-            file.write(bytes([byte ^ 4]))
+def damaged_file(job: Build) -> Optional[str]:
+    """A file of an unfinished build cut short: it is noticed, and made again."""
+    for path in killed_with(job, lambda: sorted(job.folder.rglob("job-*.h5"))[:1]):
+        os.truncate(path, path.stat().st_size // 2)
     return None
+
+
+def repaired(job: Build) -> Optional[str]:
+    """A byte flipped in a finished file, another file gone: found, and made again with the same content."""
+    if (ended := job.run()).code:
+        return f"exit {ended.code}: {ended.err[-300:]}"
+    first, second, *_ = data_files(job.output)
+    good = job.digest()
+    flip(first)
+    second.unlink()
+    for command, code in (("verify", 1), ("repair", 0), ("verify", 0)):
+        what = "prepare.yaml" if command == "repair" else str(job.output)
+        job.command = lambda _, words=(command, what): [sys.executable, "-m", "prepare", *words]
+        ended = job.run()
+        del job.command
+        if ended.code != code:
+            return f"{command}: exit {ended.code}: {(ended.err or ended.out)[-300:]}"
+    return None if job.digest() == good else "another content"
 
 
 def lock_of_the_dead(job: Job) -> Optional[str]:
     start = time.monotonic()
     process = job.start()
-    while not list(job.folder.rglob("lock")) and process.poll() is None:
+    while not _locks(job) and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     end(process, start)
@@ -186,7 +201,7 @@ def lock_of_the_dead(job: Job) -> Optional[str]:
 
 
 def settings_changed(job: Build) -> Optional[str]:
-    damaged_state(job)
+    killed_with(job, lambda: list(job.folder.rglob("job-*.h5")))
     config = job.folder / "prepare.yaml"
     before = config.read_text()
     config.write_text(before.replace("image: {", "image: {log: false, "))
@@ -201,9 +216,9 @@ FAULTS = [
     ("permission denied", Build, no_permission),
     ("permission denied (injected)", Build, injected("EACCES", "mkdir", 1, "Permission denied")),
     ("quota exceeded (injected)", Build, injected("EDQUOT", "write,pwrite64", 40, "quota exceeded")),
-    ("quota exceeded (injected)", BuildInPlace, injected("EDQUOT", "write,pwrite64", 99, "quota exceeded")),
+    ("quota exceeded (injected)", BuildFile, injected("EDQUOT", "write,pwrite64", 99, "quota exceeded")),
     ("the disk fails (injected)", Build, injected("EIO", "fsync", 1, "Input/output error")),
-    ("the disk fails (injected)", BuildInPlace, injected("EIO", "fsync", 5, "Input/output error")),
+    ("the disk fails (injected)", BuildFile, injected("EIO", "fsync", 5, "Input/output error")),
     ("the disk fails (injected)", Fit, injected("EIO", "fsync", 3, "Input/output error")),
     ("the mount goes stale (injected)", Build, injected("ESTALE", "pread64", 300, "Stale file handle")),
     ("the runs vanish", Build, runs_vanish),
@@ -212,8 +227,8 @@ FAULTS = [
     ("two at once", Fit, two_at_once),
     ("a lock of the dead", Build, lock_of_the_dead),
     ("a lock of the dead", Fit, lock_of_the_dead),
-    ("kept state damaged", Build, damaged_state),
-    ("kept state damaged", BuildInPlace, damaged_place),
+    ("kept state damaged", Build, damaged_file),
+    ("finished files damaged", Build, repaired),
     ("kept state damaged", Fit, damaged_state),
     ("settings changed in between", Build, settings_changed),
     ("out of memory", Build, no_memory),

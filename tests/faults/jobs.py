@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -15,8 +16,10 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import h5py
 
-from common.dataset import layout, reading
+from common.dataset import reading
 from common.dataset.checksums import content_digest
+from common.dataset.index import data_files, index_path, read_index
+from common.manifest import SPLITS
 from tests.train.conftest import write_data
 from train.run import checkpoint
 
@@ -30,6 +33,7 @@ runs: {{dark: [68], classes: {{nolasing: [69], lasing: [70]}}}}
 select: {{train: 500, test: 100}}
 manifest_dir: {runs}
 image: {{compression: {compression}}}
+shard: {shard}
 simulate: {{rate: 4.0, shots: {{dark: 60, nolasing: 420, lasing: 420}}}}
 """
 TRAIN = """
@@ -129,10 +133,10 @@ def end(process: subprocess.Popen, start: float) -> Ended:
 
 
 class Build(Job):
-    """`prepare build` of 600 images, compressed: by way of part files."""
+    """`prepare build` of 600 images, compressed, in files of 150."""
 
     name = "build"
-    compression = "bitshuffle-lz4"
+    compression, shard = "bitshuffle-lz4", 150
     words = ["-m", "prepare", "build", "prepare.yaml"]
 
     def reset(self) -> None:
@@ -140,42 +144,49 @@ class Build(Job):
         (self.shared / "runs").mkdir(parents=True, exist_ok=True)
         (self.folder / "runs").symlink_to(self.shared / "runs")
         (self.folder / "prepare.yaml").write_text(
-            PREPARE.format(runs=self.shared / "runs", compression=self.compression)
+            PREPARE.format(runs=self.shared / "runs", compression=self.compression, shard=self.shard)
         )
 
     @property
     def output(self) -> Path:
-        return self.folder / "data" / "job.h5"
+        return self.folder / "data" / ("job" if self.shard < 600 else "job.h5")
 
     def finished(self) -> bool:
         return self.output.exists()
 
     def digest(self) -> str:
         sha = hashlib.sha256()
-        with reading.open_data(self.output, ["train", "test"]) as file:
-            content = content_digest(file)
-            if content != reading.attributes(file)["content_digest"]:
-                return "the content digest does not agree with the content"
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(reading.open_data(path)) for path in data_files(self.output)]
+            content = content_digest(*files)
+            for file in files if len(files) == 1 else ():
+                if content != reading.attributes(file)["content_digest"]:
+                    return "the content digest does not agree with the content"
+            if len(files) > 1 and content != read_index(index_path(self.output)).content_digest:
+                return "the content digest does not agree with the index"
             sha.update(content.encode())
-            for split in layout.present(file):
-                sha.update(file[split]["images"][...])
+            for split in SPLITS:
+                for file in (file for file in files if split in file):
+                    sha.update(file[split]["images"][...])
         return sha.hexdigest()
 
     def leftovers(self) -> List[str]:
-        return [path.name for path in self.output.parent.iterdir() if path != self.output]
+        partial = [path.name for path in self.output.rglob("partial.*")]
+        return partial + [path.name for path in self.output.parent.iterdir() if path != self.output]
 
 
-class BuildInPlace(Build):
-    """The same without compression: straight into the file to be."""
+class BuildFile(Build):
+    """The same without compression, in one file."""
 
-    name = "build in place"
-    compression = "none"
+    name = "build, one file"
+    compression, shard = "none", 2000
 
 
-class BuildJobs(BuildInPlace):
-    """The same by three processes, of which the first gets the signals."""
+class BuildJobs(Build):
+    """The same without compression by three processes, of which the first gets the signals."""
 
     name = "build, 3 jobs"
+    compression, shard = "none", 60
     words = [*Build.words, "--jobs", "3"]
 
 

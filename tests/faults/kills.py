@@ -123,16 +123,8 @@ def finish(job: Job) -> Optional[str]:
 
 
 def _complete(job: Job, ended) -> bool:
-    """Whether the job was killed when its result was in its place already, and tidied up.
-
-    The command then says so and has nothing to do.
-    """
-    return ended.code == 2 and job.finished() and "exists already" in ended.err and not _left(job)
-
-
-def _left(job: Job) -> list:
-    """Part files that nothing will go on from."""
-    return list(job.folder.rglob("*.part"))
+    """Whether `fit` was killed when its result was in its place already: it then says so."""
+    return ended.code == 2 and job.finished() and "exists already" in ended.err
 
 
 def _judge(job: Job, pending: list, good: Dict[str, Any], problem: Optional[str] = None) -> List[Result]:

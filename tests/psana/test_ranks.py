@@ -11,13 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import mpi4py  # noqa: F401  without it there is nothing to test here
 import pytest
 import yaml
 
 from prepare.__main__ import main
-from tests.prepare.conftest import SLOWED, XTC1, settings
+from tests.prepare.conftest import SLOWED, XTC1, digest, settings
+from tests.prepare.test_jobs import all_end
 
 # Open MPI wants to be told that it may run as root, and more ranks than cores.
 ENVIRONMENT = {
@@ -33,16 +33,12 @@ MPIRUN = str(BESIDE) if BESIDE.exists() else shutil.which("mpirun")
 
 @pytest.fixture
 def config(tmp_path) -> str:
+    """A config of a data set of three files, with its manifest drawn."""
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(settings(tmp_path, XTC1 / "experiment")))
+    path.write_text(yaml.safe_dump({**settings(tmp_path, XTC1 / "experiment"), "shard": 10}))
     with contextlib.suppress(SystemExit):
         main(["select", str(path)])
     return str(path)
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    return tmp_path / "data" / "small.h5.parts"
 
 
 def mpirun(ranks: int, *args: str, **environment: str) -> subprocess.Popen:
@@ -63,78 +59,80 @@ def build(ranks: int, config: str, *options: str) -> str:
     return output
 
 
-def digest(tmp_path) -> str:
-    with h5py.File(tmp_path / "data" / "small.h5", "r") as file:
-        return file.attrs["content_digest"]
+def remove(tmp_path) -> None:
+    shutil.rmtree(tmp_path / "data")
 
 
-def wait_for_parts(folder: Path, count: int, size: int = 20_000) -> None:
+def left_over(tmp_path) -> set:
+    """What is in the data folder, apart from the lock of a process that was killed."""
+    return {path.name for path in (tmp_path / "data").iterdir()} - {".small.lock"}
+
+
+def processes(tmp_path: Path, count: int) -> list:
+    """Those that make the first `count` files, as soon as each has written an image."""
+    files = [tmp_path / f"{n:04d}.pid" for n in range(count)]
     deadline = time.monotonic() + 60
-    while sum(path.stat().st_size > size for path in folder.glob("*.part")) < count:
+    while not all(path.exists() for path in files):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return [int(path.read_text()) for path in files]
 
 
-def test_any_number_of_ranks_gives_the_same_content(config, tmp_path, folder):
+def test_any_number_of_ranks_gives_the_same_content(config, tmp_path):
     made = {}
     for ranks in (1, 2, 4, 7):
         output = build(ranks, config, "--force")
         assert output.count("content digest") == 1
         assert output.count("run 69: left out") == 1
         made[ranks] = digest(tmp_path)
-        assert not folder.exists()
+        assert left_over(tmp_path) == {"small"}
     assert len(set(made.values())) == 1, made
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_a_killed_rank_ends_the_job_and_other_ranks_go_on(config, tmp_path, folder, ranks):
+@pytest.mark.parametrize("which", [0, 1, "leader"])
+def test_a_killed_rank_ends_the_job_and_other_ranks_go_on(config, tmp_path, which):
     build(1, config)
     expected = digest(tmp_path)
-    (tmp_path / "data" / "small.h5").unlink()
+    remove(tmp_path)
     process = mpirun(3, "-c", SLOWED, config, PAUSE="0.2")
-    wait_for_parts(folder, 3)
-    os.kill(int((tmp_path / f"0000{ranks}.pid").read_text()), signal.SIGKILL)
-    process.communicate(timeout=30)
+    workers = processes(tmp_path, 2)
+    lock = (tmp_path / "data" / ".small.lock").read_text()
+    leader = int(lock.split()[1])
+    assert leader not in workers
+    os.kill(leader if which == "leader" else workers[which], signal.SIGKILL)
+    process.communicate(timeout=60)
     assert process.returncode != 0
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    assert "images are there already, going on" in build(ranks, config)
+    assert left_over(tmp_path) <= {"small.building"}
+    build(2, config)
     assert digest(tmp_path) == expected
 
 
-def test_a_build_that_was_complete_is_done_for_all_ranks(config, tmp_path, folder):
-    killed = (
-        "import os, sys; from prepare.build.unfinished import Unfinished; from prepare.__main__ import main\n"
-        "Unfinished.remove = lambda self: os._exit(9)\n"
-        "main(['build', sys.argv[1]])"
-    )
-    assert subprocess.run([sys.executable, "-c", killed, config], stdout=subprocess.PIPE).returncode == 9
-    assert folder.exists()
-    assert build(3, config).count("was complete when its build was interrupted") == 1
-    assert not folder.exists()
+def test_a_finished_data_set_is_finished_for_all_ranks(config, tmp_path):
+    build(1, config)
+    assert build(3, config).count("is complete, nothing is left to do") == 1
 
 
-@pytest.mark.parametrize("part", ["00001", "00002", "00003"])
-def test_a_rank_that_fails_ends_the_job_with_its_error(config, tmp_path, folder, part):
-    process = mpirun(3, "-c", SLOWED, config, PAUSE="0.01", FAIL=part)
+@pytest.mark.parametrize("number", ["0000", "0002"])
+def test_a_rank_that_fails_ends_the_job_with_its_error(config, tmp_path, number):
+    process = mpirun(3, "-c", SLOWED, config, PAUSE="0.01", FAIL=number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     lines = [line for line in errors.splitlines() if "error: " in line]
     assert len(lines) == 1, errors
-    assert f"{part}.part: No space left on device" in lines[0]
-    assert "is kept in" in lines[0]
+    assert f"small-{number}.h5: No space left on device" in lines[0]
     assert "Traceback" not in errors
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert left_over(tmp_path) <= {"small.building"}
 
 
-def test_sigterm_stops_all_ranks(config, tmp_path, folder):
+def test_sigterm_stops_all_ranks(config, tmp_path):
     process = mpirun(3, "-c", SLOWED, config, PAUSE="0.2")
-    wait_for_parts(folder, 3)
+    workers = processes(tmp_path, 2)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in errors
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    assert "images are there already, going on" in build(2, config)
+    all_end(workers)
+    build(2, config)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +140,7 @@ def test_sigterm_stops_all_ranks(config, tmp_path, folder):
 )
 def test_a_mistake_is_told_once(config, options, words):
     build(1, config)
+    Path(config).write_text(Path(config).read_text() + "image: {log: false}\n")
     args = ["-m", "prepare", "build", *([config, *options] if options is not None else ["nowhere.yaml"])]
     process = mpirun(3, *args)
     _, errors = process.communicate(timeout=60)
@@ -151,16 +150,23 @@ def test_a_mistake_is_told_once(config, options, words):
         assert errors.count(words) == 1, errors
 
 
-def test_processes_that_mpi_cannot_join_say_so(config, monkeypatch):
+def test_jobs_of_ranks_are_refused(config):
+    process = mpirun(2, "-m", "prepare", "build", config, "--jobs", "2")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--jobs 2: 2 processes were started already" in errors
+
+
+def test_a_process_that_mpi_knows_alone_is_alone(config, tmp_path):
+    """Whatever a launcher's variables say that its shell has."""
     process = subprocess.run(
         [sys.executable, "-m", "prepare", "build", config],
         env={**os.environ, "SLURM_STEP_NUM_TASKS": "4"},
         capture_output=True,
         text=True,
     )
-    assert process.returncode == 2
-    assert "4 processes were started, and MPI sees 1" in process.stderr
-    assert process.stderr.count("\n") == 1
+    assert process.returncode == 0, process.stderr
+    assert left_over(tmp_path) == {"small"}
 
 
 def test_without_mpi4py_several_processes_are_refused(config):
