@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.dataset import reading
+from common.dataset.index import Entry, Index, index_path, write_index
 from common.errors import DataError
-from tests.train.conftest import SHAPE
+from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
 from train.data.dataset import open_data
 from train.data.images import empty
@@ -85,4 +86,31 @@ def test_a_label_that_is_no_class_is_refused(data, label):
         file["train/labels"][3] = label
     wrong = pytest.raises(DataError, match=f"train/labels has a {label}, there are 2 classes")
     with wrong, open_data(data, SHAPE, ["train"]):
+        pass
+
+
+def test_a_folder_is_one_data_set_whose_splits_may_be_in_some_of_its_files(tmp_path):
+    """The same images, labels, minibatches as of the list of its files, and a digest of all of them."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    sizes = [{"train": 12, "test": 4}, {"train": 7}, {"test": 9, "predict": 3}]
+    files = [folder / f"set-{n:04d}.h5" for n in range(3)]
+    for n, (path, of_file) in enumerate(zip(files, sizes)):
+        write_data(path, of_file, seed=n, first=1000 * n)
+    entries = [Entry(path.name, sum(of_file.values()), "") for path, of_file in zip(files, sizes)]
+    write_index(index_path(folder), Index(entries, "", ""))
+    needed = ["train", "test"]
+    with open_data(folder, SHAPE, needed, unlabeled=True) as one, open_data(files, SHAPE, needed) as several:
+        counts = {name: len(split) for name, split in one.splits.items()}
+        assert counts == {"train": 19, "test": 13, "predict": 3}
+        assert one.paths == [folder] and one.digest == several.digest
+        for name in needed:
+            mine, theirs = one.splits[name], several.splits[name]
+            assert np.array_equal(mine.labels, theirs.labels)
+            rows = np.arange(len(mine))
+            assert np.array_equal(mine.images(rows), theirs.images(rows))
+    with (
+        pytest.raises(DataError, match="none has a split 'validation'"),
+        open_data(folder, SHAPE, ["validation"]),
+    ):
         pass

@@ -43,8 +43,10 @@ class Switched(NamedTuple):
 
 
 def paths_beside(data: Sequence[Path]) -> list[Path]:
-    """The counterfactual file of each data file, where there is one."""
-    beside = [path.with_name(path.stem + SUFFIX) for path in data]
+    """The counterfactual data of each data set, a file or a folder, where there are some."""
+    names = [path.with_name(path.name[:-3] if path.suffix == ".h5" else path.name) for path in data]
+    beside = [name.with_name(name.name + SUFFIX) for name in names]
+    beside = [path if path.exists() else path.with_suffix("") for path in beside]
     return [path for path in beside if path.exists()]
 
 
