@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import MAX_BYTES, Model, PathText, dump, load
+from common.config import Model, PathText, dump, load
 from common.errors import ConfigError
+from common.yaml_lines import MAX_BYTES
 
 
 class Inner(Model):
@@ -155,6 +156,8 @@ def test_names_of_the_base_are_replaced_and_sections_merge(config):
             "1_0",
             ".inf",
             "2015-06-22",
+            "a\x85b\u2028c",
+            "\x85",
         ]
     )
 )
@@ -229,7 +232,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     key=st.sampled_from(["name", "steps", "rate", "note", "inner", "base", "<<", "=", "? [a]", "x"]),
     value=st.one_of(st.sampled_from(VALUES), st.text(max_size=20)),

@@ -96,7 +96,7 @@ def test_a_line_without_end_is_refused_before_it_is_read(tmp_path):
         manifest.read(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     raw=st.one_of(st.binary(max_size=300), st.text(alphabet='train,lasing0123456789\r\n"\x00', max_size=300))
 )

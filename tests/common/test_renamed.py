@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from common.config import RENAMED, from_data
+from common.config import from_data
+from common.config_errors import RENAMED
 from common.errors import ConfigError
 from prepare.config import PrepareConfig
 from train.config import TrainConfig

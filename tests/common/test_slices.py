@@ -261,7 +261,7 @@ def test_what_cannot_be_read_is_said(what):
         assert np.isnan(values).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     arrays.arrays(
         np.float32,

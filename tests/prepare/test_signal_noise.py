@@ -58,7 +58,7 @@ def read(path) -> dict:
         }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(10, 40), st.integers(1, 30), st.integers(0, 10**6))
 def test_a_signal_image_has_one_vertical_line_of_ten_or_more_pixels(rows, columns, seed):
     config = SignalNoiseConfig(name="a", shape=(rows, columns), train=2, test=2)

@@ -7,7 +7,7 @@ from typing import Optional
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config import from_data
@@ -70,7 +70,6 @@ CHANGED = simulated(
 )
 
 
-@settings(deadline=None)
 @given(st.integers(0, 99_999), st.integers(0, 1000))
 def test_every_value_is_within_its_range_and_the_runs_own(run, seed):
     settled = CHANGED.model_copy(update={"seed": seed})

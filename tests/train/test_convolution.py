@@ -15,7 +15,7 @@ from train.model.convolution import Convolution, convolve, kernel_gradient
 from train.model.costs import Axis, Plan, Ways, outputs_of, padding_of
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(st.integers(3, 19), st.integers(3, 19)),
     st.tuples(st.integers(1, 7), st.integers(1, 7)),
@@ -73,7 +73,7 @@ def assert_close(got, expected, share):
         np.testing.assert_allclose(np.asarray(tf.cast(ours, tf.float64)), exact, rtol=0, atol=atol)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     SIZES,
     st.tuples(st.integers(1, 44), st.integers(1, 44)),

@@ -61,7 +61,7 @@ pools = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.one_of(convolutions, pools, st.just("relu")), max_size=3),
     st.lists(st.integers(1, 4), max_size=2),

@@ -13,7 +13,7 @@ from train.model.pooling import AveragePool
 PAIRS = st.tuples(st.integers(1, 7), st.integers(1, 7))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.tuples(st.integers(7, 25), st.integers(7, 25)), PAIRS, PAIRS, st.sampled_from(["same", "valid"]))
 def test_it_is_the_stock_layer(size, window, strides, padding):
     x = tf.constant(np.random.default_rng(0).standard_normal((3, *size, 2)), tf.float32)

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
-from common.config import RENAMED, from_data, parse, suggest
+from common.config import from_data
+from common.config_errors import RENAMED, suggest
 from common.errors import ConfigError, UserError
+from common.yaml_lines import parse
 from train.config import TrainConfig
 from train.data.dataset import class_names
 from train.model.shapes import layer_shapes, network_input
