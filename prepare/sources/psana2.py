@@ -49,6 +49,8 @@ class Psana2Source(Source):
         self._camera = camera
         self._files = RunFiles(self._directory)
         self._shots: dict[int, np.ndarray] = {}
+        self._pass: Optional[tuple[int, Iterator[tuple]]] = None  # a run without small data, on the way
+        self._passed = 0  # the time of the event it gave last
 
     def epoch(self) -> str:
         """LCLS-II's seconds count from EPICS' day."""
@@ -160,16 +162,25 @@ class Psana2Source(Source):
         camera = self._camera_name(run, self._files.streams(run))
         keys = {key for _, key in wanted}
         times = np.array(sorted(key[0] for key in keys), np.uint64)  # nothing else is a filter to psana
-        sequential = not self._files.has_small_data(run)
+        if self._files.has_small_data(run):
+            yield from (((time,), read(event)) for time, event, read in self._events(run, camera, times))
+            return
+        if self._pass is None or self._pass[0] != run or self._passed >= times[0]:
+            self._pass = (run, self._events(run, camera))
+        for time, event, read in self._pass[1]:  # goes on where the last request ended
+            self._passed = time
+            if (time,) in keys:
+                yield (time,), read(event)
+            if time == times[-1]:
+                return
+        self._pass = None
+
+    def _events(self, run: int, camera: str, times: Optional[np.ndarray] = None) -> Iterator[tuple]:
+        """Timestamp and event of each event, and what reads the camera's frame in it."""
         for psana_run in self._passes(run, [camera], times):
             read = psana2_calls.frame_reader(psana2_calls.detector(self._psana, psana_run, camera), camera)
             for event in psana_run.events():
-                key = (int(event.timestamp),)
-                if sequential and key not in keys:
-                    continue
-                yield key, read(event)
-                if sequential and key[0] == times[-1]:
-                    return
+                yield int(event.timestamp), event, read
 
     # --- psana ---------------------------------------------------------------------------------
 

@@ -173,6 +173,20 @@ def test_without_small_data_it_says_so_once_and_stops_at_the_last_one_wanted(run
     assert "slower" in warning
 
 
+def test_without_small_data_requests_that_go_forward_are_one_pass(runs, monkeypatch):
+    """As the files of a data set are made; a request that goes back starts again."""
+    shutil.rmtree(runs / "smalldata")
+    source, opened, open_file = open_psana2(runs), [], psana2_calls.open_file
+    wanted = usable(source, 70)[:9]
+    expected = [result.frame for result in open_psana2(runs).frames(70, wanted)]
+    monkeypatch.setattr(psana2_calls, "open_file", lambda *args: opened.append(args) or open_file(*args))
+    frames = [result.frame for n in range(3) for result in source.frames(70, wanted[3 * n : 3 * n + 3])]
+    assert len(opened) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(frames, expected))
+    again = [result.frame for result in source.frames(70, wanted[1:2])]
+    assert len(opened) == 2 and np.array_equal(again[0], expected[1])
+
+
 def test_one_small_data_file_missing_is_as_good_as_none(runs, capsys):
     (runs / CAMERA_SMALL).unlink()
     source = open_psana2(runs)
