@@ -88,6 +88,7 @@ def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
         from train.metrics.calibration import EnergyError
         from train.model.predictor import Predictor
         from train.predict import trust as trusted
+        from train.report import card
 
         data = with_validation(data, config.validation_share)
         result = loop.fit(config, data, threads, resume, together)
@@ -111,6 +112,7 @@ def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
         say(timing.line(result.clock.times(data.reading)))
         say(timing.usage_line(used))
         say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
+        say(f"{card.write(config.run_dir)}: the model's card")
         if config.report:
             _report_of_fit(config.run_dir, result.stepper.whole, data)
 
@@ -253,7 +255,7 @@ def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
     python -m train report runs/demo
     python -m train report runs/demo runs/first_scale_up --out runs/two.html
     """
-    from train.report import write, write_comparison
+    from train.report import card, write, write_comparison
 
     folders = [Path(run) for run in runs]
     if out is not None:
@@ -265,6 +267,7 @@ def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
     config = folder.config_of(folders[0])
     runtime.start(config.threads, config.seed)
     say(f"{write(folders[0], Path(out) if out else None)}: open it in a browser")
+    card.write(folders[0])
 
 
 def _report_of_fit(run_dir: Path, model: object, data: Data) -> None:
@@ -301,6 +304,10 @@ def controls(config_path: str, steps: Optional[int], force: bool) -> None:
         raise UserError(f"controls need scikit-learn ({error}); install: pip install -e '.[train]'") from None
     with interrupt.advising("the same command continues where it stopped"):
         job.run(config, force)
+    if folder.is_finished(config):
+        from train.report import card
+
+        say(f"{card.write(config.run_dir)}: the model's card")
 
 
 def run() -> None:

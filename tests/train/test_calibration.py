@@ -231,3 +231,34 @@ def test_a_damaged_reference_is_one_line(long_data, write_config, train, tmp_pat
     result = train("predict", str(path.parent), str(long_data))
     assert result.exit_code == 2
     assert "reference.npz: is damaged" in result.output
+
+
+def test_the_card_says_what_was_measured_and_when_not_to_use_it(long_data, write_config, train, tmp_path):
+    config = write_config(**SETTINGS)
+    result = train("fit", config)
+    run = tmp_path / "runs/small"
+    assert f"{run}/card.md: the model's card" in result.output
+    card, summary = (run / "card.md").read_text(), json.loads((run / "summary.json").read_text())
+    test = summary["splits"]["test"]
+    assert f"| test | 60 | {test['accuracy']:.3f} | " in card
+    assert f"{test['calibration_error']:.3f}" in card
+    assert f"temperature {summary['calibration']['temperature']:.2f}" in card
+    assert f"R^2 {test['pulse_energy']['r2']:.3f}" in card
+    assert "Not tested: `python -m train controls" in card
+    assert "When not to use it" in card and "flags" in card
+    assert "it was not calibrated" not in card
+
+
+def test_the_card_of_a_network_that_learned_nothing_says_so(data, write_config, train, tmp_path):
+    train("fit", write_config(steps=1, network=[{"output": {"stddev": 0}}]))
+    card = (tmp_path / "runs/small/card.md").read_text()
+    assert "not told apart from always guessing" in card
+    assert "it was not calibrated" in card
+
+
+def test_the_report_shows_reliability_thresholds_and_energy(long_data, write_config, train, tmp_path):
+    assert train("fit", write_config(report=True, **SETTINGS)).exit_code == 0
+    page = (tmp_path / "runs/small/report.html").read_text()
+    assert "How far the probabilities can be relied on" in page
+    for words in ("Reliability diagram", "What a threshold finds and what it costs", "Spearman", "flagged"):
+        assert words in page

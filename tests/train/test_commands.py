@@ -53,6 +53,7 @@ def test_fit_prints_the_table_of_the_2016_study_and_writes_its_files(data, write
     run = tmp_path / "runs" / "small"
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "metrics.csv", "model.keras", "checkpoints", "summary.json", "reference.npz",
+        "card.md",
     }  # fmt: skip
     metrics = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [row["step"] for row in metrics] == ["1", "6", "11"]

@@ -91,6 +91,28 @@ def roc_curve(name: str, positive: np.ndarray, scores: np.ndarray, threshold: fl
     return figure
 
 
+def reliability(splits: dict[str, list[dict[str, Any]]]) -> Any:
+    """The share of shots that are correct against the probability they are called with, for each split."""
+    figure, axes = new(4.3, 3.9)
+    axes.plot([0, 1], [0, 1], color=GRAY, ls=":", label="calibrated")
+    for name, bins in splits.items():
+        shares = np.array([each["correct"] / each["n"] for each in bins])
+        ends = np.array([measure.wilson(each["correct"], each["n"]) for each in bins])
+        axes.errorbar(
+            [each["confidence"] for each in bins], shares, np.abs(ends.T - shares), fmt="o", capsize=2,
+            color=SPLIT_COLORS[name], label=name,
+        )  # fmt: skip
+    axes.set(
+        title="Reliability",
+        xlabel="probability of the called class",
+        ylabel="share correct",
+        xlim=(-0.01, 1.02),
+        ylim=(-0.02, 1.04),
+    )
+    axes.legend(loc="lower right")
+    return figure
+
+
 def by_energy(of_class: dict[str, list[Share]]) -> Any:
     """The share classified correctly against pulse energy, for each class, with Wilson intervals."""
     figure, axes = new(4.3, 3.2)

@@ -13,7 +13,7 @@ from common.report.page import Block, Code, Picture, Pictures, Section, Table, T
 from train.controls import record
 from train.fit.watch import HELPS, swings
 from train.model.shapes import describe
-from train.report import curves, figures, images
+from train.report import curves, figures, images, trust
 from train.report.evidence import Evidence, Run
 from train.run import folder
 
@@ -30,6 +30,7 @@ def sections(run: Run, shots: Optional[Evidence], missing: str) -> list[Section]
         Section("curves", "Learning curves", [Pictures(curves.pictures(run))]),
         Section("confusion", "Confusion matrices", _confusion(run)),
         *(images.sections(run, shots) if shots else images.left_out(missing)),
+        Section("trust", "How far the probabilities can be relied on", trust.blocks(run)),
         Section("controls", "Controls: lasing, or differences between runs?", _controls(run)),
         Section("network", "The network", _network(run)),
         Section("cost", "Where the time and memory went", _cost(run)),

@@ -1,0 +1,155 @@
+"""The card of a model, card.md beside it: what it is of, how well it does, when not to use it.
+
+Every figure is one that the software measured: in summary.json or in the controls' record.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import __version__
+from common.files import atomic
+from train.controls import record
+from train.metrics import measure
+from train.report.evidence import Run, read_run
+from train.run import folder
+
+_MANY = 0.02  # of the test shots flagged: more than a machine that has not changed gives
+
+
+def write(run_dir: Path) -> Path:
+    """Write the card of the finished run in `run_dir`; raises DataError."""
+    path = run_dir / folder.CARD
+    atomic.write_text(path, text(read_run(run_dir)))
+    return path
+
+
+def text(run: Run) -> str:
+    """The card as Markdown."""
+    summary = run.summary
+    parts = [
+        f"# {run.config.name}\n",
+        f"A network that tells {' from '.join(run.classes)} in XTCAV images"
+        f"{' and the pulse energy' if run.config.target == 'pulse_energy' else ''}; written by xtcav-lasing "
+        f"{__version__} from what it measured.\n",
+        "## Data\n",
+        f"{summary['data']}, digest {summary['data_digest'][:16]}. Seed {run.config.seed}, "
+        f"{summary['step']} steps.\n",
+        _table(
+            ("split", "shots", "accuracy", "95 % interval", "larger class", "calibration error"),
+            [_row(name, s) for name, s in summary["splits"].items()],
+        ),
+        "## Where it errs\n",
+        *_errors(run),
+        "## Probabilities, energy, flag\n",
+        calibration_sentence(run) + "\n",
+        *_energy(run),
+        *_flags(run),
+        "## Lasing, or the run?\n",
+        *_controls(run),
+        "## When not to use it\n",
+        *_limits(run),
+    ]
+    return "\n".join(parts)
+
+
+def calibration_sentence(run: Run) -> str:
+    """What was done to the probabilities, and how far off they are on the test split."""
+    error = run.summary["splits"]["test"]["calibration_error"]
+    temperature = run.summary.get("calibration", {}).get("temperature")
+    how = (
+        "The logits were not calibrated, because there was no validation split (validation_share makes one)"
+        if temperature is None
+        else f"The logits were divided by the temperature {temperature:.2f}, fitted on the validation split"
+    )
+    return (
+        f"{how}. On the test split the expected calibration error, the mean distance between the probability "
+        f"of the called class and the share of such shots that are correct, is {error:.3f}. It holds for the "
+        "machine that was trained on; on another one look at the flags first."
+    )
+
+
+def _row(name: str, s: dict) -> tuple[str, ...]:
+    low, high = s["interval"]
+    error = s.get("calibration_error")
+    return (
+        name,
+        str(s["n"]),
+        f"{s['accuracy']:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{s['chance']:.3f}",
+        "" if error is None else f"{error:.3f}",
+    )
+
+
+def _errors(run: Run) -> list[str]:
+    test, lines = run.summary["splits"]["test"], []
+    for label, counts in zip(run.classes, test["confusion"]):
+        wrong = ", ".join(f"{n} {other}" for n, other in zip(counts, run.classes) if other != label)
+        lines.append(f"- Of {sum(counts)} {label} test shots are called: {wrong}.")
+    for band in test["by_pulse_energy"]:
+        low, high = measure.wilson(band["found"], band["n"])
+        lines.append(
+            f"- {band['name']} {run.classes[1]}, {band['low']:.4f} to {band['high']:.4f} mJ: "
+            f"{band['found']} of {band['n']} found [{low:.3f}, {high:.3f}]."
+        )
+    if test.get("half_recognized") is not None:
+        lines.append(f"- Half of the {run.classes[1]} shots are found at {test['half_recognized']:.4f} mJ.")
+    return [*lines, ""]
+
+
+def _energy(run: Run) -> list[str]:
+    of = run.summary["splits"]["test"].get("pulse_energy")
+    if of is None:
+        return []
+    covered = "" if of["covered"] is None else f", {of['covered']:.3f} of the shots within the 90 % interval"
+    return [
+        f"Pulse energy, {of['n']} test shots: R^2 {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
+        f"{1000 * of['rms']:.1f} uJ{covered}.\n"
+    ]
+
+
+def _flags(run: Run) -> list[str]:
+    return [
+        f"{of['flagged']} of {of['n']} {name} shots are flagged as unlike those trained on.\n"
+        for name, of in run.summary.get("flags", {}).items()
+    ]
+
+
+def _controls(run: Run) -> list[str]:
+    how = f"`python -m train controls {run.run_dir / folder.CONFIG}`"
+    kept = record.read(run.run_dir)
+    if not kept.rows or kept.key != record.key_of(run.config, run.summary["data_digest"]):
+        return [f"Not tested: {how} tests whether the accuracy comes from lasing.\n"]
+    cells = [record.cells(row) for row in kept.rows]
+    columns = ("control", "n", "result", "95 % by blocks", "finding")
+    names = [name for name in columns if name in cells[0]]
+    return [
+        *(f"{line[0].upper()}{line[1:]}\n" for line in kept.verdict or [] if line),
+        _table(names, [[row[name] for name in names] for row in cells]),
+    ]
+
+
+def _limits(run: Run) -> list[str]:
+    lines = [
+        "- On shots that `predict` flags, and on runs of which many are flagged: another machine, another "
+        "answer.",
+        f"- To count {run.classes[1]} shots that hardly lase: a label says what the run was, not what the "
+        "shot did.",
+        "- On images prepared with other `image:` settings than its data.",
+    ]
+    test = run.summary["splits"]["test"]
+    if test["interval"][0] <= test["chance"]:
+        lines.insert(0, "- **At all: it is not told apart from always guessing the larger class.**")
+    if "temperature" not in run.summary.get("calibration", {}):
+        lines.append("- For cuts on the probability: it was not calibrated.")
+    flagged = run.summary.get("flags", {}).get("test")
+    if flagged and flagged["flagged"] > _MANY * flagged["n"]:
+        lines.append("- Its test shots differ from its training shots: more are flagged than should be.")
+    return [*lines, ""]
+
+
+def _table(header, rows) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
