@@ -89,6 +89,21 @@ def init(directory: Path, name: Optional[str], out: Optional[str], force: bool) 
     say(f"{path}: written; say in it which run is what, then: python -m prepare list {path}")
 
 
+@main.command()
+@click.argument("directory", metavar="[DIR]", default="configs", type=cli.FOLDER)
+def examples(directory: str) -> None:
+    """Copy the example configs into DIR (default: configs), but none over a file that is there.
+
+    \b
+    python -m prepare examples
+    """
+    from prepare.examples import copy
+
+    copied, kept = copy(Path(directory))
+    there = f", {kept} were there already" if kept else ""
+    say(f"{directory}: {copied} example configs{there}; the head of each says what to type")
+
+
 @main.command("list")
 @config_argument
 @click.option(

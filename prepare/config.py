@@ -8,6 +8,7 @@ from typing import Literal, Optional
 import numpy as np
 from pydantic import Field, model_validator
 
+from common import places
 from common.blocks import Blocks
 from common.config import Model, PathText, load
 from common.dataset.layout import AXES
@@ -237,6 +238,20 @@ class PrepareConfig(Model):
 def load_config(path: str) -> PrepareConfig:
     """The prepare config at `path`; raises ConfigError."""
     return load(path, PrepareConfig)
+
+
+def config_in(text: str, path: Path) -> PrepareConfig:
+    """The config in the data file at `path`, as JSON, its source where it is now.
+
+    A relative folder is looked for from where the file's own place was relative to, then from here.
+    Raises pydantic.ValidationError.
+    """
+    config = PrepareConfig.model_validate_json(text)
+    if config.source.dir is None:
+        return config
+    starts = [places.start_of(folder, config.output_dir) for folder in (path.parent, path.parent.parent)]
+    where = str(places.found(config.source.dir, [*starts, Path()]))
+    return config.model_copy(update={"source": config.source.model_copy(update={"dir": where})})
 
 
 def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:

@@ -20,7 +20,7 @@ from common.manifest import LABELED, SPLITS, Row
 from common.progress import bar
 from common.shots import ID_FIELDS, ShotId
 from prepare.build.run import locate
-from prepare.config import PrepareConfig
+from prepare.config import PrepareConfig, config_in
 from prepare.image.pipeline import Pipeline
 from prepare.select import uniform_hash
 from prepare.sources import Source, open_source
@@ -196,7 +196,7 @@ def _check_source(files: list[h5py.File], report: Report, sample: int) -> None:
         report.notes.append("signal against noise: there are no camera's files to compare with")
         return
     try:
-        config = PrepareConfig.model_validate_json(root["config"])
+        config = config_in(root["config"], Path(files[0].filename))
     except pydantic.ValidationError as error:
         report.problems.append(f"{files[0].filename}: attribute config: {error.errors()[0]['msg']}")
         return

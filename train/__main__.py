@@ -199,6 +199,8 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
         if not data.splits:
             raise DataError(f"{data.path}: has no labeled split; give it to `python -m train predict`")
         folder.check_classes(run_dir, data.classes, str(data.path))
+        if data_path is None:
+            folder.check_data(run_dir, data)
         threads = runtime.start(config.threads, config.seed)
         from train.metrics import scores
         from train.model import saved

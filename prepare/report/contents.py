@@ -24,7 +24,7 @@ from common.progress import bar
 from common.shots import ID_DTYPE, ID_FIELDS, ShotId, pulse_energy, shot_id, time_in_run
 from common.stats import evenly, robust_std
 from prepare.build.run import locate
-from prepare.config import PrepareConfig
+from prepare.config import PrepareConfig, config_in
 from prepare.image import transform
 from prepare.sources import open_source
 
@@ -292,7 +292,7 @@ def _one_by_one(
 
 def _config(file: h5py.File) -> PrepareConfig:
     try:
-        return PrepareConfig.model_validate_json(reading.attributes(file)["config"])
+        return config_in(reading.attributes(file)["config"], Path(file.filename))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise DataError(

@@ -348,3 +348,24 @@ def test_a_missing_tensorboard_leaves_nothing(data, write_config, train, tmp_pat
     )
     refused(train("fit", write_config(tensorboard=True)), "pip install tensorboard")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_evaluated_from_anywhere_and_after_a_move(data, write_config, train, tmp_path, monkeypatch):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    data.rename(home / "data.h5")
+    monkeypatch.chdir(home)
+    assert train("fit", write_config(data="data.h5", runs_dir="runs")).exit_code == 0
+    monkeypatch.chdir(elsewhere)
+    assert train("evaluate", str(home / "runs" / "small")).exit_code == 0
+    shutil.copytree(
+        home / "runs" / "small", elsewhere / "copy"
+    )  # its data are where they were
+    assert train("evaluate", "copy").exit_code == 0
+    home.rename(tmp_path / "moved")  # a project as a whole
+    result = train("evaluate", str(tmp_path / "moved" / "runs" / "small"))
+    assert result.exit_code == 0, result.output
+    refused(train("evaluate", "copy"), "data.h5")
+    write_data(elsewhere / "data.h5", {"train": 40, "test": 30}, seed=9)  # by accident of the same name
+    refused(train("evaluate", "copy"), "is not what copy was trained on", "--data")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 import keras
@@ -323,6 +324,7 @@ def write_summary(config: TrainConfig, data: Data, result: Result, closing: dict
     summary = {
         "name": config.name,
         "data": data.path,
+        "started_in": str(Path.cwd()),
         "data_digest": data.digest,
         "classes": data.classes,
         "step": result.step,

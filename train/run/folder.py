@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
+from common import places
 from common.dataset.safety import MAX_JSON, read_json
 from common.errors import ConfigError, DataError, OutputExists
 from common.files import atomic, lock
@@ -51,13 +51,10 @@ def claimed(run_dir: Path, resume: bool, force: bool) -> Iterator[None]:
 
 def is_finished(config: TrainConfig) -> bool:
     """Whether a run of exactly this config, on its data as they are now, has finished; raises DataError."""
-    try:
-        summary = json.loads((config.run_dir / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
     if not is_same(config) or not (config.run_dir / MODEL).exists():
         return False
-    return isinstance(summary, dict) and summary.get("data_digest") == digest_of_data(config)
+    digest = _summary(config.run_dir).get("data_digest")
+    return digest is not None and digest == digest_of_data(config)
 
 
 def is_same(config: TrainConfig) -> bool:
@@ -77,12 +74,44 @@ def digest_of_data(config: TrainConfig) -> str:
 
 
 def config_of(run_dir: Path) -> TrainConfig:
-    """The config of the run in `run_dir`; raises DataError if there is no run."""
+    """The config of the run in `run_dir`, its data where they are now; raises DataError if there is no run.
+
+    A relative path of data is looked for from where the run's own place was relative to, then from the
+    folder in which it was trained, then from here.
+    """
     if not (run_dir / CONFIG).exists():
         raise DataError(
             f"{run_dir}: no run here (no {CONFIG}); runs are made by `python -m train fit CONFIG`"
         )
-    return load_config(str(run_dir / CONFIG))
+    config = load_config(str(run_dir / CONFIG))
+    starts = [places.start_of(run_dir, Path(config.runs_dir) / config.name), _started_in(run_dir), Path()]
+    names = [config.data] if isinstance(config.data, str) else config.data
+    of_data = [str(places.found(name, starts)) for name in names]
+    return config.model_copy(update={"data": of_data[0] if isinstance(config.data, str) else of_data})
+
+
+def check_data(run_dir: Path, data: Data) -> None:
+    """Raise DataError if `data`, found by their name, are not those that the run was trained on."""
+    digest = _summary(run_dir).get("data_digest")
+    if digest != data.digest:
+        raise DataError(
+            f"{data.path}: is not what {run_dir} was trained on (digests differ); name the data: --data FILE"
+        )
+
+
+def _started_in(run_dir: Path) -> Optional[Path]:
+    """The folder in which the run was trained, if it has finished."""
+    start = _summary(run_dir).get("started_in")
+    return Path(start) if isinstance(start, str) else None
+
+
+def _summary(run_dir: Path) -> dict[str, Any]:
+    """summary.json of the run, empty if there is none that can be read."""
+    try:
+        summary = read_json((run_dir / SUMMARY).read_bytes()[: MAX_JSON + 1], str(run_dir / SUMMARY))
+    except (OSError, DataError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def clear(run_dir: Path) -> None:
