@@ -359,9 +359,7 @@ def test_a_run_is_evaluated_from_anywhere_and_after_a_move(data, write_config, t
     assert train("fit", write_config(data="data.h5", runs_dir="runs")).exit_code == 0
     monkeypatch.chdir(elsewhere)
     assert train("evaluate", str(home / "runs" / "small")).exit_code == 0
-    shutil.copytree(
-        home / "runs" / "small", elsewhere / "copy"
-    )  # its data are where they were
+    shutil.copytree(home / "runs" / "small", elsewhere / "copy")  # its data are where they were
     assert train("evaluate", "copy").exit_code == 0
     home.rename(tmp_path / "moved")  # a project as a whole
     result = train("evaluate", str(tmp_path / "moved" / "runs" / "small"))
