@@ -60,6 +60,20 @@ GAS_DETECTOR_UNITS: dict[str, str] = {
     "f_64_ENRC": "mJ",
 }
 
+# What the control room says of the XTCAV screen, once a run: name -> unit. With them psana's XTCAV module
+# makes a row um_per_pixel * dump_energy / dump_dispersion * 1e-3 MeV, and a column um_per_pixel *
+# rf_amplitude / (0.3 * streak_strength * ebeamXTCAVAmpl) fs.
+CALIBRATION_UNITS: dict[str, str] = {
+    "um_per_pixel": "um",
+    "streak_strength": "",
+    "rf_amplitude": "MV",
+    "rf_phase": "deg",
+    "dump_energy": "GeV",
+    "dump_dispersion": "m",
+    "roi_start_x": "pixel",
+    "roi_start_y": "pixel",
+}
+
 ID_DTYPE = np.dtype([("run", "<i4"), ("seconds", "<u4"), ("nanoseconds", "<u4"), ("fiducial", "<u4")])
 RECORD_DTYPE = np.dtype([(name, "<f8") for name in (*EBEAM_UNITS, *GAS_DETECTOR_UNITS)])
 

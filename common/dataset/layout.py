@@ -3,6 +3,8 @@
     /                   attributes: format, format_version, complete, simulated, ... (ATTRIBUTES)
     /dark/mean, std     (H, W) float64, counts: the camera's pedestal and noise, raw orientation
     /statistics/mean, std   (h, w) float64: per pixel over the images of the train split, if there is one
+    /calibration/run, NAME  (R,) int32, float64: runs with values of the XTCAV screen, and those values
+                        (CALIBRATION_UNITS), NaN where there is none; absent where no run has any
     /missing            (L,) of fields: the shots that were asked for and have no image (MISSING_FIELDS)
     /train, /validation, /test, /predict
         images          (N, h, w) float32 or float16, one image per chunk
@@ -45,6 +47,7 @@ ATTRIBUTES: dict[str, str] = {
     "software": "JSON of {package: version}",
     "created": "UTC time, ISO 8601",
 }
+CALIBRATION = "calibration"
 ROW_CRC32 = "row_crc32"
 TIME = "time"
 AXES = ("row", "column")  # of an image, by the camera's

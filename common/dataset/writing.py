@@ -33,6 +33,7 @@ from common.dataset.layout import (
     ATTRIBUTES,
     ATTRIBUTES_SHA256,
     AXES,
+    CALIBRATION,
     FORMAT,
     FORMAT_VERSION,
     OBJECTS_SHA256,
@@ -46,7 +47,7 @@ from common.dataset.layout import (
 from common.dataset.reading import image_offsets
 from common.files import atomic
 from common.manifest import LABELED, SPLITS
-from common.shots import ID_DTYPE, ID_FIELDS, nanoseconds
+from common.shots import CALIBRATION_UNITS, ID_DTYPE, ID_FIELDS, nanoseconds
 
 # HDF5's format of version 1.10: unlike the one before, it has checksums of its own metadata.
 _LIBVER = ("v110", "v110")
@@ -184,6 +185,18 @@ def create_tables(file: h5py.File, frame_shape: tuple[int, int], axes: Axes = ()
     _show_as_nexus(file, "NXroot", default=splits[0])
     for split in splits:
         _create_columns(file[split], axes or [(name, np.arange(n)) for name, n in zip(AXES, image_shape)])
+
+
+def add_calibration(file: h5py.File, of_runs: Mapping[int, Mapping[str, float]]) -> None:
+    """Add what is known of the XTCAV screen, {run: {name in CALIBRATION_UNITS: value}}, if anything is."""
+    runs = sorted(run for run, values in of_runs.items() if values)
+    if not runs:
+        return
+    group = file.create_group(CALIBRATION)
+    group.create_dataset("run", data=np.array(runs, ID_DTYPE["run"]))
+    for name, unit in CALIBRATION_UNITS.items():
+        values = [of_runs[run].get(name, np.nan) for run in runs]
+        set_text(group.create_dataset(name, data=np.array(values, "<f8")), units=unit)
 
 
 def finish(

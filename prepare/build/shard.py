@@ -182,6 +182,7 @@ def _fill(file: h5py.File, task: Task, source: Source, images: _Images) -> None:
         file["dark"].attrs[name] = getattr(task.dark, name)
     classes = list(task.config.runs.classes)
     of_run = {run: source.shots(run) for run in {place.run for place in task.places}}
+    writing.add_calibration(file, {run: source.calibration(run) for run in of_run})
     for split in layout.present(file):
         group, kept = file[split], images.kept.get(split, [])
         group["crc32"][...] = [checksum for _, checksum in kept]

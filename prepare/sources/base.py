@@ -43,6 +43,10 @@ class Source(abc.ABC):
         """The day from which the seconds of shots count."""
         return "1970-01-01"
 
+    def calibration(self, run: int) -> dict[str, float]:
+        """{name in common.shots.CALIBRATION_UNITS: value} at the first shots of `run`, if they are there."""
+        return {}
+
     @abc.abstractmethod
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         """What `frames` gives, of any shape."""

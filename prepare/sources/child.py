@@ -19,7 +19,7 @@ import sys
 import tempfile
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any, Callable, Dict, Iterator, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, NoReturn, Optional, Sequence
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class ChildSource(Source):
     ) -> None:
         self._name, self._place, self._advice = name, place, advice
         self._opening = make, arguments
-        self._known: Dict[tuple, Any] = {}
+        self._known: dict[tuple, Any] = {}
         self._asked = 0  # requests, so that a stream knows that it was ended by another one
         self._dead = False
         self._open()
@@ -77,7 +77,7 @@ class ChildSource(Source):
             self.close()
             raise
 
-    def runs(self) -> Tuple[int, ...]:
+    def runs(self) -> tuple[int, ...]:
         return self._remembered("runs")
 
     def epoch(self) -> str:
@@ -86,8 +86,11 @@ class ChildSource(Source):
     def shots(self, run: int) -> np.ndarray:
         return self._remembered("shots", run)
 
-    def files(self, run: int) -> Tuple[Tuple[str, int], ...]:
+    def files(self, run: int) -> tuple[tuple[str, int], ...]:
         return self._remembered("files", run)
+
+    def calibration(self, run: int) -> dict[str, float]:
+        return self._remembered("calibration", run)
 
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         left = list(indices)
@@ -164,7 +167,7 @@ class ChildSource(Source):
         if kind == _FRAME:
             self._frame(value, where)
 
-    def _answer(self, where: str) -> Tuple[int, Any]:
+    def _answer(self, where: str) -> tuple[int, Any]:
         """The next answer that is not a warning, which is shown."""
         while True:
             try:
@@ -218,7 +221,7 @@ class ChildSource(Source):
         raise DataError(f"{where}: the process of {self._name} {how}{said}; {self._advice}")
 
 
-def _start(log: int) -> Tuple[subprocess.Popen, Connection, Connection, int]:
+def _start(log: int) -> tuple[subprocess.Popen, Connection, Connection, int]:
     """A child that serves: process, pipes of requests and answers, and what it lives by."""
     with contextlib.ExitStack() as its, contextlib.ExitStack() as ours:
         requests, answers, lifeline = os.pipe(), os.pipe(), os.pipe()

@@ -11,6 +11,7 @@ import numpy as np
 from common.errors import DataError
 from common.progress import warn
 from prepare.formats.files import files_by_run, files_of_run
+from prepare.formats.xtc1.epics import read_calibration
 from prepare.formats.xtc1.format import pixel_dtype
 from prepare.formats.xtc1.index import RunIndex, index_run
 from prepare.formats.xtc1.reader import XtcFile
@@ -63,6 +64,9 @@ class XtcSource(Source):
     def files(self, run: int) -> tuple[tuple[str, int], ...]:
         """Name and size of the files of `run`."""
         return tuple((path.name, path.stat().st_size) for path in self._index(run).files)
+
+    def calibration(self, run: int) -> dict[str, float]:
+        return read_calibration(files_of_run(self._directory, self._files, run))
 
     def close(self) -> None:
         """Close the files that frames were read from."""

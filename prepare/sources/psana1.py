@@ -23,6 +23,7 @@ from common.progress import warn
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.formats.files import files_by_run, files_of_run
 from prepare.formats.xtc1 import records
+from prepare.formats.xtc1.epics import read_calibration
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, merge_repeats
 from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
@@ -81,6 +82,10 @@ class Psana1Source(Source):
 
     def shots(self, run: int) -> np.ndarray:
         return self._list(run)[list(SHOT_DTYPE.names)].astype(SHOT_DTYPE)
+
+    def calibration(self, run: int) -> dict[str, float]:
+        # Not through psana's EPICS store, which has the values of the event that it is at.
+        return read_calibration(files_of_run(self._directory, self._files, run))
 
     def close(self) -> None:
         os.close(self._folder)

@@ -20,7 +20,7 @@ import numpy as np
 
 from common.errors import DataError
 from common.shots import RECORD_DTYPE
-from prepare.formats import xtc2
+from prepare.formats import calibration, xtc2
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.formats.xtc1.format import FIDUCIALS
 from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
@@ -71,6 +71,15 @@ class Psana2Source(Source):
             self._shots[run] = self._listings.get(run, made_by, used, lambda: self._read_shots(run))
         return self._shots[run]
 
+    def calibration(self, run: int) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for stream in self._files.streams(run):
+            there = {field for names in stream.names for field, _, _ in names.fields} & calibration.WANTED
+            if there:
+                psana_run = psana2_calls.open_file(self._psana, str(stream.paths[0]))
+                values.update(psana2_calls.epics_values(psana_run, sorted(there)))
+        return calibration.by_name(values)
+
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         shots = self.shots(run)
         status = shots["status"]
@@ -108,7 +117,7 @@ class Psana2Source(Source):
     def _read_records(self, run: int, streams: Sequence[Stream], shots: np.ndarray) -> None:
         """Fill in the fiducials and the records of `shots`, from the streams that have them."""
         there = {name for stream in streams for name in stream.detectors}
-        wanted = [name for name in (psana2_calls.TIMING, *psana2_calls.RECORDS) if name in there]
+        wanted = psana2_calls.records_in(there)
         with_records = [stream for stream in streams if set(wanted) & stream.detectors]
         refuse_cut_off(with_records)
         rows = {time: i for i, time in enumerate(_timestamps(shots).tolist())}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from types import ModuleType
-from typing import Callable
+from typing import Callable, Container, Iterable
 
 import numpy as np
 
@@ -12,9 +14,15 @@ from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.formats.xtc1.format import FIDUCIAL_MASK
 from prepare.sources.reconcile import Received
 
-RECORDS = {"ebeam": EBEAM_UNITS, "gasdet": GAS_DETECTOR_UNITS}  # psana 2's names of the detectors
+# psana 2's names of the detectors; `ebeamh` is the electron beam of the hard X-ray line.
+RECORDS = {"ebeam": EBEAM_UNITS, "ebeamh": EBEAM_UNITS, "gasdet": GAS_DETECTOR_UNITS}
 TIMING = "timing"
-_OTHER_SPELLING = {"ebeamLTUAngX": "ebeamLUTAngX"}  # as LCLS-II's DAQ writes it
+# As LCLS-II's DAQ writes them.
+_OTHER_SPELLING = {
+    "ebeamLTUAngX": "ebeamLUTAngX",
+    **{name: name.replace("_", "") for name in GAS_DETECTOR_UNITS},  # f11ENRC
+}
+_EVENTS_WITH_EPICS = 240  # looked at
 _OFFLINE = {"skip_calib_load": "all", "log_level": "WARNING"}  # no calibration constants, over the network
 
 
@@ -87,6 +95,22 @@ def _frame(read: Callable, event) -> Received:
     return frame.reshape(-1, frame.shape[-1]) if frame is not None and frame.ndim == 3 else frame
 
 
+def epics_values(psana_run, names: Iterable[str]) -> dict[str, float]:
+    """The first EPICS values `names` of a psana Run, as they are at its first events; numbers alone.
+
+    They are written about once a second; a run's first shots may come before.
+    """
+    detectors = {name: psana_run.Detector(name) for name in names}
+    values = {}
+    for event in itertools.islice(psana_run.events(), _EVENTS_WITH_EPICS):
+        for name in set(detectors) - set(values):
+            with contextlib.suppress(TypeError, ValueError):  # None, or a text
+                values[name] = float(detectors[name](event))
+        if len(values) == len(detectors):
+            break
+    return values
+
+
 def fiducial_filler(shots: np.ndarray, detector) -> Callable:
     pulse_id = detector.raw.pulseId
 
@@ -95,6 +119,12 @@ def fiducial_filler(shots: np.ndarray, detector) -> Callable:
         shots["fiducial"][row] = pulse if pulse is not None and pulse <= FIDUCIAL_MASK else 0
 
     return fill
+
+
+def records_in(detectors: Container[str]) -> list[str]:
+    """Which of `detectors` the fiducials and records of a run are read from."""
+    found = [name for name in (TIMING, *RECORDS) if name in detectors]
+    return [name for name in found if name != "ebeamh" or "ebeam" not in found]
 
 
 def record_filler(shots: np.ndarray, name: str, detector) -> Callable:

@@ -68,15 +68,19 @@ def shot(n: int, *children: bytes, skew: int = 0, **header: int) -> bytes:
     return writer.datagram(time, fiducial, L1_ACCEPT, children, ticks=1, **header)
 
 
-def write(folder: Path, streams: dict[int, list[bytes]]) -> Path:
+def write(folder: Path, streams: dict[int, list[bytes]], configure: Sequence[bytes] = ()) -> Path:
     """Write run RUN, the L1Accepts of each stream after what begins a run; gives the folder."""
     folder.mkdir(exist_ok=True)
     for stream, shots in streams.items():
+        begin = {
+            CONFIGURE: {"children": configure},
+            BEGIN_RUN: {"env": RUN},
+            BEGIN_CALIB_CYCLE: {},
+            ENABLE: {},
+        }
         data = b"".join(
-            writer.datagram(
-                (START - 5 + i, 0), 0x1FFFF, transition, env=RUN if transition == BEGIN_RUN else 0
-            )
-            for i, transition in enumerate((CONFIGURE, BEGIN_RUN, BEGIN_CALIB_CYCLE, ENABLE))
+            writer.datagram((START - 5 + i, 0), 0x1FFFF, transition, **has)
+            for i, (transition, has) in enumerate(begin.items())
         )
         (folder / str(FileName("e815", RUN, stream, 0))).write_bytes(data + b"".join(shots))
     return folder

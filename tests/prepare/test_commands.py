@@ -72,6 +72,9 @@ def test_the_whole_of_prepare(built, tmp_path):
         np.testing.assert_allclose(file["statistics/mean"], train.mean(axis=0), atol=1e-6)
         np.testing.assert_allclose(file["statistics/std"], train.std(axis=0), atol=1e-5)
         assert json.loads(file.attrs["classes"]) == ["nolasing", "lasing"]
+        assert file["calibration/run"][...].tolist() == [69, 70, 71]
+        assert file["calibration/um_per_pixel"][...].tolist() == [20.0, 20.0, 20.0]
+        assert file["calibration/dump_energy"].attrs["units"] == b"GeV"
         assert json.loads(file.attrs["skipped"])["71"] == {"no camera frame": 5}
     source.close()
 

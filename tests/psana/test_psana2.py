@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from psana.psexp.ds_base import DataSourceBase
 
 from common.errors import DataError
-from common.shots import ID_FIELDS, RECORD_DTYPE
+from common.shots import GAS_DETECTOR_UNITS, ID_FIELDS, RECORD_DTYPE
 from prepare.formats import xtc2
 from prepare.shots import DAMAGED, NO_FRAME, USABLE
 from prepare.simulate import xtc2 as writer
@@ -86,6 +87,31 @@ def test_runs_and_files(folder):
         (f"amo86815-r0070-s{s:03d}-c000.xtc2", (folder / f"amo86815-r0070-s{s:03d}-c000.xtc2").stat().st_size)
         for s in (0, 1)
     )
+
+
+def rename(path: Path, names: dict) -> None:
+    """Call detectors or fields in an xtc2 file otherwise; in its Configure names end with a 0."""
+    raw = path.read_bytes()
+    for old, new in names.items():
+        width = max(len(old), len(new)) + 1
+        found = re.escape(old.encode()) + b"\0" + b"." * (width - len(old) - 1)
+        raw, count = re.subn(found, new.encode().ljust(width, b"\0"), raw, flags=re.DOTALL)
+        assert count
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [{"ebeam": "ebeamh"}, {name: name.replace("_", "") for name in GAS_DETECTOR_UNITS}],
+    ids=["h", "f11"],
+)
+def test_records_under_their_other_names(runs, names):
+    """The hard X-ray line's beam, and the gas detector's fields as LCLS-II's DAQ spells them."""
+    for path in (runs / CAMERA_FILE, runs / CAMERA_SMALL):
+        rename(path.with_name(path.name.replace("s000", "s001")), names)
+    native = XtcSource(str(runs), ADDRESS).shots(70)
+    assert open_psana2(runs).shots(70).tobytes() == native.tobytes()
+    assert not np.isnan(native["f_11_ENRC"]).all()
 
 
 # --- as a psana user reads them ------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from psana.psexp.ds_base import DataSourceBase
 
 from common.errors import DataError
+from prepare.formats import calibration
 from prepare.shots import USABLE
 from prepare.sources.psana2 import Psana2Source
 
@@ -120,6 +121,20 @@ def test_if_psana_can_read_none_it_is_one_line():
 def test_a_detector_without_raw_images_is_told_from_those_that_have(name, camera, said):
     with pytest.raises(DataError, match=said):
         open_folder(REAL / name, camera).shots(14)
+
+
+def test_the_calibration_of_the_screen_from_epics(monkeypatch):
+    """These runs have none of XTCAV's values; two others in their place, a number and an array."""
+    pvs = {
+        **calibration.PVS,
+        "um_per_pixel": ("gone", "HX2:DVD:GCC:01:PMON"),
+        "rf_phase": ("HX2:DVD:GPI:01:PMON",),
+    }
+    assert open_folder(REAL / "mixed_rate").calibration(14) == {}
+    monkeypatch.setattr(calibration, "PVS", pvs)
+    monkeypatch.setattr(calibration, "WANTED", frozenset(pv for of in pvs.values() for pv in of))
+    assert open_folder(REAL / "mixed_rate").calibration(14) == {"um_per_pixel": 41.0}
+    assert open_folder(REAL / "intg_det").calibration(14) == {}
 
 
 # --- chunks --------------------------------------------------------------------------------------
