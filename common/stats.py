@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Iterable
-
 import numpy as np
 
 # Times the median absolute deviation: the standard deviation of normal values (Rousseeuw, Croux 1993).
@@ -48,21 +46,6 @@ class Moments:
     def std(self) -> np.ndarray:
         """The standard deviation of the arrays (divided by n)."""
         return np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 0))
-
-
-def combined(parts: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count, mean and standard deviation of all arrays, from (count, mean, std) of parts of them.
-
-    The pairwise update of Chan, Golub and LeVeque (1979), which loses no digits to large means.
-    """
-    count, mean, squares = 0, np.zeros(()), np.zeros(())
-    for n, of_part, std in parts:
-        if n:
-            away = of_part - mean
-            squares = squares + n * std**2 + away**2 * (count * n / (count + n))
-            count += n
-            mean = mean + away * (n / count)
-    return count, mean, np.sqrt(squares / max(count, 1))
 
 
 def robust_std(values: np.ndarray) -> float:

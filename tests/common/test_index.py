@@ -8,7 +8,6 @@ import pytest
 
 from common.dataset.index import Entry, Index, data_files, index_path, write_index
 from common.errors import DataError
-from common.stats import combined
 from tests.common.test_schema import write
 
 
@@ -84,15 +83,3 @@ def test_xarray_names_dimensions_and_reads_times(folder):
         assert (train["images"].values == images).all()
     with xarray.open_dataset(path, group="train/ebeam", engine="h5netcdf") as ebeam:
         assert ebeam["ebeamCharge"].dims == ("time",) and ebeam["ebeamCharge"].units == "nC"
-
-
-@pytest.mark.parametrize("cuts", [[], [1], [7, 8], [3, 3, 20]])
-def test_moments_of_parts_are_those_of_the_whole(cuts):
-    values = np.random.default_rng(1).normal(1e4, 0.1, (30, 2, 3))
-    parts = [part for part in np.split(values, cuts)]
-    count, mean, std = combined(
-        (len(part), part.mean(axis=0), part.std(axis=0)) if len(part) else (0, 0, 0) for part in parts
-    )
-    assert count == 30
-    np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-14)
-    np.testing.assert_allclose(std, values.std(axis=0), rtol=1e-9)
