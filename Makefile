@@ -23,14 +23,19 @@ help:  ## Show this list
 demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (3 minutes)
 	$(RUN) -m prepare simulate configs/prepare/demo.yaml --if-missing
 	test -f data/demo.h5 || $(RUN) -m prepare build configs/prepare/demo.yaml
-	@if test -f runs/demo/model.keras; then set -x; $(RUN) -m train evaluate runs/demo; \
-	  else set -x; $(RUN) -m train fit configs/train/demo.yaml --force; fi
+	test -f runs/demo/model.keras || $(RUN) -m train fit configs/train/demo.yaml --force
+	@if test -f runs/recommended/model.keras; then set -x; $(RUN) -m train evaluate runs/recommended; \
+	  else set -x; $(RUN) -m train fit configs/train/recommended.yaml --force; fi
 	@test data/demo.report.html -nt data/demo.h5 || { set -x; $(RUN) -m prepare report data/demo.h5; }
-	@test runs/demo/report.html -nt runs/demo/model.keras || { set -x; $(RUN) -m train report runs/demo; }
+	@test runs/recommended/report.html -nt runs/recommended/model.keras || { set -x; $(RUN) -m train report runs/recommended; }
+	@test runs/comparison.html -nt runs/recommended/model.keras || { set -x; $(RUN) -m train report runs/recommended runs/demo --out runs/comparison.html --force; }
 	@echo
-	@echo "Look next, in a browser, at the reports of the data and of the training:"
+	@echo "Look next, in a browser, at the reports of the data and of the recommended network, which is also"
+	@echo "compared with the 2016 study's; and at its card:"
 	@echo "  $(CURDIR)/data/demo.report.html"
-	@echo "  $(CURDIR)/runs/demo/report.html"
+	@echo "  $(CURDIR)/runs/recommended/report.html"
+	@echo "  $(CURDIR)/runs/comparison.html"
+	@echo "  $(CURDIR)/runs/recommended/card.md"
 
 test: $(VENV)/dev.done  ## Set up; run all tests
 	$(RUN) -m pytest
