@@ -112,7 +112,7 @@ def test_a_run_that_cannot_be_read_ends_nothing_for_the_others(write_config, pre
 def test_another_shape_than_the_configs_is_named_and_listed(write_config, prepare, folder):
     result = prepare("list", write_config(folder, camera__shape=[80, 96]))
     assert result.exit_code == 2
-    assert "96 x 80" in result.output.splitlines()[1]
+    assert [line.endswith("  96 x 80") for line in result.output.splitlines()].count(True) == 4
     assert result.output.splitlines()[-1].startswith("error: run 71: frames are 96 x 80 pixels, camera.shape")
 
 
