@@ -117,7 +117,10 @@ class Psana1Source(Source):
             files = self._look(run)
             version = getattr(self._psana, "__version__", None) or getattr(self._psana, "__file__", "")
             made_by = ("psana1", version, self._experiment, self._camera)
-            self._listed[run] = self._listings.get(run, made_by, files.paths, lambda: self._read_list(run))
+            listed = self._listings.get(run, made_by, files.paths, lambda: self._read_list(run))
+            if not (listed["status"] == USABLE).any():
+                warn(f"run {run}: not one frame of camera {self._camera}")
+            self._listed[run] = listed
         return self._listed[run]
 
     def _read_list(self, run: int) -> np.ndarray:
@@ -127,9 +130,7 @@ class Psana1Source(Source):
         if not len(listed):
             raise DataError(f"run {run}: psana 1 finds no events in it; {ADVICE}")
         if not (listed["status"] == USABLE).any():
-            raise DataError(
-                f"run {run}: no frame of camera '{self._camera}' (camera.address) in {len(listed)} events"
-            )
+            self._detector(run)  # an error if there is no such camera
         listed = listed[np.lexsort([listed["fiducial"], listed["nanoseconds"], listed["seconds"]])]
         return merge_repeats(listed)[0]
 

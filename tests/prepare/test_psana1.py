@@ -160,9 +160,7 @@ def test_frames_that_psana_cannot_read_have_no_picture_and_none_at_all_is_an_err
         list(source.frames(70, wanted))
 
 
-def test_a_run_without_events_or_frames_is_an_error(open_source, monkeypatch):
-    with pytest.raises(DataError, match="run 70: no frame of camera 'ytcav'"):
-        open_source("experiment", "ytcav").shots(70)
+def test_a_run_without_events_is_an_error(open_source, monkeypatch):
     monkeypatch.setenv("STAND_IN", "end@1")
     with pytest.raises(DataError, match="run 70: psana 1 finds no events"):
         open_source("experiment").shots(70)
@@ -181,11 +179,19 @@ def test_another_experiment_is_named_with_what_is_there(open_source):
 
 
 def test_a_camera_that_psana_does_not_know(open_source):
-    source = open_source("experiment")
-    source.shots(70)
-    source._camera = "ytcav"
     with pytest.raises(DataError, match=r"run 70: psana 1 has no 'ytcav' .*: .*Unknown DetInfo"):
-        list(source.frames(70, [usable(source, 70)[0]]))
+        open_source("experiment", "ytcav").shots(70)
+    with pytest.raises(DataError, match=r"run 70: psana 1 has no 'AmoVMI.*: .*not found in configStore"):
+        open_source("experiment", "AmoVMI.0:Opal1000.0").shots(70)
+
+
+def test_a_run_without_a_frame_has_a_warning_as_from_the_native_reader(open_source, psana, tmp_path, capsys):
+    folder = str(open_source("experiment")._directory)
+    for _ in range(2):  # the second time from the listing that is kept
+        with Psana1Source(psana, "amo81515", folder, "NoDetector.0:Evr.0", tmp_path / "kept") as source:
+            assert len(source.shots(70)) == 30
+            assert usable(source, 70) == []
+        assert capsys.readouterr().err == "warning: run 70: not one frame of camera NoDetector.0:Evr.0\n"
 
 
 def test_a_psana_cfg_in_the_working_directory_is_not_read(open_source, tmp_path, monkeypatch):

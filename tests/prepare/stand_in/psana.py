@@ -43,6 +43,7 @@ from prepare.formats.xtc1.reader import XtcFile
 
 ADDRESS = "XrayTransportDiagnostic.0:Opal1000.0"
 MPIDataSource = object  # by which the LCLS-I psana is told from the other
+_IN_CONFIGURE = (ADDRESS, "NoDetector.0:Evr.0", "XppEndstation.0:Opal1000.1")
 _ORIGINAL, _PROXY = 90, 91  # type ids of the small data
 _config_file: Optional[str] = None
 _newest: Optional["DataSource"] = None
@@ -300,8 +301,10 @@ def _part(smd: XtcFile, datagram, large: Path) -> _Part:
 
 def Detector(name: str):
     assert _newest is not None, "a Detector before the DataSource"
-    if name not in ("xtcav", ADDRESS):
+    if ":" not in name and name != "xtcav":
         raise KeyError(f"Unknown DetInfo device type {name}")
+    if name not in ("xtcav", *_IN_CONFIGURE):
+        raise KeyError(f"Missing Detector: Source string not found in configStore: {name}")
     return SimpleNamespace(raw=lambda event, made_for=_newest: _raw(event, made_for))
 
 
