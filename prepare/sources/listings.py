@@ -17,6 +17,7 @@ from typing import Callable, Iterable, Optional
 import numpy as np
 
 from common import __version__
+from common.errors import UserError
 from common.files import atomic
 from common.progress import warn
 from prepare.shots import SHOT_DTYPE
@@ -44,8 +45,9 @@ class Listings:
             shots = read()
             try:
                 self._keep(run, path, shots)
-            except OSError as error:
-                warn(f"{path}: {error.strerror}: the listing of run {run} is not kept for the next command")
+            except (OSError, UserError) as error:
+                reason = getattr(error, "strerror", None) or error
+                warn(f"{path}: {reason}: the listing of run {run} is not kept for the next command")
         return shots
 
     def _keep(self, run: int, path: Path, shots: np.ndarray) -> None:
