@@ -34,10 +34,16 @@ class Row(NamedTuple):
         return self.figure <= self.aim if self.at_most else self.figure >= self.aim
 
 
-def race(contestants: dict[str, Contestant], repeat: int, warm_up: int = 2) -> dict[str, list[Any]]:
+def race(
+    contestants: dict[str, Contestant],
+    repeat: int,
+    warm_up: int = 2,
+    busy: Optional[dict[str, list[float]]] = None,
+) -> dict[str, list[Any]]:
     """What each contestant gave, `repeat` times in turn: its own number, else the seconds it took.
 
-    Each lives in a process of its own, which sleeps while another runs, so that no library's
+    busy: is given the seconds of processor time of each turn, which others' work on the machine
+    changes less. Each lives in a process of its own, which sleeps while another runs, so that no library's
     threads stand in another's way.
     """
     context = multiprocessing.get_context("spawn")
@@ -53,9 +59,11 @@ def race(contestants: dict[str, Contestant], repeat: int, warm_up: int = 2) -> d
         for n in range(warm_up + repeat):
             for name, end in ends.items():
                 end.send(True)
-                value = _told(end, name)
+                value, processor = _told(end, name)
                 if n >= warm_up:
                     results[name].append(value)
+                    if busy is not None:
+                        busy.setdefault(name, []).append(processor)
         return results
     finally:
         for end in ends.values():
@@ -129,10 +137,11 @@ def _contestant(end: Any, factory: Callable[..., Callable[[], Any]], args: Seque
         end.send(("ready", None))
         while True:
             end.recv()
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             value = run()
-            took = time.perf_counter() - start
-            end.send(("ready", value if isinstance(value, (int, float, dict)) else took))
+            took, processor = time.perf_counter() - start, time.process_time() - processor
+            given = value if isinstance(value, (int, float, dict)) else took
+            end.send(("ready", (given, processor)))
     except EOFError:
         pass  # the race is over
     except BaseException as error:

@@ -191,3 +191,16 @@ def test_it_saves_and_loads_as_part_of_a_model(tmp_path):
     x = np.random.default_rng(0).standard_normal((2, 40, 40, 1)).astype("f4")
     assert isinstance(loaded.layers[1], Convolution)
     assert np.array_equal(model(x), loaded(x))
+
+
+def test_a_saved_model_loads_in_plain_keras(tmp_path):
+    inputs = keras.Input((61, 70, 8))
+    layer = Convolution(5, (12, 12), padding="same")
+    model = keras.Model(inputs, layer(inputs))
+    assert layer.ways.forward == "spectra"
+    model.save(tmp_path / "m.keras")
+    plain = {"xtcav_lasing>Convolution": keras.layers.Conv2D}
+    loaded = keras.saving.load_model(tmp_path / "m.keras", custom_objects=plain)
+    assert type(loaded.layers[1]) is keras.layers.Conv2D
+    x = np.random.default_rng(0).standard_normal((2, 61, 70, 8)).astype("f4")
+    assert_close([model(x)], [loaded(x)], 1e-5)

@@ -152,12 +152,8 @@ def ways_of(
     The gradient by the input goes by spectra together with that by the kernel, whose transforms it
     shares; with one input channel, that of the images themselves, it is direct: training does not ask for it.
     """
-    axes = [
-        Axis(*sizes, padding_of(*sizes, padding)[0], outputs_of(*sizes, padding))
-        for sizes in zip(image, window, strides)
-    ]
     r = phases_for(window, strides)
-    plan = min((Plan(*tiled, *channels) for tiled in itertools.product(*map(_tilings, axes))), key=_both)
+    plan = min(_plans(image, window, strides, padding, channels), key=_both)
     forward, kernel, by_input = direct_costs(plan, r)
     scale = GAIN * (BFLOAT16 if compute == "bfloat16" else 1.0)
     spectra = spectral_costs(plan)
@@ -208,6 +204,33 @@ def spectral_costs(plan: Plan, word: float = WORD) -> Costs:
     y = transform(rows.kept, columns.kept, outputs)  # as much as its inverse
     y += uneven * word / 3 * rows.kept * columns.kept * outputs  # filled up or cut off
     return Costs(*(float(tiles * cost) for cost in (x, x + product + y, y + product, product + x)))
+
+
+def least_operations(
+    image: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    channels: tuple[int, int],
+) -> list[float]:
+    """Operations of an image, forward and of the gradients by kernel and input, of the way that has fewer.
+
+    Each pass for itself, with the tiles that are best for it; what is written and read counts nothing.
+    """
+    plans = _plans(image, window, strides, padding, channels)
+    direct = direct_costs(plans[0], 0)[0]  # the gradients do the same operations
+    spectra = [spectral_costs(plan, word=0) for plan in plans]
+    passes = zip(*((costs.forward, costs.kernel, costs.input) for costs in spectra))
+    return [min(direct, *operations) for operations in passes]
+
+
+def _plans(image, window, strides, padding, channels) -> list[Plan]:
+    """Every way to cut a convolution into tiles that are not too small."""
+    axes = [
+        Axis(*sizes, padding_of(*sizes, padding)[0], outputs_of(*sizes, padding))
+        for sizes in zip(image, window, strides)
+    ]
+    return [Plan(*tiled, *channels) for tiled in itertools.product(*map(_tilings, axes))]
 
 
 def _tilings(axis: Axis) -> list[Axis]:
