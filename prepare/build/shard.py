@@ -191,7 +191,8 @@ def _fill(file: h5py.File, task: Task, source: Source, images: _Images) -> None:
         for n, name in enumerate(ID_FIELDS):
             group[name][...] = [place.shot[n] for place, _ in kept]
         if kept:
-            shots = np.array([of_run[place.run][place.index] for place, _ in kept])
+            runs = itertools.groupby((place for place, _ in kept), key=lambda place: place.run)
+            shots = np.concatenate([of_run[run][[place.index for place in of]] for run, of in runs])
             for record, units in layout.RECORDS.items():
                 for name in units:
                     group[record][name][...] = shots[name]
