@@ -34,17 +34,19 @@ def test_temperature_finds_by_how_much_logits_are_too_large(factor):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.2, 5))
-def test_no_other_temperature_is_better(seed, factor):
-    logits, labels = drawn(300, seed)
+def test_of_many_shots_no_other_temperature_is_better(seed, factor):
+    logits, labels = drawn(5000, seed)
     best = calibration.temperature(factor * logits, labels)
     least = calibration.cross_entropy(factor * logits / best, labels)
     for other in (0.8 * best, 1.25 * best, 1.0):
-        assert least <= calibration.cross_entropy(factor * logits / other, labels) + 1e-6
+        assert least <= calibration.cross_entropy(factor * logits / other, labels) + 1e-4
 
 
-def test_where_all_are_correct_the_temperature_stays_finite():
-    logits = np.array([[5.0, 0.0], [0.0, 5.0]] * 20)
-    assert 0.04 < calibration.temperature(logits, np.array([0, 1] * 20)) < 1
+@pytest.mark.parametrize("n", [10, 40, 200])
+def test_a_few_shots_that_are_all_correct_do_not_make_the_network_certain(n):
+    """Of margins of 5, which mean 0.7 % of errors, none in 40 is no reason to be surer than 0.1 %."""
+    logits = np.array([[5.0, 0.0], [0.0, 5.0]] * (n // 2))
+    assert 0.7 < calibration.temperature(logits, np.array([0, 1] * (n // 2))) < 1
 
 
 def test_calibration_error_is_that_of_a_known_lie():

@@ -12,6 +12,7 @@ from sklearn.isotonic import isotonic_regression
 
 BINS = 15
 _WIDEST = np.log(20.0)  # temperatures from 1/20 to 20
+_USUAL = 0.3  # standard deviation of log(temperature) before any shot was looked at
 COVERAGE = 0.9  # of the interval of an energy
 
 
@@ -24,11 +25,15 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """What to divide the logits by for the least cross entropy (Guo, Pleiss, Sun, Weinberger 2017).
 
-    From 1/20 to 20: where all shots are classified correctly, the best one would be 0.
+    The most probable one, where its logarithm is normal around 0 beforehand: of a few dozen shots that are
+    all classified correctly the likeliest is 0, by which every later error would be a certain one (88 such
+    shots gave 0.05 and a calibration error of 0.03; this gives 0.8). Thousands of shots decide alone.
     """
-    found = minimize_scalar(
-        lambda log: cross_entropy(logits / np.exp(log), labels), bounds=(-_WIDEST, _WIDEST), method="bounded"
-    )
+
+    def surprise(log: float) -> float:
+        return len(labels) * cross_entropy(logits / np.exp(log), labels) + (log / _USUAL) ** 2 / 2
+
+    found = minimize_scalar(surprise, bounds=(-_WIDEST, _WIDEST), method="bounded")
     return float(np.exp(found.x))
 
 
