@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import Dict, Tuple
 
 from common.errors import UserError
 from common.files import atomic
@@ -12,7 +11,7 @@ from common.files import atomic
 _INSTALLED = "share/xtcav-lasing/configs/"
 
 
-def copy(folder: Path) -> Tuple[int, int]:
+def copy(folder: Path) -> tuple[int, int]:
     """Copy the examples into `folder`; returns how many were copied and how many files were there already."""
     copied = kept = 0
     for name, path in find().items():
@@ -25,7 +24,7 @@ def copy(folder: Path) -> Tuple[int, int]:
     return copied, kept
 
 
-def find() -> Dict[str, Path]:
+def find() -> dict[str, Path]:
     """{name below `configs/`: path} of the examples; raises UserError if there are none."""
     beside = Path(__file__).parents[1] / "configs"
     if beside.is_dir():

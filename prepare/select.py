@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Iterable, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from prepare.sources import Source
 
 # Draw order of the splits: who is served first, and where in [0, 1) it starts and which way it goes.
 _ORDER = ("test", "validation", "train")
-_RANK: Dict[str, Callable[[float], float]] = {
+_RANK: dict[str, Callable[[float], float]] = {
     "test": lambda value: value,
     "validation": lambda value: (value - 0.5) % 1.0,
     "train": lambda value: 1.0 - value,
@@ -54,8 +54,8 @@ class Candidate(NamedTuple):
 class Selection(NamedTuple):
     """rows: the manifest. left_out: {run: {reason: shots}} of all runs but the dark ones."""
 
-    rows: List[Row]
-    left_out: Dict[int, Dict[str, int]]
+    rows: list[Row]
+    left_out: dict[int, dict[str, int]]
 
 
 def select(
@@ -70,10 +70,10 @@ def select(
     settings = config.select
     if settings.beam.min_mean_intensity is None:
         intensity = None
-    left_out: Dict[int, Dict[str, int]] = {}
-    rows: List[Row] = []
+    left_out: dict[int, dict[str, int]] = {}
+    rows: list[Row] = []
     for label, runs in config.runs.with_runs.items():
-        candidates: List[Candidate] = []
+        candidates: list[Candidate] = []
         for run in runs:
             of_run, left_out[run] = eligible_in(source, config, run)
             candidates += of_run
@@ -112,7 +112,7 @@ def has_all(config: PrepareConfig, drawn: Sequence[Row]) -> bool:
     return bool(drawn) and all(counts[key] >= n for key, n in asked.items())
 
 
-def eligible_in(source: Source, config: PrepareConfig, run: int) -> Tuple[List[Candidate], Dict[str, int]]:
+def eligible_in(source: Source, config: PrepareConfig, run: int) -> tuple[list[Candidate], dict[str, int]]:
     """`eligible` for a run of the config; what is not labeled is not split by blocks of time."""
     settings = config.select
     if run in config.runs.unlabeled:
@@ -120,9 +120,9 @@ def eligible_in(source: Source, config: PrepareConfig, run: int) -> Tuple[List[C
     return eligible(source.shots(run), settings)
 
 
-def eligible(shots: np.ndarray, settings: SelectConfig) -> Tuple[List[Candidate], Dict[str, int]]:
+def eligible(shots: np.ndarray, settings: SelectConfig) -> tuple[list[Candidate], dict[str, int]]:
     """The shots of one run, (n,) SHOT_DTYPE, that may be drawn, and how many may not by reason."""
-    left_out: Dict[str, int] = {}
+    left_out: dict[str, int] = {}
     good = np.ones(len(shots), bool)
 
     def leave_out(mask: np.ndarray, reason: str) -> None:
@@ -163,10 +163,10 @@ def _unlabeled(
     config: PrepareConfig,
     drawn: Sequence[Row],
     intensity: Optional[Intensity],
-    left_out: Dict[int, Dict[str, int]],
-) -> List[Row]:
+    left_out: dict[int, dict[str, int]],
+) -> list[Row]:
     """The rows of split predict: what was drawn before and what `select.predict` asks for besides."""
-    candidates: List[Candidate] = []
+    candidates: list[Candidate] = []
     for run in config.runs.unlabeled:
         of_run, left_out[run] = eligible_in(source, config, run)
         candidates += of_run
@@ -186,8 +186,8 @@ class _Draw:
         label: str,
         runs: Sequence[int],
         candidates: Sequence[Candidate],
-        kept: Dict[ShotId, str],
-        left_out: Dict[int, Dict[str, int]],
+        kept: dict[ShotId, str],
+        left_out: dict[int, dict[str, int]],
         settings: SelectConfig,
         intensity: Optional[Intensity],
     ) -> None:
@@ -213,7 +213,7 @@ class _Draw:
             )
         pool = [c for c in self.free if c.split in (None, split)]
         pool.sort(key=lambda c: _RANK[split](c.hash))
-        taken: Set[ShotId] = set()
+        taken: set[ShotId] = set()
         for candidate in pool:
             if have + len(taken) == size:
                 break
@@ -240,7 +240,7 @@ class _Draw:
         return False
 
     def _too_few(self, split: str, size: int, found: int) -> str:
-        reasons: Dict[str, int] = {}
+        reasons: dict[str, int] = {}
         for run in self.runs:
             for reason, count in self.left_out[run].items():
                 reasons[reason] = reasons.get(reason, 0) + count
@@ -253,7 +253,7 @@ class _Draw:
         )
 
 
-def _check_kept(kept: Dict[ShotId, str], there: Set[ShotId], label: str) -> None:
+def _check_kept(kept: dict[ShotId, str], there: set[ShotId], label: str) -> None:
     gone = [shot for shot in kept if shot not in there]
     if gone:
         raise ManifestError(
@@ -268,7 +268,7 @@ def _of_class(label: str) -> str:
 
 def _block_splits(
     shots: np.ndarray, blocks: BlocksConfig, seed: int
-) -> Tuple[List[Optional[str]], np.ndarray]:
+) -> tuple[list[Optional[str]], np.ndarray]:
     """The split of each shot's block of time, and which shots lie in a guard gap.
 
     Each cycle of consecutive blocks is dealt out by itself, so that more data never move a block
@@ -276,8 +276,8 @@ def _block_splits(
     """
     of_time = Blocks(blocks.length, blocks.guard)
     hand = [split for split in LABELED for _ in range(blocks.cycle.get(split, 0))]
-    dealt: Dict[Tuple[int, int], List[str]] = {}
-    splits: List[Optional[str]] = []
+    dealt: dict[tuple[int, int], list[str]] = {}
+    splits: list[Optional[str]] = []
     for run, at in zip(shots["run"].tolist(), of_time.number(shots).tolist()):
         cycle, place = divmod(at, len(hand))
         if (run, cycle) not in dealt:

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, NamedTuple
 
 import h5py
 import numpy as np
@@ -63,7 +63,7 @@ def config_of(folder: Path, kind: str, events: int, images: int, jobs: int = 1) 
 
 
 def simulate_runs(folder: Path, events: int, forms: tuple) -> None:
-    frames: Dict[int, np.ndarray] = {}
+    frames: dict[int, np.ndarray] = {}
     frame = simulated_shots.frame
 
     def repeated(rng, state, i: int, *rest) -> np.ndarray:
@@ -140,11 +140,11 @@ def drawn(folder: Path, kind: str, events: int, images: int) -> list:
 class Times(NamedTuple):
     """Seconds an image: by the clock, and of processor time, which a busy machine disturbs less."""
 
-    clock: List[float]
-    processor: List[float]
+    clock: list[float]
+    processor: list[float]
 
 
-def in_turns(folder: Path, ways: Dict[str, Callable[[], int]], repeats: int) -> Dict[str, Times]:
+def in_turns(folder: Path, ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, Times]:
     """Each way once before and `repeats` times in turns after."""
     times = {name: Times([], []) for name in ways}
     for turn in range(repeats + 1):

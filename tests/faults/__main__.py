@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable
 
 from tests.faults.each import each
 from tests.faults.full import disk_full
@@ -49,12 +49,12 @@ def main() -> int:
     return 1 if lost else 0
 
 
-def run(base: Path, given: argparse.Namespace) -> List[Result]:
+def run(base: Path, given: argparse.Namespace) -> list[Result]:
     """Everything that was asked for, two processes at a time."""
     shared = shared_inputs(base / "shared")
     kinds = [kind for kind in KINDS if given.only in (None, kind.words[2])]
     good = {kind.name: reference(kind, base, shared) for kind in (kinds or KINDS)}
-    tasks: List[Callable[[], List[Result]]] = []
+    tasks: list[Callable[[], list[Result]]] = []
     for kind in kinds:
         own = good[kind.name]
         kills = [signal.SIGKILL] * given.kills + [signal.SIGTERM, signal.SIGINT] * given.signals
@@ -78,7 +78,7 @@ def run(base: Path, given: argparse.Namespace) -> List[Result]:
         return [result for results in pool.map(_told, tasks) for result in results]
 
 
-def _told(task: Callable[[], List[Result]]) -> List[Result]:
+def _told(task: Callable[[], list[Result]]) -> list[Result]:
     """The results of `task`, with a line as it ends: the whole takes minutes."""
     results = task()
     lost = sum(bool(result.problem) for result in results)
@@ -87,7 +87,7 @@ def _told(task: Callable[[], List[Result]]) -> List[Result]:
     return results
 
 
-def tell(results: List[Result]) -> int:
+def tell(results: list[Result]) -> int:
     """Print the counts; returns how many were lost."""
     tried = Counter((result.job, result.what) for result in results)
     lost = Counter((result.job, result.what) for result in results if result.problem)

@@ -10,17 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Optional
 
 from common.dataset.index import data_files
 from tests.faults.full import small_disk
 from tests.faults.jobs import Build, BuildFile, Ended, Fit, Job, end, wrong
 from tests.faults.kills import Result
 
-Good = Dict[str, Dict[str, Any]]
+Good = dict[str, dict[str, Any]]
 
 
-def each(folder: Path, shared: Path, good: Good) -> List[Result]:
+def each(folder: Path, shared: Path, good: Good) -> list[Result]:
     """Try every fault; returns a Result each."""
     results = []
     for number, (what, job, fault) in enumerate(FAULTS):
@@ -140,7 +140,7 @@ def data_shrinks(job: Fit) -> Optional[str]:
     return refused(ended, "copy.h5") if ended.code else None  # it had read everything already
 
 
-def killed_with(job: Job, kept: Callable[[], List[Path]]) -> List[Path]:
+def killed_with(job: Job, kept: Callable[[], list[Path]]) -> list[Path]:
     """Kill a job (-9) when it has made the files `kept`, which are returned."""
     start = time.monotonic()
     process = job.start()

@@ -12,7 +12,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import h5py
 
@@ -79,7 +79,7 @@ class Job:
     """One of the two commands, in a folder of its own; `name` is its word in the counts."""
 
     name = ""
-    words: List[str] = []
+    words: list[str] = []
 
     def __init__(self, folder: Path, shared: Path) -> None:
         self.folder, self.shared = folder, shared
@@ -90,7 +90,7 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
-    def command(self, again: bool) -> List[str]:
+    def command(self, again: bool) -> list[str]:
         """What a user types, the first time or to go on."""
         return [sys.executable, *self.words]
 
@@ -102,11 +102,11 @@ class Job:
         """Whether the result is there under its name."""
         raise NotImplementedError
 
-    def leftovers(self) -> List[str]:
+    def leftovers(self) -> list[str]:
         """What an unfinished job left that a finished one must not leave."""
         raise NotImplementedError
 
-    def start(self, again: bool = False, prefix: List[str] = (), **options: Any) -> subprocess.Popen:
+    def start(self, again: bool = False, prefix: list[str] = (), **options: Any) -> subprocess.Popen:
         """Start the command. prefix: words before it, such as strace's."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.Popen(
@@ -170,7 +170,7 @@ class Build(Job):
                     sha.update(file[split]["images"][...])
         return sha.hexdigest()
 
-    def leftovers(self) -> List[str]:
+    def leftovers(self) -> list[str]:
         partial = [path.name for path in self.output.rglob("partial.*")]
         return partial + [path.name for path in self.output.parent.iterdir() if path != self.output]
 
@@ -209,7 +209,7 @@ class Fit(Job):
     def run_dir(self) -> Path:
         return self.folder / "runs" / "job"
 
-    def command(self, again: bool) -> List[str]:
+    def command(self, again: bool) -> list[str]:
         return [*super().command(again), *(["--resume"] if again else [])]
 
     def finished(self) -> bool:
@@ -230,7 +230,7 @@ class Fit(Job):
             return "metrics.csv is not the checkpoint's table"
         return sha.hexdigest()
 
-    def leftovers(self) -> List[str]:
+    def leftovers(self) -> list[str]:
         return [str(path) for path in self.run_dir.rglob("*") if path.name.startswith(("partial.", "lock"))]
 
 
@@ -254,7 +254,7 @@ def shared_inputs(folder: Path) -> Path:
     return folder
 
 
-def reference(kind: type, folder: Path, shared: Path) -> Dict[str, Any]:
+def reference(kind: type, folder: Path, shared: Path) -> dict[str, Any]:
     """The digest and the time of a job that nothing disturbs."""
     job = kind(folder / f"reference_{kind.name}", shared)
     ended = job.run()

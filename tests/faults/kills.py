@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from tests.faults.jobs import Job, end, wrong
 
@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
 
 def killed_at_random(
-    kind: type, folder: Path, shared: Path, good: Dict[str, Any], seed: int, kills: List[int]
+    kind: type, folder: Path, shared: Path, good: dict[str, Any], seed: int, kills: list[int]
 ):
     """Disturb a job by each of the signals `kills`, at instants over its whole life; returns Results.
 
@@ -46,7 +46,7 @@ def killed_at_random(
     return results + _finish(job, pending, good)
 
 
-def killed_at_files(kind: type, folder: Path, shared: Path, good: Dict[str, Any], seed: int, kills: int):
+def killed_at_files(kind: type, folder: Path, shared: Path, good: dict[str, Any], seed: int, kills: int):
     """The same, each time just before a change to a file (at_event.py), 1 to 12 changes on."""
     rng, job, results, pending = random.Random(seed), kind(folder, shared), [], []
     again = False
@@ -63,7 +63,7 @@ def killed_at_files(kind: type, folder: Path, shared: Path, good: Dict[str, Any]
     return results + _finish(job, pending, good)
 
 
-def killed_at_every_file(kind: type, folder: Path, shared: Path, good: Dict[str, Any]) -> List[Result]:
+def killed_at_every_file(kind: type, folder: Path, shared: Path, good: dict[str, Any]) -> list[Result]:
     """Kill a job (-9) before its first change to a file, another before its second, up to its last."""
     job, results = kind(folder, shared), []
     n = 1
@@ -111,7 +111,7 @@ def _bad_end(ended, number: int) -> Optional[str]:
     return f"exit {ended.code}: {ended.err[-300:]}"
 
 
-def _finish(job: Job, pending: list, good: Dict[str, Any]) -> List[Result]:
+def _finish(job: Job, pending: list, good: dict[str, Any]) -> list[Result]:
     """Let the job go on to its end, undisturbed, and compare."""
     return _judge(job, pending, good, finish(job))
 
@@ -127,7 +127,7 @@ def _complete(job: Job, ended) -> bool:
     return ended.code == 2 and job.finished() and "exists already" in ended.err
 
 
-def _judge(job: Job, pending: list, good: Dict[str, Any], problem: Optional[str] = None) -> List[Result]:
+def _judge(job: Job, pending: list, good: dict[str, Any], problem: Optional[str] = None) -> list[Result]:
     problem = problem or wrong(job, good["digest"])
     results = [
         Result(job.name, what, own or (problem and f"{problem} ({when})")) for what, when, own in pending

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, ClassVar, List, Literal, Optional, Union
+from typing import Annotated, ClassVar, Literal, Optional, Union
 
 from pydantic import Field, model_validator
 
@@ -167,7 +167,7 @@ class LearningRate(Model):
 class Regularize(Model):
     """L1 and L2 for a list of layers, by their names in `describe`, besides what layers say themselves."""
 
-    layers: List[str] = Field(min_length=1)
+    layers: list[str] = Field(min_length=1)
     l1: float = Field(0.0, ge=0)
     l2: float = Field(0.0, ge=0)
 
@@ -199,14 +199,14 @@ class TrainConfig(Model):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     # One data file, or a list of files of the same classes and image processing that make one data set.
-    data: Union[PathText, Annotated[List[PathText], Field(min_length=1)]]
+    data: Union[PathText, Annotated[list[PathText], Field(min_length=1)]]
     runs_dir: PathText = "runs"
     seed: int = Field(1, ge=0, lt=2**31)
     threads: Threads = Threads()
     input: Pair = (284, 363)  # rows and columns of the stored images
-    preprocess: List[Preprocess] = []  # in this order, part of the model
-    augment: List[Augment] = []  # in this order, in training only, at the place of preprocess' `augment`
-    network: List[Layer] = Field(min_length=1)
+    preprocess: list[Preprocess] = []  # in this order, part of the model
+    augment: list[Augment] = []  # in this order, in training only, at the place of preprocess' `augment`
+    network: list[Layer] = Field(min_length=1)
     # pulse_energy: the network tells the class and, by one more output, the gas detector's energy.
     target: Literal["class", "pulse_energy"] = "class"
     # mJ: shots of another class than the first, but with less, have no say in what tells the classes apart.
@@ -240,7 +240,7 @@ class TrainConfig(Model):
         return Path(self.runs_dir) / self.name
 
     @property
-    def needed_splits(self) -> List[str]:
+    def needed_splits(self) -> list[str]:
         """The splits that the data must have."""
         return list(dict.fromkeys(["train", "test", *([self.stop_when.split] if self.stop_when else [])]))
 

@@ -5,7 +5,7 @@ Pairs are [rows, columns] of the stored image, which is transposed: rows are tim
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Optional, Tuple, Union
+from typing import Annotated, Any, ClassVar, Literal, Optional, Union
 
 from pydantic import Field, Strict, model_serializer, model_validator
 
@@ -13,10 +13,10 @@ from common.config import Model
 
 # Lists are taken for tuples: below a validator that sees the file's values first, strict models do not know
 # any more that they came from a file.
-Pair = Annotated[Tuple[int, int], Strict(False)]
-Window = Annotated[Tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], Strict(False)]
-Pixels = Annotated[Tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Strict(False)]
-Amounts = Annotated[Tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], Strict(False)]
+Pair = Annotated[tuple[int, int], Strict(False)]
+Window = Annotated[tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]], Strict(False)]
+Pixels = Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]], Strict(False)]
+Amounts = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], Strict(False)]
 Axis = Literal[0, 1]  # of the stored image: 0 time, 1 energy
 Share = Annotated[float, Field(gt=0, le=1)]  # of the images, drawn one by one
 
@@ -126,7 +126,7 @@ class Stretch(Model):
     """Stretch about the middle; the factor of each axis is drawn uniformly from 1 - `by` to 1 + `by`."""
 
     by: Annotated[
-        Tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Strict(False)
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Strict(False)
     ]
     share: Share = 1.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Dict, Iterable
+from typing import Any, Iterable
 
 import keras
 import numpy as np
@@ -34,13 +34,13 @@ class Board:
     They are written anew from the table when a run starts or goes on, so that no step comes twice.
     """
 
-    def __init__(self, run_dir: Path, rows: Iterable[Dict[str, Any]]) -> None:
+    def __init__(self, run_dir: Path, rows: Iterable[dict[str, Any]]) -> None:
         shutil.rmtree(run_dir / folder.BOARD, ignore_errors=True)
         self._writer = tf.summary.create_file_writer(str(run_dir / folder.BOARD))
         for row in rows:
             self.add(row)
 
-    def add(self, row: Dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
         """Write a row of the table."""
         with self._writer.as_default(step=int(row["step"])):
             for name, value in row.items():

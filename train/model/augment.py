@@ -7,7 +7,7 @@ step) alone. So a resumed run sees the same images bit for bit, whatever the num
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence, Tuple
+from typing import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +36,7 @@ def augment(steps: Sequence[Augment], x: tf.Tensor, numbers: tf.Tensor) -> tf.Te
     return x
 
 
-def _shift(pixels: Tuple[int, int], x: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+def _shift(pixels: tuple[int, int], x: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     first = [
         tf.cast(tf.floor(numbers[:, i] * (2 * most + 1)), tf.int32) - most for i, most in enumerate(pixels)
     ]
@@ -103,7 +103,7 @@ def _noise(settings: Noise, x: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
 
 
 # How many numbers each takes for an image, and what it does.
-_STEPS: dict[str, Tuple[int, Callable]] = {
+_STEPS: dict[str, tuple[int, Callable]] = {
     "shift": (2, _shift),
     "blur": (3, _blur),
     "mirror": (1, _mirror),

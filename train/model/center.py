@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
 import keras
 import tensorflow as tf
@@ -25,7 +25,7 @@ class Center(keras.layers.Layer):
     A saturated head counts as any other beam. Without beam the middle of the image is kept.
     """
 
-    def __init__(self, threshold: float, size: Tuple[int, int], **kwargs: Any) -> None:
+    def __init__(self, threshold: float, size: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold, self.size = threshold, tuple(size)
 
@@ -36,14 +36,14 @@ class Center(keras.layers.Layer):
         ]
         return cut(x, *first, self.size)
 
-    def compute_output_shape(self, input_shape: Tuple[Optional[int], ...]) -> Tuple[Optional[int], ...]:
+    def compute_output_shape(self, input_shape: tuple[Optional[int], ...]) -> tuple[Optional[int], ...]:
         return (input_shape[0], *self.size, input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "threshold": self.threshold, "size": self.size}
 
 
-def centroid(x: tf.Tensor, threshold: float, window: Tuple[int, int]) -> Tuple[tf.Tensor, tf.Tensor]:
+def centroid(x: tf.Tensor, threshold: float, window: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
     """Row and column of the beam's center in each image, (n,) float32, in pixels. x: (n, h, w, 1)."""
     blocks = tf.nn.avg_pool2d(x, BLOCK, BLOCK, "VALID")[..., 0]  # (n, h/4, w/4)
     for axis in (2, 1):

@@ -9,7 +9,7 @@ model that is saved has its layers as the config lists them.
 
 from __future__ import annotations
 
-from typing import List, Union
+from typing import Union
 
 import keras
 import tensorflow as tf
@@ -49,7 +49,7 @@ def run(convnet: keras.Model, x: tf.Tensor, training: bool) -> Union[tf.Tensor, 
     return {name: head(x, training=training) for name, head in heads.items()} if several else x
 
 
-def _may_wait(layers: List[keras.layers.Layer]) -> bool:
+def _may_wait(layers: list[keras.layers.Layer]) -> bool:
     """Whether a convolution comes first, then relu and a max_pool."""
     if len(layers) < 3:
         return False

@@ -13,7 +13,7 @@ wider ones with some zeros among them, which pays for the largest kernels.
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 import keras
 import tensorflow as tf
@@ -21,7 +21,7 @@ import tensorflow as tf
 from train.model.costs import Ways, padding_of, ways_of
 from train.model.spectra import forward, gradients, input_spectra
 
-Pads = Tuple[Tuple[int, int], Tuple[int, int]]
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def kernel_gradient(
