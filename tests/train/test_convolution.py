@@ -193,14 +193,13 @@ def test_it_saves_and_loads_as_part_of_a_model(tmp_path):
     assert np.array_equal(model(x), loaded(x))
 
 
-def test_a_saved_model_loads_in_plain_keras(tmp_path):
-    inputs = keras.Input((61, 70, 8))
-    layer = Convolution(5, (12, 12), padding="same")
-    model = keras.Model(inputs, layer(inputs))
-    assert layer.ways.forward == "spectra"
-    model.save(tmp_path / "m.keras")
-    plain = {"xtcav_lasing>Convolution": keras.layers.Conv2D}
-    loaded = keras.saving.load_model(tmp_path / "m.keras", custom_objects=plain)
-    assert type(loaded.layers[1]) is keras.layers.Conv2D
-    x = np.random.default_rng(0).standard_normal((2, 61, 70, 8)).astype("f4")
-    assert_close([model(x)], [loaded(x)], 1e-5)
+def test_keras_loads_a_saved_model_and_its_own_layer_takes_the_weights(tmp_path):
+    inputs = keras.Input((34, 34, 16))
+    layer = Convolution(16, (32, 32), (2, 2), "same")
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert loaded.layers[1].ways == layer.ways and layer.ways.forward == "spectra"
+    stock = keras.Model(inputs, keras.layers.Conv2D(16, (32, 32), (2, 2), "same")(inputs))
+    stock.set_weights(loaded.get_weights())
+    x = np.random.default_rng(0).standard_normal((2, 34, 34, 16)).astype("f4")
+    assert_close([loaded(x)], [stock(x)], 1e-5)
