@@ -198,7 +198,7 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     with open_data(data_path or config.data, config.input, [], "stream") as data:
         if not data.splits:
             raise DataError(f"{data.path}: has no labeled split; give it to `python -m train predict`")
-        folder.check_classes(run_dir, data.classes, str(data.path))
+        folder.check_fits(run_dir, data)
         if data_path is None:
             folder.check_data(run_dir, data)
         threads = runtime.start(config.threads, config.seed)
@@ -268,7 +268,7 @@ def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
         return
     config = folder.config_of(folders[0])
     runtime.start(config.threads, config.seed)
-    say(f"{write(folders[0], Path(out) if out else None)}: open it in a browser")
+    say(f"{write(folders[0], Path(out) if out else None, force)}: open it in a browser")
     card.write(folders[0])
 
 

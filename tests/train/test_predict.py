@@ -194,3 +194,25 @@ def test_a_run_that_is_not_finished(data, run, train):
 
 def test_help_shows_an_example(train):
     assert "python -m train predict runs/" in train("predict", "--help").output
+
+
+@pytest.mark.parametrize("words", [["predict"], ["evaluate", "--data"]])
+def test_images_that_were_made_otherwise_are_refused(write_config, train, tmp_path, words):
+    write_data(tmp_path / "data.h5", {"train": 40, "test": 30}, image={"log": True})
+    assert train("fit", write_config(steps=2)).exit_code == 0
+    run = tmp_path / "runs/small"
+    other = write_data(tmp_path / "other.h5", {"train": 8, "test": 8}, image={"log": False})
+    command, *option = words
+    refused = train(command, str(run), *option, str(other))
+    assert refused.exit_code == 2
+    assert "other.h5" in refused.output and "`log: False`, not True" in refused.output
+    assert not list(Path(run).glob("predictions_*"))
+
+
+def test_a_page_with_images_is_not_replaced_by_one_without(data, run, train):
+    page = Path(run) / "report.html"
+    page.write_text("with images")
+    data.unlink()
+    refused = train("report", str(run))
+    assert refused.exit_code == 2 and "--force" in refused.output
+    assert page.read_text() == "with images"

@@ -254,3 +254,26 @@ def test_other_data_is_not_gone_on_with(data, write_config, train, run):
     train("fit", write_config(steps=1))
     write_data(data, {"train": 40, "test": 30}, seed=9)
     refused(train("fit", write_config(), "--resume"), "data.h5: is not the file", "digests differ")
+
+
+def test_fewer_steps_than_are_done_are_refused_and_change_nothing(data, write_config, train, run):
+    assert train("fit", write_config(steps=11)).exit_code == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    refused = train("fit", write_config(steps=6), "--resume")
+    assert refused.exit_code == 2
+    assert "11 steps are done" in refused.output and "`steps: 6`" in refused.output
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_the_times_of_a_resumed_run_go_on(data, write_config, train, run):
+    train("fit", write_config(steps=6))
+    first = json.loads((run / "summary.json").read_text())["time"]
+    train("fit", write_config(steps=11), "--resume")
+    second = json.loads((run / "summary.json").read_text())["time"]
+    assert second["step"] > first["step"] and second["total"] > first["total"]
+
+
+def test_a_minibatch_of_more_shots_than_there_are_is_refused(data, write_config, train):
+    refused = train("fit", write_config(minibatch=41))
+    assert refused.exit_code == 2
+    assert "split train has 40 shots, `minibatch: 41` is more" in refused.output

@@ -58,7 +58,8 @@ def opened_beside(config: TrainConfig, data: Data) -> Iterator[Optional[Data]]:
         yield None
         return
     with open_data(paths, config.input, ["test"], "stream") as switched:
-        if switched.classes != data.classes or switched.view != data.view:
+        alike = switched.classes == data.classes and switched.processing == data.processing
+        if not alike or switched.view != data.view:
             raise DataError(
                 f"{switched.path}: its classes or its images are not those of {data.path}; make it again: "
                 "python -m prepare counterfactual CONFIG --force"

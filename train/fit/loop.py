@@ -65,7 +65,12 @@ def fit(
     resume: continue from its last checkpoint instead. ranks: those that train together; rank 0 alone
     writes. SIGTERM and Ctrl-C save a checkpoint before they go on as Interrupted. Raises DataError.
     """
-    ranks = ranks or Ranks()
+    ranks, shots = ranks or Ranks(), len(data.splits["train"])
+    if isinstance(config.minibatch, int) and config.minibatch > shots:
+        raise DataError(
+            f"{data.path}: split train has {shots} shots, `minibatch: {config.minibatch}` is more; give at "
+            f"most {shots}, or full"
+        )
     state = _begin(config, data, resume) if ranks.first else None
     state = ranks.from_first(state)
     stepper = _stepper(config, data, ranks)
@@ -162,8 +167,7 @@ class _Run:
         self.watcher = Watcher(config.watch, data.classes, data.splits)
         self.board = Board(config.run_dir, self.table) if config.tensorboard and self.ranks.first else None
         self.judged = {name: sample(split, config.table_shots) for name, split in data.splits.items()}
-        self.clock = Stopwatch()
-        self.seconds_before = state.seconds if state else 0.0
+        self.clock = Stopwatch(state.times if state else None)
         self.done = state.timed if state else 0
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
 
@@ -206,7 +210,7 @@ class _Run:
                 self.stepper.whole.save(partial)
         if self.board:
             self.board.finish(self.stepper.whole, self.stored, self.step)
-        mean = self._in_steps() / self.done if self.done else 0.0
+        mean = self.clock.seconds["step"] / self.done if self.done else 0.0
         return Result(self.stepper, self.table, stopped, self.step, mean, self.clock, calibrated)
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
@@ -243,10 +247,6 @@ class _Run:
                 found["pulse_energy"] = error._asdict()
         network.calibrate(self.stepper.whole, found.get("temperature", 1.0))
         return found
-
-    def _in_steps(self) -> float:
-        """Seconds in steps, those before a resumption included."""
-        return self.seconds_before + self.clock.seconds["step"]
 
     def _add(self, row: dict[str, float]) -> None:
         """Add a row to the table and say it, with what the watch finds."""
@@ -311,7 +311,7 @@ class _Run:
             self.config.model_dump(mode="json"),
             self.data.digest,
             self.done,
-            self._in_steps(),
+            self.clock.times(self.data.reading),
         )
         with self.clock.part("saving"):
             checkpoint.save(self.config.run_dir, state)
@@ -327,6 +327,7 @@ def write_summary(config: TrainConfig, data: Data, result: Result, closing: dict
         "started_in": str(Path.cwd()),
         "data_digest": data.digest,
         "classes": data.classes,
+        "processing": data.processing,
         "step": result.step,
         "watch": sorted({word for row in result.table for word in str(row["watch"]).split()}),
         "stopped": result.stopped,

@@ -6,7 +6,7 @@ import contextlib
 import os
 import resource
 import time
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 from train.fit.runtime import Runtime
 
@@ -15,11 +15,12 @@ PARTS = ("step", "waiting", "evaluation", "saving")
 
 
 class Stopwatch:
-    """Seconds spent in each of PARTS since it was made; `waiting` is for input."""
+    """Seconds spent in each of PARTS; `waiting` is for input. before: the times of a run that is resumed."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Optional[dict[str, float]] = None) -> None:
         self._start = time.perf_counter()
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._before = before or {}
+        self.seconds = {name: self._before.get(name, 0.0) for name in PARTS}
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -32,12 +33,12 @@ class Stopwatch:
 
     def times(self, reading: float) -> dict[str, float]:
         """Seconds: total, each of PARTS, other (these add up to the total), and reading, beside them."""
-        total = time.perf_counter() - self._start
+        total = time.perf_counter() - self._start + self._before.get("total", 0.0)
         return {
             "total": total,
             **self.seconds,
             "other": total - sum(self.seconds.values()),
-            "reading": reading,
+            "reading": reading + self._before.get("reading", 0.0),
         }
 
 

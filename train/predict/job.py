@@ -92,15 +92,15 @@ def check(
     chosen = {name: split for name, split in data.splits.items() if not splits or name in splits}
     if not chosen:
         raise DataError(f"{data.path}: has no shots")
-    for name, split in chosen.items():
+    for split in chosen.values():
         if split.image != config.input:
             raise DataError(
                 f"{data.path}: images are {split.image[0]} x {split.image[1]}, {run_dir} was trained on "
                 f"{config.input[0]} x {config.input[1]}; prepare them with the same image: settings"
             )
-        if split.labels is not None:
-            folder.check_classes(run_dir, data.classes, f"{data.path}: {name}")
-    return data._replace(splits=chosen, classes=classes)
+    data = data._replace(splits=chosen)
+    folder.check_fits(run_dir, data)
+    return data._replace(classes=classes)
 
 
 def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:

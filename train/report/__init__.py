@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
-from common.errors import DataError
+from common.errors import DataError, OutputExists
 from common.files import atomic
 from common.report.drawing import drawing
 from common.report.page import render
@@ -15,18 +15,26 @@ from train.report.evidence import Evidence, Run, look, read_run
 from train.run import folder
 
 
-def write(run_dir: Path, out: Optional[Path] = None) -> Path:
+def write(run_dir: Path, out: Optional[Path] = None, force: bool = False) -> Path:
     """Write the report of the finished run in `run_dir`; raises DataError. Start TensorFlow before.
 
-    If the data file of the run is missing, the sections that need its images say so.
+    If the data file of the run is missing, the sections that need its images say so; such a page
+    replaces another one only with `force`: raises OutputExists.
     """
     run, shots, missing = read_run(run_dir), None, ""
     try:
         with open_data(run.config.data, run.config.input, ["train", "test"], "stream") as data:
+            folder.check_data(run_dir, data)
             shots = _look(run, data)
     except DataError as error:
         missing = str(error)
-    return _write(run, shots, missing, out or run_dir / folder.REPORT)
+    path = out or run_dir / folder.REPORT
+    if missing and path.exists() and not force:
+        raise OutputExists(
+            f"{path}: stays as it is, because the new page would lack the images ({missing}); "
+            "--out writes it elsewhere, --force replaces the page"
+        )
+    return _write(run, shots, missing, path)
 
 
 def write_with(run_dir: Path, model: Any, data: Data) -> Path:

@@ -26,12 +26,12 @@ from train.run.archive import ZIP_ERRORS, read_arrays
 
 FOLDER = "checkpoints"
 KEEP = 3
-FORMAT = 1
+FORMAT = 2  # 1 had no times
 _NAME = re.compile(r"step-\d{8,}\.npz")
 
 
 class Checkpoint(NamedTuple):
-    """The state after `step` steps, of which `timed` took `seconds` (in the network alone)."""
+    """The state after `step` steps, of which `timed` were timed; `times`: of a Stopwatch, in seconds."""
 
     step: int
     position: Position
@@ -42,7 +42,7 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
     data_digest: str
     timed: int
-    seconds: float
+    times: dict[str, float]
 
 
 def save(run_dir: Path, state: Checkpoint) -> Path:
@@ -54,7 +54,7 @@ def save(run_dir: Path, state: Checkpoint) -> Path:
         "config": state.config,
         "data_digest": state.data_digest,
         "timed": state.timed,
-        "seconds": state.seconds,
+        "times": state.times,
         "variables": [len(state.model), len(state.optimizer)],
     }
     arrays = {
@@ -141,7 +141,7 @@ def _read(path: Path) -> Checkpoint:
         config=dict(header["config"]),
         data_digest=str(header["data_digest"]),
         timed=int(header["timed"]),
-        seconds=float(header["seconds"]),
+        times={name: float(seconds) for name, seconds in header["times"].items()},
     )
 
 

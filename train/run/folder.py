@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Optional
 
 from common import places
 from common.dataset.safety import MAX_JSON, read_json
@@ -136,6 +136,11 @@ def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
     state = checkpoint.load(config.run_dir)
     if state is None:
         return None
+    if state.step > config.steps:
+        raise DataError(
+            f"{config.run_dir}: {state.step} steps are done, the config says `steps: {config.steps}`; "
+            "give at least as many, or choose another `name:`"
+        )
     now = config.model_dump(mode="json")
     changed = [key for key in now if key not in _MAY_CHANGE and now[key] != state.config.get(key)]
     if changed:
@@ -150,24 +155,48 @@ def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
 
 def classes(run_dir: Path) -> list[str]:
     """The names of the classes that the run was trained on; raises DataError if it did not finish."""
+    names = _finished(run_dir).get("classes")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{run_dir / SUMMARY}: has no list of classes; train again with --force")
+    return names
+
+
+def check_fits(run_dir: Path, data: Data) -> None:
+    """Raise DataError unless `data` are such as the run was trained on.
+
+    That is, images that were made alike and, where a split is labeled, the same classes in the same order.
+    """
+    trained, names = _finished(run_dir).get("processing"), classes(run_dir)
+    if data.processing != trained:
+        raise DataError(
+            f"{data.path}: its images are made otherwise than those that {run_dir} was trained on: "
+            f"{_difference(trained, data.processing)}; prepare them with the same `image:` section"
+        )
+    if any(split.labels is not None for split in data.splits.values()) and data.classes != names:
+        raise DataError(
+            f"{data.path} has the classes {', '.join(data.classes)}; {run_dir} was trained on "
+            f"{', '.join(names)}"
+        )
+
+
+def _difference(trained: Any, now: Any) -> str:
+    """What differs between two `image:` sections, in words."""
+    if not isinstance(trained, dict) or not isinstance(now, dict):
+        return "one of them does not say how"
+    keys = sorted(key for key in {*trained, *now} if trained.get(key) != now.get(key))
+    return ", ".join(f"`{key}: {now.get(key)}`, not {trained.get(key)}" for key in keys)
+
+
+def _finished(run_dir: Path) -> dict[str, Any]:
+    """summary.json of a finished run; raises DataError if it did not finish."""
     path = run_dir / SUMMARY
     if not path.exists():
         raise DataError(f"{path}: no such file; finish the run with `python -m train fit CONFIG --resume`")
     with path.open("rb") as file:
         summary = read_json(file.read(MAX_JSON + 1), str(path))
-    names = summary.get("classes") if isinstance(summary, dict) else None
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: has no list of classes; train again with --force")
-    return names
-
-
-def check_classes(run_dir: Path, names: Sequence[str], where: str) -> None:
-    """Raise DataError if `where` has other classes, or in another order, than the run was trained on."""
-    trained = classes(run_dir)
-    if list(names) != trained:
-        raise DataError(
-            f"{where} has the classes {', '.join(names)}; {run_dir} was trained on {', '.join(trained)}"
-        )
+    if not isinstance(summary, dict):
+        raise DataError(f"{path}: is not a summary of a run; train again with --force")
+    return summary
 
 
 def _refuse(run_dir: Path) -> None:
