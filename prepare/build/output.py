@@ -68,7 +68,11 @@ class Output:
 
     def begun(self) -> bool:
         """Whether there is something to go on from."""
-        return any(self.building.glob(f"{self.config.name}-*.h5"))
+        return bool(self.made())
+
+    def made(self) -> list[Path]:
+        """The files that an unfinished build has made."""
+        return sorted(self.building.glob(f"{self.config.name}-*.h5"))
 
     def target(self, shard: Shard) -> Path:
         """Where the file of `shard` appears when it is complete."""
@@ -130,7 +134,7 @@ class Output:
             write_index(self.building / index_path(self.folder).name, index)
             self.building.replace(self.folder)
         else:
-            for made in sorted(self.building.glob(f"{self.config.name}-*.h5")):
+            for made in self.made():
                 made.replace(self.folder / made.name)
             write_index(index_path(self.folder), index)
             self._remove_others([entry.name for entry in index.files])

@@ -22,7 +22,7 @@ from common.manifest import Row
 from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId
 from prepare.build.output import Check, Output
-from prepare.build.shard import Place, Task, check_missing, make, make_elsewhere
+from prepare.build.shard import Place, Task, TooManyMissing, check_missing, make, make_elsewhere
 from prepare.config import PrepareConfig
 from prepare.image.dark import Dark, average
 from prepare.select import eligible_in, uniform_hash
@@ -86,7 +86,13 @@ def build(
         if output.is_finished(found):
             say(f"{output.path}: is complete, nothing is left to do")
             return None
-        files, skipped = _make(output, found, workers or parallel.Here(), damage is not None)
+        try:
+            files, skipped = _make(output, found, workers or parallel.Here(), damage is not None)
+        except TooManyMissing:
+            for path in output.made():  # what may have failed to be read for a while is tried again
+                if _read_back(path).missing:
+                    path.unlink()
+            raise
         index = _index(output, files)
         output.put(index)
     paths = [output.final(shard) for shard in output.shards]

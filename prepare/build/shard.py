@@ -33,6 +33,10 @@ from prepare.sources import Source, open_source
 _AHEAD = 8  # binned frames that wait for the other thread, 0.4 MB each
 
 
+class TooManyMissing(DataError):
+    """More shots have no image than `max_missing` allows."""
+
+
 class Place(NamedTuple):
     """A manifest row and where its shot is in the source."""
 
@@ -111,9 +115,9 @@ def _source_of_this_process(config: PrepareConfig) -> Source:
 
 
 def check_missing(missing: int, allowed: int, example: str) -> None:
-    """Raise DataError if more shots are missing than the config's max_missing allows."""
+    """Raise TooManyMissing if more shots are missing than the config's max_missing allows."""
     if missing > allowed:
-        raise DataError(
+        raise TooManyMissing(
             f"{missing} of the shots asked for have no image, {allowed} may be missing (max_missing), e.g. "
             f"{example}; look at the runs with `python -m prepare list`, or allow more"
         )
