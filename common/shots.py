@@ -60,6 +60,9 @@ GAS_DETECTOR_UNITS: dict[str, str] = {
     "f_64_ENRC": "mJ",
 }
 
+# LCLS-II's gas monitor detector: the pulse energy of the soft X-ray line.
+GMD_UNITS: dict[str, str] = {"milliJoulesPerPulse": "mJ"}
+
 # What the control room says of the XTCAV screen, once a run: name -> unit. With them psana's XTCAV module
 # makes a row um_per_pixel * dump_energy / dump_dispersion * 1e-3 MeV, and a column um_per_pixel *
 # rf_amplitude / (0.3 * streak_strength * ebeamXTCAVAmpl) fs.
@@ -75,7 +78,7 @@ CALIBRATION_UNITS: dict[str, str] = {
 }
 
 ID_DTYPE = np.dtype([("run", "<i4"), ("seconds", "<u4"), ("nanoseconds", "<u4"), ("fiducial", "<u4")])
-RECORD_DTYPE = np.dtype([(name, "<f8") for name in (*EBEAM_UNITS, *GAS_DETECTOR_UNITS)])
+RECORD_DTYPE = np.dtype([(name, "<f8") for name in (*EBEAM_UNITS, *GAS_DETECTOR_UNITS, *GMD_UNITS)])
 
 
 def shot_id(row: np.void) -> ShotId:

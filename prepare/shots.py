@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_DTYPE, RECORD_DTYPE
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, GMD_UNITS, ID_DTYPE, RECORD_DTYPE
 
 # Why a shot has no usable frame; USABLE (0) has one.
 USABLE, NO_FRAME, DAMAGED, BAD_FIDUCIAL, DUPLICATE = range(5)
@@ -21,7 +21,7 @@ SHOT_DTYPE = np.dtype([*ID_DTYPE.descr, ("status", "u1"), *RECORD_DTYPE.descr])
 
 # What is better of two events of one shot: a frame, else to know that there was one.
 _QUALITY = np.argsort([USABLE, DAMAGED, NO_FRAME, BAD_FIDUCIAL, DUPLICATE])
-_RECORDS = (tuple(EBEAM_UNITS), tuple(GAS_DETECTOR_UNITS))
+_RECORDS = (tuple(EBEAM_UNITS), tuple(GAS_DETECTOR_UNITS), tuple(GMD_UNITS))
 
 
 def quality(status: np.ndarray) -> np.ndarray:

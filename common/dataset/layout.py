@@ -14,7 +14,7 @@
         row, column     (h or w,) float64: where the image's pixels are on the camera
         crc32           (N,) uint32: zlib.crc32 of each image's bytes (C order, little endian)
         row_crc32       (N,) uint32: of the row: split, crc32, key, label and records together
-        ebeam/NAME, gas_detector/NAME   (N,) float64, attribute `units`; NaN where a shot has none
+        ebeam/NAME, gas_detector/NAME, gmd/NAME   (N,) float64, attribute `units`; NaN where a shot has none
 
 A data set is one such file, or the files of a folder (index.py). `time`, `row` and `column` are
 HDF5's dimension scales, by which xarray names the dimensions. Every group and dataset has an attribute
@@ -29,7 +29,7 @@ from typing import NamedTuple, Optional
 import h5py
 
 from common.manifest import LABELED, SPLITS
-from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, ID_FIELDS, ShotId
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, GMD_UNITS, ID_FIELDS, ShotId
 
 FORMAT = "xtcav-lasing"
 FORMAT_VERSION = 4  # 1 and 2 had texts without a checksum; 3 had no shards, and digests of whole configs
@@ -54,7 +54,11 @@ AXES = ("row", "column")  # of an image, by the camera's
 SHA256 = "sha256"  # attribute of every group and dataset
 OBJECTS_SHA256 = "objects_sha256"  # root attribute, over all of those
 ATTRIBUTES_SHA256 = "attributes_sha256"  # root attribute, over all others
-RECORDS: dict[str, dict[str, str]] = {"ebeam": EBEAM_UNITS, "gas_detector": GAS_DETECTOR_UNITS}
+RECORDS: dict[str, dict[str, str]] = {
+    "ebeam": EBEAM_UNITS,
+    "gas_detector": GAS_DETECTOR_UNITS,
+    "gmd": GMD_UNITS,
+}
 MAX_CLASSES = 127  # labels are int8
 COMPRESSIONS = ("none", "bitshuffle-lz4")
 

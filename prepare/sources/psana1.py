@@ -23,6 +23,7 @@ from common.progress import warn
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
 from prepare.formats.files import files_by_run, files_of_run
 from prepare.formats.xtc1 import records
+from prepare.formats.xtc1.addresses import address_of, source_phy
 from prepare.formats.xtc1.epics import read_calibration
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, merge_repeats
 from prepare.sources.base import FrameResult, Source
@@ -64,7 +65,8 @@ class Psana1Source(Source):
         self._experiment = experiment
         self._directory = Path(directory)
         self._files = files_by_run(self._directory)
-        self._camera = camera
+        phy = source_phy(camera)  # psana knows addresses by names alone
+        self._camera = camera if phy is None else address_of(phy)
         self._looked_at: dict[int, RunFiles] = {}
         self._listed: dict[int, np.ndarray] = {}
         self._pass: Optional[_Pass] = None
@@ -148,7 +150,7 @@ class Psana1Source(Source):
             elif kind in self._gas_types and str(key.src()) == "BldInfo(FEEGasDetEnergy)":
                 record, names = event.get(kind, key.src()), self._gas_types[kind]
                 gas = records.gas_detector_values([getattr(record, n)() for n in names])
-        return (run, *_key(self._psana, event), status, *ebeam, *gas)
+        return (run, *_key(self._psana, event), status, *ebeam, *gas, *records.NO_GMD)
 
     def _is_camera(self, key) -> bool:
         return self._camera == key.alias() or f"DetInfo({self._camera})" == str(key.src())

@@ -10,17 +10,24 @@ from typing import Callable, Container, Iterable
 import numpy as np
 
 from common.errors import DataError
-from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
+from common.progress import warn
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, GMD_UNITS
 from prepare.formats.xtc1.format import FIDUCIAL_MASK
 from prepare.sources.reconcile import Received
 
 # psana 2's names of the detectors; `ebeamh` is the electron beam of the hard X-ray line.
-RECORDS = {"ebeam": EBEAM_UNITS, "ebeamh": EBEAM_UNITS, "gasdet": GAS_DETECTOR_UNITS}
+RECORDS = {
+    "ebeam": EBEAM_UNITS,
+    "ebeamh": EBEAM_UNITS,
+    "gasdet": GAS_DETECTOR_UNITS,
+    "gmd": GMD_UNITS,
+}
 TIMING = "timing"
 # As LCLS-II's DAQ writes them.
-_OTHER_SPELLING = {
-    "ebeamLTUAngX": "ebeamLUTAngX",
-    **{name: name.replace("_", "") for name in GAS_DETECTOR_UNITS},  # f11ENRC
+_OTHER_SPELLINGS = {
+    "ebeamLTUAngX": ("ebeamLUTAngX",),
+    **{name: (name.replace("_", ""),) for name in GAS_DETECTOR_UNITS},  # f11ENRC
+    "milliJoulesPerPulse": ("millijoulesperpulse", "energy"),
 }
 _EVENTS_WITH_EPICS = 240  # looked at
 _OFFLINE = {"skip_calib_load": "all", "log_level": "WARNING"}  # no calibration constants, over the network
@@ -128,13 +135,19 @@ def records_in(detectors: Container[str]) -> list[str]:
 
 
 def record_filler(shots: np.ndarray, name: str, detector) -> Callable:
-    """The function that fills in the fields of one record for a shot."""
-    raw = detector.raw
-    columns = []
+    """The function that fills in the fields of one record for a shot; warns of those that psana has not."""
+    raw = getattr(detector, "raw", None)
+    columns, missing = [], []
     for bit, field in enumerate(RECORDS[name]):
-        read = getattr(raw, field, None) or getattr(raw, _OTHER_SPELLING.get(field, ""), None)
-        if read is not None:
+        spellings = (field, *_OTHER_SPELLINGS.get(field, ()))
+        read = next((getattr(raw, spelled) for spelled in spellings if hasattr(raw, spelled)), None)
+        if read is None:
+            missing.append(field)
+        else:
             columns.append((shots[field], bit, read))
+    if missing:
+        one = f"run {shots['run'][0]}: psana 2 has no {', '.join(missing)} of detector '{name}'"
+        warn(f"{one}; {'it is' if len(missing) == 1 else 'they are'} missing from the records")
     damage = getattr(raw, "damageMask", None)
 
     def fill(row: int, event) -> None:

@@ -8,7 +8,7 @@ from typing import Iterator, Sequence
 import numpy as np
 
 from common.errors import DataError
-from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, GMD_UNITS
 from prepare.config import PrepareConfig
 from prepare.shots import REASONS, SHOT_DTYPE, USABLE
 from prepare.simulate.run import plan
@@ -43,6 +43,8 @@ class SimulatedSource(Source):
             shots[name] = np.where(made.state.mask >> bit & 1, np.nan, made.state.ebeam[:, bit])
         for column, name in enumerate(GAS_DETECTOR_UNITS):
             shots[name] = made.state.gas[:, column]
+        for name in GMD_UNITS:
+            shots[name] = np.nan
         return shots
 
     def files(self, run: int) -> tuple[tuple[str, int], ...]:

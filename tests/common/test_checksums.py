@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from common.dataset import checksums, reading
+from common.shots import RECORD_DTYPE
 from tests.common.test_schema import write
 
 
@@ -29,7 +30,7 @@ def row_names(path) -> list:
 
 def test_a_row_is_everything_but_the_pixels(path):
     names = row_names(path)
-    assert len(names) == 7 + 26
+    assert len(names) == 7 + len(RECORD_DTYPE)
     for name in names:
         with h5py.File(path, "r+") as file:
             before, kept = checksums.row_checksums(file["train"]), file["train"][name][...]

@@ -350,13 +350,14 @@ def test_a_run_that_is_not_there(both_formats):
 # --- files that this project did not write -------------------------------------------------------
 
 
-def write_camera_run(folder: Path, times: list, pulse=None, frame=None, begin=True) -> None:
-    """A run 5 of one stream with psana's test camera and, with `pulse`, a timing detector."""
+def write_camera_run(folder: Path, times: list, pulse=None, frame=None, begin=True, gmd=None) -> None:
+    """A run 5 of one stream: psana's test camera; with `pulse` a timing detector; a gmd with field `gmd`."""
     from psana.dgramCreate import CyDgram, alg, nameinfo
 
     info = nameinfo("runinfo", "runinfo", "", 0), alg("runinfo", [0, 0, 1])
     camera = nameinfo("xtcav", "camera", "serial1234", 1), alg("raw", [0, 0, 1])
     timing = nameinfo("timing", "ts", "serial1234", 2), alg("raw", [2, 1, 0])
+    monitor = nameinfo("gmd", "gmd", "serial1234", 3), alg("raw", [2, 1, 0])
     datagram = CyDgram()
     with (folder / "amo86815-r0005-s000-c000.xtc2").open("wb") as file:
         transitions = [(1, xtc2.CONFIGURE), (2, xtc2.BEGIN_RUN)][: 1 + begin]
@@ -367,6 +368,8 @@ def write_camera_run(folder: Path, times: list, pulse=None, frame=None, begin=Tr
                 datagram.addDet(*camera, {"array": np.full((4, 6), time & 0xFF, np.uint16)})
                 if pulse is not None:
                     datagram.addDet(*timing, {"pulseId": np.uint64(pulse)})
+                if gmd is not None:
+                    datagram.addDet(*monitor, {gmd: (time & 0xFF) / 4})
             file.write(datagram.get(time, transition))
 
 
@@ -386,6 +389,22 @@ def test_psanas_test_camera_without_beam_data(tmp_path, both_formats):
 def test_the_fiducial_is_lcls1s_pulse_id_or_0(tmp_path, pulse, fiducial):
     write_camera_run(tmp_path, [100 << 32 | 7], pulse)
     assert open_psana2(tmp_path, "xtcav").shots(5)["fiducial"].tolist() == [fiducial]
+
+
+@pytest.mark.parametrize("field", ["milliJoulesPerPulse", "millijoulesperpulse", "energy"])
+def test_the_gas_monitor_detector_of_the_soft_line(tmp_path, field, capsys):
+    write_camera_run(tmp_path, [100 << 32 | 7, 100 << 32 | 9], gmd=field)
+    assert open_psana2(tmp_path, "xtcav").shots(5)["milliJoulesPerPulse"].tolist() == [1.75, 2.25]
+    assert "psana 2 has no" not in capsys.readouterr().err
+
+
+def test_a_record_whose_fields_are_not_known_is_named(tmp_path, capsys):
+    write_camera_run(tmp_path, [100 << 32 | 7], gmd="intensity")
+    assert np.isnan(open_psana2(tmp_path, "xtcav").shots(5)["milliJoulesPerPulse"]).all()
+    assert (
+        "run 5: psana 2 has no milliJoulesPerPulse of detector 'gmd'; it is missing from the records"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_run_without_events_is_an_error(tmp_path):

@@ -12,7 +12,7 @@ from typing import Optional, Sequence
 
 import numpy as np
 
-from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, GMD_UNITS
 
 # {version on disk: number of fields}, in the order of common.shots.EBEAM_UNITS. Version 2 calls its
 # last field, EnergyBC2, an energy in MeV where later ones have a position in mm.
@@ -22,6 +22,7 @@ GAS_DETECTOR_FIELDS: dict[int, int] = {0: 4, 1: 6}
 
 NO_EBEAM = (np.nan,) * len(EBEAM_UNITS)
 NO_GAS_DETECTOR = (np.nan,) * len(GAS_DETECTOR_UNITS)
+NO_GMD = (np.nan,) * len(GMD_UNITS)  # LCLS-II's; no shot of LCLS-I has one
 
 _MASK = struct.Struct("<I")
 _USER_DEFINED = 1 << 14

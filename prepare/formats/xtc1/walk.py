@@ -114,6 +114,7 @@ class Walk:
             datagram.seconds, datagram.nanoseconds, datagram.fiducial, status, self.stream,
             incomplete, bool(datagram.damage & DROPPED), bool(datagram.env & TRIMMED), empty,
             *location, *(ebeam or records.NO_EBEAM), *(gas or records.NO_GAS_DETECTOR),
+            *records.NO_GMD,
         )  # fmt: skip
 
     def _frame(self, child: Contribution) -> tuple[int, tuple]:
