@@ -31,6 +31,7 @@ T = TypeVar("T")
 # Where launchers say how many processes they started: Open MPI, MPICH and its kin, MVAPICH, srun.
 # (SLURM_NTASKS is of the job, and set in a batch script that runs one process.)
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_PTY = "SLURM_PTY_PORT"  # in the shell of `srun --pty`, which is one process
 _LAUNCHER = 0.5  # s for a launcher to pass on the last line: MPICH's was seen to end without it
 
 
@@ -145,6 +146,11 @@ def _what_ended(children: list[multiprocessing.process.BaseProcess]) -> str:
 # --- ranks that a launcher started -------------------------------------------------------------------
 
 
+def environment_of_one() -> dict[str, str]:
+    """The environment for a child that is no rank of ours, whatever started this process."""
+    return {name: value for name, value in os.environ.items() if name not in _SIZES}
+
+
 def launched() -> Optional[Any]:
     """The communicator of the ranks that were started together; None for a process alone.
 
@@ -157,6 +163,8 @@ def launched() -> Optional[Any]:
     try:
         mpi = importlib.import_module("mpi4py.MPI")
     except ImportError as error:
+        if _PTY in os.environ:  # the shell again, under nohup or with another input
+            return None
         raise UserError(
             f"{size} processes were started, and mpi4py, with which they would talk, cannot be loaded "
             f"({error}); install the extra `mpi`, or start one process"

@@ -163,6 +163,21 @@ def test_the_shell_that_a_launcher_started_is_one_process(ready, prepare, tmp_pa
     assert digest(tmp_path) == expected
 
 
+def test_that_shell_without_a_terminal(ready, prepare, tmp_path):
+    """`nohup ... &` in it: there is no mpi4py to ask, and the shell says of itself that it is one."""
+    environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4", "SLURM_PTY_PORT": "40000"}
+    code = "import sys; sys.modules['mpi4py'] = None; from prepare.__main__ import run; run()"
+    command = [sys.executable, "-c", code, "build", ready]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    del environment["SLURM_PTY_PORT"]
+    done = subprocess.run(
+        [*command, "--force"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "4 processes were started, and mpi4py" in done.stderr
+
+
 # --- the executor ----------------------------------------------------------------------------------
 
 

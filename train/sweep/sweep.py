@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
-from common import cli, text_table
+from common import cli, parallel, text_table
 from common.config import dump
 from common.cores import available_cores
 from common.files import atomic, lock
@@ -105,7 +105,12 @@ def _start(config: TrainConfig, jobs: int) -> _Running:
     with open(_beside(config, ".log"), "a" if unfinished else "w", encoding="utf-8") as log:
         # A session of its own, so that Ctrl-C reaches it once, from us; a pipe, so that it ends with us.
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=parallel.environment_of_one(),
         )
     return _Running(config, process)
 
