@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import json
+import math
 import os
 import re
 import sys
@@ -48,6 +50,22 @@ class Command(click.Command):
 
     def get_help(self, ctx: click.Context) -> str:
         return progress.as_called(super().get_help(ctx))
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+
+
+def print_json(results: dict[str, Any]) -> None:
+    """Print `results` as JSON, numbers that JSON does not have as null, and nothing else."""
+    click.echo(json.dumps(_finite(results), indent=1, ensure_ascii=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _loudness(short: str, long: str, text: str, level: int) -> click.Option:

@@ -113,7 +113,8 @@ def examples(directory: str) -> None:
     type=click.IntRange(1),
     help="Frames read of each run for its mean intensity.",
 )
-def list_runs(config_path: str, frames: int) -> None:
+@cli.json_option
+def list_runs(config_path: str, frames: int, as_json: bool) -> None:
     """List the runs: shots, frames, damaged and missing ones, time range, mean intensity.
 
     \b
@@ -124,8 +125,11 @@ def list_runs(config_path: str, frames: int) -> None:
     config = load_config(config_path)
     with open_source(config) as source:
         found = summarize(source, config, frames)
-    for line in (*config.plan(), *table(found.summaries)):
-        say(line)
+    if as_json:
+        cli.print_json({"runs": [s._asdict() for s in found.summaries], "problems": found.problems})
+    else:
+        for line in (*config.plan(), *table(found.summaries)):
+            say(line)
     for problem in found.problems[:-1]:
         warn(problem)
     if found.problems:
@@ -296,7 +300,8 @@ def check_psana(config_path: str, shots: int) -> None:
     type=click.IntRange(0),
     help="Images to compare with the camera's files.",
 )
-def verify(path: str, sample: int) -> None:
+@cli.json_option
+def verify(path: str, sample: int, as_json: bool) -> None:
     """Check a data set, a file or a folder: structure, digests, every image; exit 1 if something is wrong.
 
     \b
@@ -305,6 +310,9 @@ def verify(path: str, sample: int) -> None:
     import prepare.verify
 
     report = prepare.verify.verify(path, sample)
+    if as_json:
+        cli.print_json({"data": path, "good": not report.problems, **report._asdict()})
+        sys.exit(1 if report.problems else 0)
     for line in report.notes:
         say(f"{path}: {line}")
     for line in report.problems:

@@ -119,7 +119,8 @@ def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
 
 @main.command()
 @config_argument
-def describe(config_path: str) -> None:
+@cli.json_option
+def describe(config_path: str, as_json: bool) -> None:
     """List the layers of CONFIG's network: variables, output shape, memory in MB (2^20 bytes).
 
     \b
@@ -132,6 +133,11 @@ def describe(config_path: str) -> None:
     minibatch = (
         config.minibatch if isinstance(config.minibatch, int) else number_of_images(config, "train") or 80
     )
+    if as_json:
+        layers = shapes.layer_shapes(config.network, shapes.network_input(config), len(names) or 2)
+        layers = [layer._asdict() for layer in layers]
+        cli.print_json({"classes": names, "layers": layers, "config": config.model_dump(mode="json")})
+        return
     say(f"classes of the data: {', '.join(names)}" if names else f"{config.data}: not there yet; 2 classes")
     for line in shapes.describe(config, len(names) or 2, minibatch):
         say(line)
@@ -183,10 +189,11 @@ def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time
     "--data",
     "data_path",
     default=None,
-    type=cli.FILE,
+    type=cli.PATH,
     help="Data file (default: the run's).",
 )
-def evaluate(run: str, data_path: Optional[str]) -> None:
+@cli.json_option
+def evaluate(run: str, data_path: Optional[str], as_json: bool) -> None:
     """Compute the final scores of a finished run again, on its own or another data file.
 
     \b
@@ -211,6 +218,9 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
         data = with_validation(data, config.validation_share if data_path is None else 0)
         trust = trusted.load(run_dir)
         found = scores.of_data(Predictor(model), data, error=trust.error)
+        if as_json:
+            cli.print_json({"run": run, "data": data.path, "classes": data.classes, "splits": found})
+            return
         for line in scores.lines(found, data.classes):
             say(line)
         if trust.reference is not None:
@@ -221,7 +231,7 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
 
 @main.command()
 @run_argument
-@click.argument("data_path", metavar="FILE.h5", type=cli.FILE)
+@click.argument("data_path", metavar="DATA", type=cli.PATH)
 @click.option(
     "--out",
     default=None,
@@ -232,8 +242,11 @@ def evaluate(run: str, data_path: Optional[str]) -> None:
     "--split", "splits", multiple=True, metavar="S", help="Only this split; repeatable (default: all splits)."
 )
 @force_option
-def predict(run: str, data_path: str, out: Optional[str], splits: tuple[str, ...], force: bool) -> None:
-    """Predict the class of every shot in FILE.h5, labeled or not, with the network of RUN.
+@cli.json_option
+def predict(
+    run: str, data_path: str, out: Optional[str], splits: tuple[str, ...], force: bool, as_json: bool
+) -> None:
+    """Predict the class of every shot in DATA, labeled or not, with the network of RUN.
 
     \b
     python -m train predict runs/demo data/next.h5
@@ -241,7 +254,7 @@ def predict(run: str, data_path: str, out: Optional[str], splits: tuple[str, ...
     """
     from train.predict import job
 
-    job.run(Path(run), data_path, splits, Path(out) if out else None, force)
+    job.run(Path(run), data_path, splits, Path(out) if out else None, force, as_json)
 
 
 @main.command()

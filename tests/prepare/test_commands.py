@@ -449,3 +449,28 @@ def test_a_manifest_without_a_split_that_is_asked_for(write_config, prepare, tmp
     path = tmp_path / "manifest" / "small.csv"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "train," not in line))
     refused(prepare("build", write_config()), "small.csv: has no shot of split train", "prepare select")
+
+
+def test_results_as_json(built, write_config):
+    """Nothing but one object on standard output, whatever is said beside it."""
+
+    def asked(*words: str) -> dict:
+        command = [sys.executable, "-m", "prepare", *words, "--json"]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    listed = asked("list", write_config())
+    assert [run["run"] for run in listed["runs"]] == [68, 69, 70, 71]
+    assert listed["runs"][0]["shape"] == [96, 80] and listed["problems"] == []
+    assert asked("verify", str(built))["good"] is True
+
+
+@pytest.mark.parametrize("words", [["-h"], ["list", "-h"]])
+def test_short_help(prepare, words):
+    assert prepare(*words).output.startswith("Usage: ")
+
+
+def test_a_wrong_word_is_one_line(prepare, write_config):
+    for words in (["list"], ["lits", write_config()], ["list", write_config(), "--frames", "x"]):
+        result = prepare(*words)
+        assert result.exit_code == 2
+        assert result.output.count("\n") == 1 and result.output.startswith("error: "), result.output

@@ -367,3 +367,23 @@ def test_a_run_is_evaluated_from_anywhere_and_after_a_move(data, write_config, t
     refused(train("evaluate", "copy"), "data.h5")
     write_data(elsewhere / "data.h5", {"train": 40, "test": 30}, seed=9)  # by accident of the same name
     refused(train("evaluate", "copy"), "is not what copy was trained on", "--data")
+
+
+def test_results_as_json(data, write_config, train, tmp_path):
+    train("fit", write_config())
+    run = str(tmp_path / "runs" / "small")
+    found = json.loads(train("evaluate", run, "--json").output)
+    assert found["splits"]["test"]["n"] == 30 and found["classes"] == ["nolasing", "lasing"]
+    layers = json.loads(train("describe", write_config(), "--json").output)["layers"]
+    assert [layer["kind"] for layer in layers][0] == "convolution"
+    predicted = json.loads(train("predict", run, str(data), "--json").output)
+    assert {row["split"] for row in predicted["splits"]} == {"train", "test"}
+
+
+def test_quiet_and_verbose(data, write_config):
+    def stderr(*words: str) -> str:
+        command = [sys.executable, "-m", "train", "fit", write_config(steps=1), "--force", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert stderr("-q") == ""
+    assert "oneDNN" in stderr("-v")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence
 import numpy as np
 from scipy.special import softmax
 
-from common import text_table
+from common import cli, text_table
 from common.errors import DataError
 from common.files import atomic
 from common.progress import bar, say
@@ -46,7 +46,9 @@ class Predicted(NamedTuple):
     summary: Path
 
 
-def run(run_dir: Path, data_path: str, splits: Sequence[str], out: Optional[Path], force: bool) -> None:
+def run(
+    run_dir: Path, data_path: str, splits: Sequence[str], out: Optional[Path], force: bool, as_json: bool
+) -> None:
     """The whole of `python -m train predict`. Raises UserError."""
     config = folder.config_of(run_dir)
     with open_data(data_path, None, splits, "stream", unlabeled=True) as data:
@@ -61,6 +63,9 @@ def run(run_dir: Path, data_path: str, splits: Sequence[str], out: Optional[Path
         model, trust = saved.load_model(run_dir), trusted.load(run_dir)
         model = model if trust.reference is None else with_features(model)
         done = predict(Predictor(model), run_dir, data, path, trust)
+    if as_json:
+        cli.print_json(json.loads(done.summary.read_text(encoding="utf-8")))
+        return
     for line in lines(done, data.classes):
         say(line)
     say(timing.usage_line(timing.usage(threads)))
