@@ -52,6 +52,8 @@ from common.shots import CALIBRATION_UNITS, ID_DTYPE, ID_FIELDS, nanoseconds
 # HDF5's format of version 1.10: unlike the one before, it has checksums of its own metadata.
 _LIBVER = ("v110", "v110")
 _FLUSH = 64 << 20  # bytes after which what was written is sent on to the disk
+_AHEAD = 16 << 20  # bytes that HDF5 writes, at most, between two looks at the room on the disk
+_CACHE = 2 << 20  # bytes that it may still hold from before
 
 Axes = Sequence[tuple[str, np.ndarray]]
 
@@ -93,7 +95,7 @@ class ImageWriter:
     ) -> None:
         self._path = path
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._written = dict.fromkeys(splits, 0)
+        self._written, self._images = dict.fromkeys(splits, 0), sum(splits.values())
         self._file: Optional[h5py.File] = _create_images(path, splits, image_shape, dtype, compression)
         self._offsets = {split: image_offsets(self._file[split]["images"]) for split in splits}
         self._room = self._since_flush = 0
@@ -154,8 +156,8 @@ class ImageWriter:
         """Before HDF5 writes: that there is room for what may come until the next look."""
         self._room -= size
         if self._room < 0:
-            self._room = _FLUSH
-            atomic.check_room(self._path, self._path.stat().st_size + 2 * _FLUSH)
+            self._room = min(_AHEAD, size * (self._images - sum(self._written.values())))
+            atomic.check_room(self._path, self._path.stat().st_size + self._room + _CACHE)
 
     def _flush(self, size: int) -> None:
         self._since_flush += size

@@ -160,6 +160,18 @@ def test_a_disk_that_fills_up_after_some_files(write_config, prepare, tmp_path):
     assert digest(tmp_path) == expected
 
 
+@pytest.mark.parametrize("compression", ["none", "bitshuffle-lz4"])
+def test_no_more_room_is_asked_for_than_a_file_may_need(
+    write_config, prepare, tmp_path, monkeypatch, compression
+):
+    config = write_config(image__compression=compression)
+    prepare("select", config)
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=4_000_000))
+    assert prepare("build", config).exit_code == 0
+    assert (tmp_path / "data" / "small.h5").stat().st_size > 200_000
+
+
 @pytest.mark.parametrize("size", [100, 10_000, 100_000])
 def test_a_disk_that_is_full_from_the_start(write_config, prepare, tmp_path, size):
     config = write_config()
