@@ -37,6 +37,16 @@ def batch(shape: Sequence[int], n: int) -> tuple[np.ndarray, np.ndarray]:
     return images, np.arange(n) % 2
 
 
+class Held:
+    """Images in memory, for a predictor."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def batches(self, size: int, rows: Any = None) -> Iterator[np.ndarray]:
+        return (self.images[start : start + size] for start in range(0, len(self.images), size))
+
+
 def ours(name: str, n: int, compute: str = "float32") -> Callable[[], Any]:
     """Our training step."""
     runner = stepper(name, compute)
@@ -65,7 +75,7 @@ def predicting(name: str, n: int) -> Callable[[], Any]:
     images, _ = batch(predictor.model.input_shape[1:3], n)
 
     def predict() -> None:
-        predictor.outputs(images)
+        predictor.predict(Held(images))
 
     return predict
 
@@ -127,13 +137,9 @@ def prediction(images: int) -> Callable[[], Any]:
     predictor = stepper(STUDY)
     pixels, _ = batch(load(STUDY).input, images)
 
-    class Whole:
-        def batches(self, size: int):
-            return (pixels[start : start + size] for start in range(0, images, size))
-
     def predict() -> float:
         start = time.perf_counter()
-        predictor.predict(Whole())
+        predictor.predict(Held(pixels))
         return images / (time.perf_counter() - start)
 
     return predict
