@@ -22,7 +22,7 @@ from train.run import folder
 
 SECTIONS = {
     "result", "curves", "confusion", "roc", "energy", "runs", "means", "gallery", "kernels", "saliency",
-    "controls", "network", "cost", "watch", "config",
+    "trust", "controls", "network", "cost", "watch", "config",
 }  # fmt: skip
 HOSTILE = '<script>alert("1")</script> & $x_{1}$'
 

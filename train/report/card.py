@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import __version__
+from common.errors import DataError
 from common.files import atomic
 from train.controls import record
 from train.metrics import measure
@@ -118,7 +119,10 @@ def _flags(run: Run) -> list[str]:
 
 def _controls(run: Run) -> list[str]:
     how = f"`python -m train controls {run.run_dir / folder.CONFIG}`"
-    kept = record.read(run.run_dir)
+    try:
+        kept = record.read(run.run_dir)
+    except DataError as error:  # the card has more to say than what the controls found
+        return [f"{error}\n"]
     if not kept.rows or kept.key != record.key_of(run.config, run.summary["data_digest"]):
         return [f"Not tested: {how} tests whether the accuracy comes from lasing.\n"]
     cells = [record.cells(row) for row in kept.rows]
