@@ -96,9 +96,11 @@ class ImageWriter:
         self._path = path
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._written, self._images = dict.fromkeys(splits, 0), sum(splits.values())
+        self._shape, self._room, self._since_flush = image_shape, 0, 0
+        if compression != "none":  # before there is a file that HDF5 would have to complete
+            self._check_room(int(np.prod(image_shape)) * self._dtype.itemsize)
         self._file: Optional[h5py.File] = _create_images(path, splits, image_shape, dtype, compression)
         self._offsets = {split: image_offsets(self._file[split]["images"]) for split in splits}
-        self._room = self._since_flush = 0
         self._flusher = ThreadPoolExecutor(1)
         self._flushing: Optional[Future] = None
         if all(offsets is not None for offsets in self._offsets.values()):
@@ -122,10 +124,9 @@ class ImageWriter:
     def tables(self, frame_shape: tuple[int, int], axes: Axes = ()) -> h5py.File:
         """The file, open for writing, with as many rows as images were written, and nothing filled in."""
         self._end_flush()
+        tables = _room_of_tables(self._written, frame_shape, self._shape)
+        atomic.check_room(self._path, self._path.stat().st_size + tables)
         if self._file is None:
-            atomic.check_room(
-                self._path, self._path.stat().st_size + _room_of_tables(self._written, frame_shape)
-            )
             self._file = h5py.File(self._path, "r+", libver=_LIBVER)
         for split, n in self._written.items():
             if n < len(self._file[split]["images"]):
@@ -153,11 +154,15 @@ class ImageWriter:
             rest, offset = rest[written:], offset + written
 
     def _check_room(self, size: int) -> None:
-        """Before HDF5 writes: that there is room for what may come until the next look."""
+        """Before HDF5 writes: that there is room for what may come until the next look.
+
+        And for what it still has to write where the next look finds none.
+        """
         self._room -= size
         if self._room < 0:
             self._room = min(_AHEAD, size * (self._images - sum(self._written.values())))
-            atomic.check_room(self._path, self._path.stat().st_size + self._room + _CACHE)
+            there = self._path.stat().st_size if self._path.exists() else 0
+            atomic.check_room(self._path, there + self._room + _CACHE)
 
     def _flush(self, size: int) -> None:
         self._since_flush += size
@@ -329,6 +334,7 @@ def _filter(compression: str) -> dict[str, Any]:
     return dict(hdf5plugin.Bitshuffle())  # LZ4 is its default
 
 
-def _room_of_tables(rows: Mapping[str, int], frame_shape: tuple[int, int]) -> int:
-    """About the bytes of everything but the images: records, dark, statistics, HDF5's own."""
-    return 400 * sum(rows.values()) + 32 * int(np.prod(frame_shape)) + 60_000 * len(rows)
+def _room_of_tables(rows: Mapping[str, int], *shapes: tuple[int, int]) -> int:
+    """About the bytes of everything but the images: records, dark and statistics, HDF5's own."""
+    pictures = sum(int(np.prod(shape)) for shape in shapes)
+    return 300 * sum(rows.values()) + 16 * pictures + 60_000 * len(rows)
