@@ -21,8 +21,8 @@ from train.report import evidence, page
 from train.run import folder
 
 SECTIONS = {
-    "result", "curves", "confusion", "roc", "energy", "runs", "means", "gallery", "kernels", "saliency",
-    "trust", "controls", "network", "cost", "watch", "config",
+    "result", "slices", "curves", "confusion", "roc", "energy", "runs", "means", "gallery", "kernels",
+    "saliency", "trust", "controls", "network", "cost", "watch", "config",
 }  # fmt: skip
 HOSTILE = '<script>alert("1")</script> & $x_{1}$'
 

@@ -9,12 +9,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from common.report.drawing import drawing
 from prepare.__main__ import main
 from train.controls import baselines, record
 from train.controls.bench import Bench
 from train.controls.controls import on_slices
 from train.controls.verdict import verdict
 from train.data.dataset import open_data
+from train.report import yardstick
 
 PREPARE = """
 name: small
@@ -91,3 +93,22 @@ def test_shots_that_cannot_be_read_are_counted_out(simulated):
         features[bench.test[:10]] = np.nan
         bench.features["slices"] = features
         assert "(50 of 60 read)" in on_slices(bench)[0].what
+
+
+def test_a_training_report_begins_with_the_yardstick(simulated):
+    """What is said of a network that is right, and of one that guesses."""
+    with open_data(simulated, None, ["train", "test"]) as data:
+        found = yardstick.of_data(data)
+        labels = data.splits["test"].labels
+        with drawing():
+            right, guessing = (
+                yardstick.section(found, labels, predicted, data.classes, data.view)
+                for predicted in (labels, np.zeros_like(labels))
+            )
+        none = yardstick.of_data(data._replace(view=data.view._replace(camera=False)))
+    assert found.score.accuracy > 0.9 and found.score.n == 60
+    assert f"classifies {found.score.accuracy:.3f} of 60 test shots correctly" in right[0].text
+    assert "with 1.000 of them, is not below it" in right[0].text
+    assert "with 0.500 of them, is below it and has not earned its place" in guessing[0].text
+    assert "Slices were read in 60 of 60 shots" in right[1].text
+    assert "have no slices" in yardstick.section(none, labels, labels, data.classes, data.view)[0].text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from scipy.special import softmax
@@ -16,6 +16,8 @@ from common.stats import evenly
 from train.config import TrainConfig
 from train.data.dataset import Data
 from train.data.minibatches import Split, mean_image, some_batches
+from train.report import yardstick
+from train.report.yardstick import Yardstick
 from train.run import folder
 from train.run.history import History
 
@@ -56,7 +58,8 @@ class Evidence(NamedTuple):
 
     split: which shots. labels, runs: (n,) integers; energy: (n,) mJ; probabilities: (n, classes).
     means, contributions: (classes, h, w), of `mean_shots` and `contribution_shots` shots of each
-    class; kernel: the first convolution's, (rows, columns, channels in, channels).
+    class; yardstick: what slices tell; kernel: the first convolution's, (rows, columns, channels in,
+    channels).
     """
 
     split: str
@@ -71,6 +74,7 @@ class Evidence(NamedTuple):
     examples: list[Example]
     kernel: np.ndarray
     view: View
+    yardstick: Optional[Yardstick]
 
     @property
     def predicted(self) -> np.ndarray:
@@ -124,6 +128,7 @@ def look(model: Any, data: Data) -> Evidence:
         examples=_examples(split, probabilities),
         kernel=saliency.first_kernel(model),
         view=data.view,
+        yardstick=yardstick.of_data(data),
     )
 
 

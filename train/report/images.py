@@ -8,7 +8,7 @@ from common.report.camera import camera_image, thumbnail
 from common.report.drawing import clip, png, svg
 from common.report.page import Block, Picture, Pictures, Section, Table, Text
 from train.metrics import measure, roc
-from train.report import figures
+from train.report import figures, yardstick
 from train.report.evidence import EXAMPLES, Evidence, Run
 
 
@@ -21,6 +21,10 @@ def left_out(missing: str) -> list[Section]:
     """The same sections, each saying why it is left out."""
     text = f"Left out, because it is drawn from the images, and they cannot be read: {missing}"
     return [Section(id_, title, [Text(text, "note")]) for id_, title, _ in _PARTS]
+
+
+def _slices(run: Run, shots: Evidence) -> list[Block]:
+    return yardstick.section(shots.yardstick, shots.labels, shots.predicted, run.classes, shots.view)
 
 
 def _roc(run: Run, shots: Evidence) -> list[Block]:
@@ -198,6 +202,7 @@ def _saliency(run: Run, shots: Evidence) -> list[Block]:
 
 
 _PARTS = (
+    ("slices", "Energy and spread along the bunches: the yardstick", _slices),
     ("roc", "ROC", _roc),
     ("energy", "Accuracy against pulse energy", _energy),
     ("runs", "Accuracy per run", _runs),

@@ -25,11 +25,13 @@ def subtitle(run: Run) -> str:
 
 def sections(run: Run, shots: Optional[Evidence], missing: str) -> list[Section]:
     """All sections of the page. `shots` is None if the images cannot be read; `missing` says why."""
+    first, *of_images = images.sections(run, shots) if shots else images.left_out(missing)
     return [
         Section("result", "What was learned", _result(run)),
+        first,
         Section("curves", "Learning curves", [Pictures(curves.pictures(run))]),
         Section("confusion", "Confusion matrices", _confusion(run)),
-        *(images.sections(run, shots) if shots else images.left_out(missing)),
+        *of_images,
         Section("trust", "How far the probabilities can be relied on", trust.blocks(run)),
         Section("controls", "Controls: lasing, or differences between runs?", _controls(run)),
         Section("network", "The network", _network(run)),
