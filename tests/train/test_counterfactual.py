@@ -15,7 +15,7 @@ from common.errors import DataError
 from tests.train.test_controls import SETTINGS, SHAPE, pictures, write_runs
 from train.config import load_config
 from train.controls import job, record
-from train.controls.counterfactual import opened_beside
+from train.controls.counterfactual import opened_beside, paths_beside
 from train.controls.outcome import Outcome
 from train.controls.verdict import verdict
 from train.data.dataset import open_data
@@ -116,6 +116,15 @@ def test_a_file_that_does_not_belong_is_refused(controls, tmp_path, change, mess
         controls()
     assert "data.counterfactual.h5" in str(error.value)
     assert "make it again" in str(error.value)
+
+
+@pytest.mark.parametrize("data", ["demo.h5", "demo", "of.2016.h5", "of.2016"])
+@pytest.mark.parametrize("form", [".h5", ""])
+def test_the_file_or_folder_beside_is_found(tmp_path, data, form):
+    beside = tmp_path / f"{data.replace('.h5', '')}.counterfactual{form}"
+    assert paths_beside([tmp_path / data]) == []
+    beside.mkdir()
+    assert paths_beside([tmp_path / data, tmp_path / "other.h5"]) == [beside]
 
 
 def row(control: str, value: float) -> Outcome:
