@@ -64,11 +64,11 @@ def test_bias_and_relu_wait_for_the_maximum():
 
 
 def test_other_activations_and_a_convolution_at_the_end_do_not_wait():
-    for last in ("tanh", "relu"):
+    for last in ("silu", "relu"):  # silu does not keep the order of numbers
         inputs = keras.Input((20, 20, 1))
         x = Convolution(3, (5, 5), (2, 2), "same")(inputs)
         x = keras.layers.Activation(last)(x)
-        x = keras.layers.MaxPooling2D((2, 2))(x) if last == "tanh" else Convolution(2, (3, 3))(x)
+        x = keras.layers.MaxPooling2D((2, 2))(x) if last == "silu" else Convolution(2, (3, 3))(x)
         model = keras.Model(inputs, x, name=chain.CONVNET)
         images = tf.random.stateless_normal((2, 20, 20, 1), (0, 0))
         (y, *_), (chained, *_) = both(model, images)

@@ -154,7 +154,8 @@ def test_in_bfloat16_the_spectra_are_in_float32():
     y = convolve(x, kernel, (2, 2), "same", ways)
     exact = tf.nn.conv2d(tf.cast(x, tf.float32), tf.cast(kernel, tf.float32), 2, "SAME")
     assert y.dtype == tf.bfloat16
-    assert_close([y], [exact], 2**-8)  # one rounding to 8 bits, at the end
+    rounded_once = np.asarray(y == tf.cast(exact, tf.bfloat16))  # to 8 bits, at the end
+    assert rounded_once.mean() > 0.99
     got = passes(lambda x, k: convolve(x, k, (2, 2), "same", ways), x, kernel)
     assert [g.dtype for g in got] == [tf.bfloat16] * 3
 
