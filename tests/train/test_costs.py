@@ -116,3 +116,9 @@ def test_bfloat16_makes_direct_passes_cheaper():
     assert ways_of(*first, "bfloat16").forward == "direct"
     second = (34, 34), (32, 32), (2, 2), "same", (16, 16)
     assert ways_of(*second, "bfloat16").kernel == "spectra"
+
+
+def test_a_large_image_with_a_small_kernel_is_not_cut_in_every_way():
+    with mock.patch("train.model.costs.spectral_costs", side_effect=spectral_costs) as counted:
+        ways_of((726, 568), (1, 1), (1, 1), "same", (1, 16))
+    assert counted.call_count < 5_000
