@@ -60,13 +60,14 @@ def test_report_draws_it_again_and_says_what_is_missing(run, data, train):
     assert first.text.splitlines()[:-5] == again.text.splitlines()[:-5]  # all but when it was made
     assert first.images == again.images
     data.unlink()
-    result = train("report", str(run))
+    assert train("report", str(run)).exit_code == 2  # the page with the images stays
+    result = train("report", str(run), "--force")
     assert result.exit_code == 0, result.output
     page = Page(run / "report.html")
     check(page, SECTIONS)
     assert "data.h5: no such data file" in page.text
     write_data(data, {"train": 40, "test": 30}, seed=9)
-    train("report", str(run))
+    train("report", str(run), "--force")
     assert "is not the file that this run was trained on" in Page(run / "report.html").text
 
 

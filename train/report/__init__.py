@@ -24,7 +24,6 @@ def write(run_dir: Path, out: Optional[Path] = None, force: bool = False) -> Pat
     run, shots, missing = read_run(run_dir), None, ""
     try:
         with open_data(run.config.data, run.config.input, ["train", "test"], "stream") as data:
-            folder.check_data(run_dir, data)
             shots = _look(run, data)
     except DataError as error:
         missing = str(error)
