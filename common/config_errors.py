@@ -137,7 +137,7 @@ def _keys_at(model: type[pydantic.BaseModel], loc: Loc) -> list[str]:
     for part in loc:
         found: list[Any] = []
         for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, pydantic.BaseModel):
+            if _is_model(candidate):
                 field = candidate.model_fields.get(part) if isinstance(part, str) else None
                 found += models_in(field.annotation) if field else []
         # A part that names no field is an index, a key of a mapping or the tag of a union.
@@ -147,6 +147,12 @@ def _keys_at(model: type[pydantic.BaseModel], loc: Loc) -> list[str]:
 
 def models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:
     """The models that a field of this annotation may hold."""
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+    if _is_model(annotation):
         return [annotation]
     return [m for part in typing.get_args(annotation) for m in models_in(part)]
+
+
+def _is_model(annotation: Any) -> bool:
+    # Python 3.9 counts list[int] as a class.
+    plain = isinstance(annotation, type) and typing.get_origin(annotation) is None
+    return plain and issubclass(annotation, pydantic.BaseModel)

@@ -97,8 +97,11 @@ class ImageWriter:
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._written, self._images = dict.fromkeys(splits, 0), sum(splits.values())
         self._shape, self._room, self._since_flush = image_shape, 0, 0
+        size = int(np.prod(image_shape)) * self._dtype.itemsize
         if compression != "none":  # before there is a file that HDF5 would have to complete
-            self._check_room(int(np.prod(image_shape)) * self._dtype.itemsize)
+            self._check_room(size)
+        else:
+            atomic.check_room(path, size * self._images)
         self._file: Optional[h5py.File] = _create_images(path, splits, image_shape, dtype, compression)
         self._offsets = {split: image_offsets(self._file[split]["images"]) for split in splits}
         self._flusher = ThreadPoolExecutor(1)

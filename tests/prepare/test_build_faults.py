@@ -131,7 +131,8 @@ def test_a_disk_that_fills_up(write_config, prepare, tmp_path, monkeypatch, comp
     before = threading.active_count()
     with contextlib.ExitStack() as until_here:
         if compression == "none":  # the room that there was at the beginning is taken by others
-            checks = iter([lambda *_: until_here.enter_context(files_up_to(limit)), *[atomic.check_room] * 9])
+            check = atomic.check_room
+            checks = iter([check, lambda *_: until_here.enter_context(files_up_to(limit)), *[check] * 9])
             monkeypatch.setattr(atomic, "check_room", lambda *args: next(checks)(*args))
         else:
             until_here.enter_context(files_up_to(limit))
