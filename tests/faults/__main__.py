@@ -29,6 +29,8 @@ CHAINS = 5  # the kills of a job are spread over so many folders
 
 
 def main() -> int:
+    # Started by nohup or with `&` it is ignored, and commands would inherit that and never stop by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--kills", type=int, default=50, help="kill -9 at random instants, of each job")
     options.add_argument("--signals", type=int, default=10, help="SIGTERM, and SIGINT, of each job")
