@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import errno
 import json
@@ -113,15 +112,6 @@ class CommandGroup(click.Group):
             sys.exit(code)
 
 
-def start(command: CommandGroup, module: str, script: str) -> None:
-    """Run `command` as the whole of this process, started as `python -m MODULE` or as `script`."""
-    standard_streams()
-    in_utf8(module)
-    if not _as_module():
-        progress.by_scripts()
-    command(prog_name=f"python -m {module}" if _as_module() else script)
-
-
 def child(module: str, *words: str) -> list[str]:
     """The command line of a child process that runs `module` of this very software with `words`.
 
@@ -140,41 +130,6 @@ interrupt.end_with_parent(lambda: os.read(0, 1))
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-
-
-def standard_streams() -> None:
-    """Give this process the standard streams that it was started without, and make none fail on a letter.
-
-    A closed stream's number would go to the next file that is opened, and what libraries say would be
-    written into it. Errors then go where the results go, if only that is open.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            if number < 2 or sys.stdout is None:
-                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-            else:
-                os.dup2(1, 2)
-    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
-
-
-def in_utf8(module: str) -> None:
-    """Begin again in Python's UTF-8 mode where the locale's encoding is another.
-
-    In the C locale Python cannot name a file `données`, whatever the file system can.
-    """
-    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
-        words = ["-m", module] if _as_module() else [sys.argv[0]]
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *words, *sys.argv[1:]])
-
-
-def _as_module() -> bool:
-    return getattr(sys.modules["__main__"], "__spec__", None) is not None
 
 
 def tell(error: BaseException, who: str = "") -> int:

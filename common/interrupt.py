@@ -4,7 +4,8 @@ An exception that a signal handler raises appears inside whatever runs at that m
 included, which may make another error of it or break. So the handler only notes the signal, and
 Interrupted is raised by `check`, which long loops call (every progress bar does), and at once inside
 `waiting`, around waits of Python's own that can be left at any moment. Slurm sends SIGTERM some 30 s
-before it kills a job. A second signal ends the process where it stands, as SIGKILL would.
+before it kills a job. A second signal ends the process where it stands, as SIGKILL would, and so does,
+with its line, one that comes before a command has begun or after it is done.
 """
 
 from __future__ import annotations
@@ -44,19 +45,26 @@ class Interrupted(KeyboardInterrupt):
         return f"{cause}; {self.advice}" if self.advice else cause
 
 
+def end_process() -> None:
+    """From now on one of the SIGNALS ends the process where it stands: nothing has begun yet."""
+    for number in _heeded():
+        signal.signal(number, lambda number, _frame: _end_at_once(number, str(Interrupted(number))))
+
+
+def _heeded() -> list[int]:
+    """The SIGNALS but those that whoever started us has set to be ignored (nohup)."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Inside, the SIGNALS are noted, but those that the caller has set to be ignored (nohup).
-
-    Does nothing outside the main thread.
-    """
+    """Inside, the SIGNALS are noted. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     global _asked, _first
     _asked = _first = None
-    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _handle) for number in numbers}
+    before = {number: signal.signal(number, _handle) for number in _heeded()}
     try:
         yield
     finally:
@@ -157,14 +165,14 @@ def _handle(number: int, _frame: Any) -> None:
     if _first is None:
         _first, _asked = time.monotonic(), number
     elif time.monotonic() - _first >= AGAIN and number != signal.SIGXCPU:  # which comes every second
-        _end_at_once(number)
+        _end_at_once(number, f"stopped at once by a second {_name(number)}")
     if _waits:
         check()
 
 
-def _end_at_once(number: int) -> None:
+def _end_at_once(number: int, line: str) -> None:
     with contextlib.suppress(OSError, AttributeError, ValueError):
-        os.write(sys.stderr.fileno(), f"stopped at once by a second {_name(number)}\n".encode())
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
     os._exit(128 + number)
 
 

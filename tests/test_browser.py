@@ -8,12 +8,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from prepare.__main__ import main as prepare
+from prepare.commands import main as prepare
 from tests.browser import WIDTHS, chromium, look_at
 from tests.page import Page
 from tests.prepare.conftest import settings
 from tests.train.conftest import SHAPE, write_data
-from train.__main__ import main as train
+from train.commands import main as train
 
 
 def run(command, *args: object) -> None:

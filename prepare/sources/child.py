@@ -19,6 +19,7 @@ import sys
 import tempfile
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Callable, Iterator, NoReturn, Optional, Sequence
 
 import numpy as np
@@ -35,8 +36,11 @@ _PIPE = 1 << 20  # bytes: a frame fits, so that on a busy machine it takes one c
 _PATIENCE = 10.0  # s for a child that closed its pipe to end
 # What launchers of MPI and Slurm tell a rank. The child is none, and psana 2 starts MPI when it is imported.
 _OF_MPI = ("PMI", "OMPI_", "MPI_", "MV2_", "HYD", "PALS_", "SLURM_")
-# The child starts in the parent's environment but finds modules where the parent does.
-_START = "import sys; sys.path[:] = {path}; from prepare.sources import child; child.serve({fds})"
+# The child starts in the parent's environment but finds modules where the parent does, ours first.
+_START = (
+    "import sys; sys.path[:] = [{root}]; import common, prepare; sys.path[:] = {path}\n"
+    "from prepare.sources import child; child.serve({fds})"
+)
 
 
 class ChildSource(Source):
@@ -232,8 +236,9 @@ def _start(log: int) -> tuple[subprocess.Popen, Connection, Connection, int]:
             its.callback(os.close, fd)
         for fd in (requests[1], answers[0], lifeline[1]):
             ours.callback(os.close, fd)
+        root, path = ascii(str(Path(__file__).parents[2])), ascii(sys.path)
         process = subprocess.Popen(
-            [sys.executable, "-c", _START.format(path=ascii(sys.path), fds=", ".join(map(str, fds)))],
+            [sys.executable, "-c", _START.format(root=root, path=path, fds=", ".join(map(str, fds)))],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from common.dataset import reading
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files, index_path, read_index
-from prepare.__main__ import main
+from prepare.commands import main
 from prepare.shots import SHOT_DTYPE
 from prepare.sources import FrameResult, Source
 from prepare.sources.native import XtcSource
@@ -118,7 +118,7 @@ from common.dataset import writing
 from common.dataset import reading
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files, index_path, read_index
-from prepare.__main__ import main
+from prepare.commands import main
 append, written = writing.ImageWriter.append, {}
 def slow(self, *args):
     made = append(self, *args)

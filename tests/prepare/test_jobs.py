@@ -166,7 +166,10 @@ def test_the_shell_that_a_launcher_started_is_one_process(ready, prepare, tmp_pa
 def test_that_shell_without_a_terminal(ready, prepare, tmp_path):
     """`nohup ... &` in it: there is no mpi4py to ask, and the shell says of itself that it is one."""
     environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4", "SLURM_PTY_PORT": "40000"}
-    code = "import sys; sys.modules['mpi4py'] = None; from prepare.__main__ import run; run()"
+    code = (
+        "import sys; sys.modules['mpi4py'] = None\n"
+        "from common.start import start; start('prepare', 'xtcav-prepare')"
+    )
     command = [sys.executable, "-c", code, "build", ready]
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

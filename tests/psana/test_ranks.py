@@ -15,7 +15,7 @@ import mpi4py  # noqa: F401  without it there is nothing to test here
 import pytest
 import yaml
 
-from prepare.__main__ import main
+from prepare.commands import main
 from tests.prepare.conftest import SLOWED, XTC1, digest, settings
 from tests.prepare.test_jobs import all_end
 
@@ -171,7 +171,7 @@ def test_a_process_that_mpi_knows_alone_is_alone(config, tmp_path):
 
 def test_without_mpi4py_several_processes_are_refused(config):
     code = (
-        "import sys; sys.modules['mpi4py.MPI'] = None; from prepare.__main__ import main; main(sys.argv[1:])"
+        "import sys; sys.modules['mpi4py.MPI'] = None; from prepare.commands import main; main(sys.argv[1:])"
     )
     process = mpirun(2, "-c", code, "build", config)
     _, errors = process.communicate(timeout=60)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from common.dataset import layout, reading, writing
 from common.manifest import LABELED
-from train.__main__ import main
+from train.commands import main
 
 SHAPE = (20, 24)
 

@@ -40,7 +40,7 @@ def test_describe_needs_no_tensorflow(tmp_path):
     import sys
 
     code = (
-        "import sys; from train.__main__ import main\n"
+        "import sys; from train.commands import main\n"
         f"main(['describe', '{SEED}'], standalone_mode=False)\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )

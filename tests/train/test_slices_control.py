@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from common.report.drawing import drawing
-from prepare.__main__ import main
+from prepare.commands import main
 from train.controls import baselines, record
 from train.controls.bench import Bench
 from train.controls.controls import on_slices

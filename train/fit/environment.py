@@ -13,8 +13,6 @@ from __future__ import annotations
 import os
 from typing import MutableMapping
 
-from common.progress import warn
-
 PREFIXES = (
     "KERAS_", "TF_", "TF2_", "XLA_", "MLIR_", "ONEDNN_", "DNNL_", "MKLDNN_", "ZENDNN_", "CUBLAS_",
     "CUBLASLT_", "CUDNN_", "NVIDIA_TF32_",
@@ -33,7 +31,7 @@ OURS = {"KERAS_HOME": "/dev/null", "TF2_BEHAVIOR": "1"}
 def settle(environ: MutableMapping[str, str]) -> list[str]:
     """Take out of `environ` what changes results; returns the names of what was set, sorted.
 
-    They are noted under NOTED, for the process to tell that this one may become (see `cli.in_utf8`).
+    They are noted under NOTED, for the process to tell that this one may become (see common/start.py).
     """
     dropped = [
         name
@@ -48,13 +46,6 @@ def settle(environ: MutableMapping[str, str]) -> list[str]:
     if dropped:
         environ[NOTED] = ", ".join(sorted(dropped))
     return sorted(dropped)
-
-
-def tell() -> None:
-    """Warn once of what was set and is not used."""
-    names = os.environ.pop(NOTED, "")
-    if names:
-        warn(f"not used, because a result depends on the config alone: {names}")
 
 
 settle(os.environ)  # when `train` is first imported, so before anything of it loads Keras

@@ -15,7 +15,7 @@ from common import interrupt, limits, progress
 from common.cores import available_cores
 from common.errors import UserError
 from common.plotting import load_matplotlib
-from common.progress import announce
+from common.progress import announce, warn
 from common.ranks import Ranks
 from train.config import Threads
 from train.fit import environment
@@ -41,7 +41,7 @@ def start(threads: Threads, seed: int, ranks: Optional[Ranks] = None) -> Runtime
     ranks = ranks or Ranks()
     cores = max(1, available_cores() // ranks.local_size)
     runtime = Runtime(threads.intra or cores, threads.inter or INTER)
-    environment.tell()
+    _tell_of_environment()
     limits.check(THREADS + (os.cpu_count() or 1) + runtime.intra + runtime.inter, ADDRESS_SPACE)
     if "tensorflow" not in sys.modules:
         announce("loading TensorFlow ...")
@@ -71,6 +71,13 @@ def start(threads: Threads, seed: int, ranks: Optional[Ranks] = None) -> Runtime
         raise UserError("Keras runs on another backend than TensorFlow; start in a process of its own")
     keras.utils.set_random_seed(seed)
     return runtime
+
+
+def _tell_of_environment() -> None:
+    """Warn once of what was set and is not used."""
+    names = os.environ.pop(environment.NOTED, "")
+    if names:
+        warn(f"not used, because a result depends on the config alone: {names}")
 
 
 def _load() -> None:

@@ -1,0 +1,73 @@
+"""Where every command begins: what ends it or changes its result from outside is seen to before all else.
+
+Only light modules are loaded here; the commands, and whatever they need, come after.
+"""
+
+from __future__ import annotations
+
+import codecs
+import importlib
+import os
+import signal
+import sys
+import warnings
+
+from common import interrupt
+
+# Variables by which Python itself becomes another one: warnings that are errors, no docstrings (which are the
+# help) and no assertions, a prompt after the end, words of its own on standard error.
+NOT_OURS = (
+    "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONDEBUG", "PYTHONINSPECT", "PYTHONVERBOSE", "PYTHONDEVMODE",
+    "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC", "PYTHONMALLOC", "PYTHONMALLOCSTATS",
+    "PYTHONASYNCIODEBUG", "PYTHONINTMAXSTRDIGITS", "PYTHONDUMPREFS", "PYTHONCASEOK",
+)  # fmt: skip
+
+
+def start(module: str, script: str) -> None:
+    """Run the commands of `module` as all of this process, begun as `python -m MODULE` or as `script`."""
+    interrupt.end_process()
+    standard_streams()
+    as_module = getattr(sys.modules["__main__"], "__spec__", None) is not None
+    _begin_again([*(("-m", module) if as_module else sys.argv[:1]), *sys.argv[1:]])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
+    warnings.resetwarnings()  # `python -W error`
+    for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", kind)  # as Python does
+    commands = importlib.import_module(f"{module}.commands")
+    if not as_module:
+        importlib.import_module("common.progress").by_scripts()
+    commands.main(prog_name=f"python -m {module}" if as_module else script)
+
+
+def standard_streams() -> None:
+    """Give this process the standard streams that it was started without, and make none fail on a letter.
+
+    A closed stream's number would go to the next file that is opened, and what libraries say would be
+    written into it. Errors then go where the results go, if only that is open.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            if number < 2 or sys.stdout is None:
+                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            else:
+                os.dup2(1, 2)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _begin_again(words: list[str]) -> None:
+    """Become `python WORDS` in UTF-8 mode, without NOT_OURS, where this process is not like that.
+
+    In the C locale Python cannot name a file `données`, whatever the file system can. A signal that
+    comes in between waits for the new process.
+    """
+    another = codecs.lookup(sys.getfilesystemencoding()).name != "utf-8"
+    found = [name for name in NOT_OURS if os.environ.pop(name, None)]
+    if another or found:
+        signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
+        os.execv(sys.executable, [sys.executable, *(["-X", "utf8"] if another else []), *words])

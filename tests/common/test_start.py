@@ -1,0 +1,91 @@
+"""A command's first moments: signals, Python's own settings, modules of our names elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Python runs it before us: the signal comes at the N-th thing that is loaded or opened after common/start.py.
+AT_EVENT = """
+import os, sys
+left, number = int(os.environ["AT_EVENT"]), int(os.environ["NUMBER"])
+begun = False
+def hook(event, arguments):
+    global left, begun
+    begun = begun or event == "open" and "commands" in str(arguments[0])
+    left -= begun and event in ("import", "open", "compile", "exec")
+    if left == 0:
+        left = -1
+        os.kill(os.getpid(), number)
+sys.addaudithook(hook)
+"""
+
+
+def run(*words: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True)
+
+
+def python_runs(folder: Path, code: str) -> str:
+    """A PYTHONPATH on which Python runs `code` before the program."""
+    (folder / "sitecustomize.py").write_text(code)
+    return f"{folder}{os.pathsep}{ROOT}"
+
+
+@pytest.mark.parametrize(
+    "number, line", [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM")]
+)
+@pytest.mark.parametrize("module", ["prepare", "train"])
+def test_a_signal_from_the_first_line_on(tmp_path, module, number, line):
+    """Wherever it comes, while modules load and words are read: its line and its code."""
+    path = python_runs(tmp_path, AT_EVENT)
+    for n in (1, 50, 1000):
+        done = run("-m", module, "--help", PYTHONPATH=path, AT_EVENT=str(n), NUMBER=str(int(number)))
+        assert (done.returncode, done.stderr) == (128 + number, f"{line}\n"), n
+
+
+def test_a_signal_while_words_are_read_and_after_the_end(tmp_path):
+    for where in ("click.core.Context.__init__", "click.core.Context.exit", "atexit.register"):
+        code = f"import click, atexit, os\nkept = {where}\n"
+        code += f"{where} = lambda *a, **k: (os.kill(os.getpid(), {int(signal.SIGINT)}), kept(*a, **k))[1]\n"
+        done = run("-c", f"{code}from common.start import start; start('prepare', 'x')", "--version")
+        assert done.returncode == 130 and done.stderr == "interrupted\n", where
+
+
+def test_settings_of_python_change_nothing(tmp_path):
+    """Neither by variables nor by options: the same help, word for word, and the same exit code."""
+    plain = run("-m", "train", "--help")
+    settings = dict.fromkeys(("PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONVERBOSE", "PYTHONDEVMODE"), "2")
+    settings.update(PYTHONWARNINGS="error", PYTHONHASHSEED="7", LC_ALL="C")
+    other = run("-m", "train", "--help", **settings)
+    assert plain.returncode == other.returncode == 0
+    assert other.stdout == plain.stdout and "Train a network" in plain.stdout
+    strict = run("-W", "error", "-m", "train", "--help")
+    assert (strict.returncode, strict.stdout, strict.stderr) == (0, plain.stdout, "")
+
+
+def test_assertions_carry_nothing():
+    """Without them (`python -O`) the software is the same."""
+    for package in ("common", "prepare", "train"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert not re.search(r"^\s*assert\b", path.read_text(), re.M), path
+
+
+def test_the_scripts_run_our_modules_whatever_the_path_has(tmp_path):
+    for name in ("common", "prepare", "train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    start = f"import sys; sys.argv[0] = 'x'; sys.path.append({str(ROOT)!r}); import xtcav_lasing; "
+    for module in ("prepare", "train"):
+        done = run("-c", f"{start}xtcav_lasing.{module}()", "--help", cwd=tmp_path, PYTHONPATH=path)
+        assert done.returncode == 0 and f"xtcav-{module}" in done.stdout, done.stderr
