@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import click
 
@@ -54,6 +54,15 @@ class Command(click.Command):
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 
 
+page_option = click.option("--out", type=FILE, help="Where to write the page.")
+
+
+def count_option(name: str, default: int, text: str, least: int = 1, most: Optional[int] = None) -> Callable:
+    """An option that is a whole number from `least` to `most`."""
+    kind = click.IntRange(least, most)
+    return click.option(name, default=default, show_default=True, type=kind, help=text)
+
+
 def print_json(results: dict[str, Any]) -> None:
     """Print `results` as JSON, numbers that JSON does not have as null, and nothing else."""
     click.echo(json.dumps(_finite(results), indent=1, ensure_ascii=False, default=str))
@@ -89,6 +98,9 @@ class CommandGroup(click.Group):
 
     def get_help(self, ctx: click.Context) -> str:
         return progress.as_called(super().get_help(ctx))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are used, not of the alphabet
 
     def invoke(self, ctx: click.Context) -> object:
         progress.loudness(progress.NORMAL)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import click
 import numpy as np
 
-from common.progress import bar
+from common.progress import bar, say
 from common.shots import ID_FIELDS, RECORD_DTYPE
 from prepare.config import PrepareConfig
 from prepare.select import uniform_hash
@@ -24,6 +25,20 @@ class Verdict(NamedTuple):
 
     compared: list[str]
     differences: list[str]
+
+
+def print_check(config: PrepareConfig, shots: int) -> bool:
+    """Print what `check` finds; returns whether all is the same."""
+    verdict = check(config, shots)
+    for line in verdict.compared:
+        say(line)
+    for line in verdict.differences:
+        click.echo(f"difference: {line}", err=True)
+    if verdict.differences:
+        click.echo("psana and the native reader differ", err=True)
+    else:
+        say("psana and the native reader give the same shots, records and pixels")
+    return not verdict.differences
 
 
 def check(config: PrepareConfig, shots: int) -> Verdict:

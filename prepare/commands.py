@@ -8,13 +8,14 @@ from typing import Optional
 
 import click
 
-from common import __version__, cli, manifest
+from common import __version__, cli
 from common.cli import CommandGroup, config_argument, force_option
-from common.errors import ConfigError, DataError, ManifestError
 from common.files import atomic
-from common.progress import say, warn
+from common.progress import say
 from prepare.config import load_config
-from prepare.sources import open_source
+
+data_argument = click.argument("path", metavar="DATA", type=cli.PATH)
+jobs_option = cli.count_option("--jobs", 1, "Processes that share the work.", most=256)
 
 
 @click.group(cls=CommandGroup)
@@ -28,7 +29,7 @@ def main() -> None:
     python -m prepare list     configs/prepare/demo.yaml   # what is in the runs
     python -m prepare select   configs/prepare/demo.yaml   # draw shots -> data_manifest/demo.csv
     python -m prepare build    configs/prepare/demo.yaml   # make their images -> data/demo.h5
-    python -m prepare verify   data/demo.h5                # check the file
+    python -m prepare verify   data/demo.h5                # check it
     python -m prepare report   data/demo.h5                # a page of pictures of it
     """
 
@@ -46,22 +47,18 @@ def main() -> None:
     help="LCLS-I's files, or LCLS-II's with small-data files (needs psana 2).",
 )
 def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None:
-    """Write simulated runs, in the camera's file format, into the config's source.dir.
+    """Write simulated runs in the camera's file format.
+
+    They go to the config's source.dir. A run that is there is an error without --force or --if-missing.
 
     \b
     python -m prepare simulate configs/prepare/demo.yaml
     python -m prepare simulate configs/prepare/demo.yaml --format xtc2   # the same shots as xtc2
     python -m prepare simulate configs/prepare/demo.yaml --force   # replace runs that are there
     """
-    config = load_config(config_path)
-    if config.simulate is None:
-        raise ConfigError(
-            f"{config_path}: simulate: missing, so these runs are real ones; "
-            "start from `base: demo.yaml`, or add a `simulate:` section"
-        )
     import prepare.simulate.run
 
-    prepare.simulate.run.simulate(config, force, if_missing, form)
+    prepare.simulate.run.simulate(prepare.simulate.run.load(config_path), force, if_missing, form)
 
 
 @main.command()
@@ -72,30 +69,29 @@ def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None
 )
 @force_option
 def init(directory: Path, name: Optional[str], out: Optional[str], force: bool) -> None:
-    """Look into a folder of runs; write a config to start from, with its cameras and runs filled in.
+    """Write a config to start from, for a folder of runs.
+
+    The cameras and runs in DIR are listed and filled in; which run is what is for you to say.
 
     \b
     python -m prepare init /sdf/data/lcls/ds/amo/amo86815/xtc
     python -m prepare init data/xtc/demo --name mine --out mine.yaml
     """
-    from prepare.init import config, look, table
+    from prepare.init import write_config
 
-    found = look(directory)
-    for line in table(found):
-        say(line)
-    path = Path(out if out is not None else f"configs/prepare/{name or found.experiment}.yaml")
-    atomic.refuse_existing(path, force)
-    atomic.write_text(path, config(found, name or found.experiment))
-    say(f"{path}: written; say in it which run is what, then: python -m prepare list {path}")
+    write_config(directory, name, out, force)
 
 
 @main.command()
 @click.argument("directory", metavar="[DIR]", default="configs", type=cli.FOLDER)
 def examples(directory: str) -> None:
-    """Copy the example configs into DIR (default: configs), but none over a file that is there.
+    """Copy the example configs into DIR (default: configs).
+
+    Files that are there already stay as they are.
 
     \b
     python -m prepare examples
+    python -m prepare examples ~/xtcav/configs
     """
     from prepare.examples import copy
 
@@ -106,34 +102,21 @@ def examples(directory: str) -> None:
 
 @main.command("list")
 @config_argument
-@click.option(
-    "--frames",
-    default=20,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Frames read of each run for its mean intensity.",
-)
+@cli.count_option("--frames", 20, "Frames read of each run for its mean intensity.")
 @cli.json_option
 def list_runs(config_path: str, frames: int, as_json: bool) -> None:
-    """List the runs: shots, frames, damaged and missing ones, time range, mean intensity.
+    """List the runs: shots, frames, damage, time, intensity.
+
+    Shots are all that the run has; frames are those that can be used, damaged and missing ones those
+    that cannot. Length is the time between the first and the last shot.
 
     \b
     python -m prepare list configs/prepare/demo.yaml
+    python -m prepare list configs/prepare/demo.yaml --frames 200 --json
     """
-    from prepare.list_runs import summarize, table
+    from prepare.list_runs import print_runs
 
-    config = load_config(config_path)
-    with open_source(config) as source:
-        found = summarize(source, config, frames)
-    if as_json:
-        cli.print_json({"runs": [s._asdict() for s in found.summaries], "problems": found.problems})
-    else:
-        for line in (*config.plan(), *table(found.summaries)):
-            say(line)
-    for problem in found.problems[:-1]:
-        warn(problem)
-    if found.problems:
-        raise DataError(found.problems[-1])
+    print_runs(load_config(config_path), frames, as_json)
 
 
 @main.command()
@@ -141,45 +124,17 @@ def list_runs(config_path: str, frames: int, as_json: bool) -> None:
 @force_option
 @click.option("--if-missing", is_flag=True, help="Keep a manifest that has what CONFIG asks for.")
 def select(config_path: str, force: bool, if_missing: bool) -> None:
-    """Draw balanced splits and write them to data_manifest/NAME.csv.
+    """Draw balanced splits and write the manifest.
 
-    If the manifest exists, its rows are kept and only missing shots are drawn; --force draws
-    everything again.
+    The manifest is data_manifest/NAME.csv. If it exists, its rows are kept and only missing shots are
+    drawn; --force draws everything again.
 
     \b
     python -m prepare select configs/prepare/demo.yaml
     """
-    import prepare.select
-    from prepare.build.command import say_counts, say_left_out
-    from prepare.build.run import average_dark
+    from prepare.draw import draw
 
-    config = load_config(config_path)
-    path = config.manifest_path
-    drawn = manifest.read(path) if path.exists() and not force else []
-    if if_missing and prepare.select.has_all(config, drawn):
-        say(f"{path}: is there and has what is asked for; its {len(drawn)} shots are used")
-        return
-    with open_source(config) as source:
-        intensity = None
-        if config.select.beam.min_mean_intensity is not None:
-            intensity = prepare.select.mean_intensity_of(source, config, average_dark(source, config).mean)
-        try:
-            selection = prepare.select.select(source, config, drawn, intensity)
-        except ManifestError as error:
-            raise ManifestError(f"{config_path}: {error}") from None
-    say_left_out(selection.left_out)
-    if drawn == selection.rows:
-        say(f"{path}: has all {len(drawn)} shots already, nothing changed")
-        return
-    manifest.write(path, selection.rows)
-    say_counts(manifest.counts(selection.rows))
-    kept = f" ({len(drawn)} of them were there before)" if drawn else ""
-    say(f"{path}: {len(selection.rows)} shots{kept}")
-
-
-jobs_option = click.option(
-    "--jobs", default=1, type=click.IntRange(1, 256), help="Processes that share the work. [1]"
-)
+    draw(load_config(config_path), config_path, force, if_missing)
 
 
 @main.command()
@@ -187,11 +142,11 @@ jobs_option = click.option(
 @force_option
 @jobs_option
 def build(config_path: str, force: bool, jobs: int) -> None:
-    """Make the images of the manifest's shots: data/NAME.h5, or the files of data/NAME/.
+    """Make the images of the manifest's shots.
 
-    A data set of more than `shard` shots is a folder of files. Started again after an interruption, a
-    build continues with the files that are missing. --jobs shares the files among processes of this
-    machine, MPI among machines; the content is the same.
+    The data set is data/NAME.h5 or, with more shots than the config's `shard`, the files of data/NAME/.
+    Started again after an interruption, a build continues with the files that are missing. --jobs shares
+    the files among processes of this machine, MPI among machines; the content is the same.
 
     \b
     python -m prepare build configs/prepare/demo.yaml
@@ -209,9 +164,9 @@ def build(config_path: str, force: bool, jobs: int) -> None:
 @config_argument
 @jobs_option
 def repair(config_path: str, jobs: int) -> None:
-    """Make the damaged or missing files of a data set again, with the content that they had.
+    """Make the damaged or missing files of a data set again.
 
-    Every file is read as `verify` does; those that are good stay as they are.
+    Their content is what it was. Every file is checked as `verify` does, and those that are good stay.
 
     \b
     python -m prepare repair configs/prepare/demo.yaml
@@ -228,11 +183,11 @@ def repair(config_path: str, jobs: int) -> None:
 @force_option
 @jobs_option
 def counterfactual(config_path: str, force: bool, jobs: int) -> None:
-    """Make the test shots of simulated runs again with lasing switched: data/NAME.counterfactual.h5.
+    """Make simulated test shots again with lasing switched.
 
-    The same machine, jitter and noise; what does not lase lases, and the other way round. No camera files
-    are written. `python -m train controls` finds the file beside data/NAME.h5 and tells how much of the
-    accuracy comes from the runs.
+    Machine, jitter and noise are the same, but the shots that lased do not, and the others do. No camera
+    files are written. `python -m train controls` looks for the file, data/NAME.counterfactual.h5, and
+    tells by it how much of the accuracy comes from the runs.
 
     \b
     python -m prepare counterfactual configs/prepare/demo.yaml
@@ -248,89 +203,82 @@ def counterfactual(config_path: str, force: bool, jobs: int) -> None:
 @config_argument
 @force_option
 def signal_noise(config_path: str, force: bool) -> None:
-    """Write the 2016 study's signal-against-noise images, at any size, to data/NAME.h5.
+    """Write the 2016 study's signal-against-noise images.
+
+    They go to data/NAME.h5; the config gives their size and number.
 
     \b
     python -m prepare signal-noise configs/prepare/signal_noise_40.yaml
     """
-    import prepare.simulate.signal_noise
+    from prepare.simulate.signal_noise import write_images
 
-    config = prepare.simulate.signal_noise.load_config(config_path)
-    written = prepare.simulate.signal_noise.write(config, force)
-    for split, n in written.counts.items():
-        say(f"{split}: {n} images of {config.shape[0]} x {config.shape[1]}, half of them with a signal")
-    rate = written.bytes / 1e6 / written.seconds
-    say(f"{config.output_path}: {written.bytes / 1e6:.1f} MB in {written.seconds:.1f} s, {rate:.0f} MB/s")
+    write_images(config_path, force)
 
 
 @main.command("check-psana")
 @config_argument
-@click.option(
-    "--shots",
-    default=100,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Shots whose pixels are compared, spread over the runs.",
-)
+@cli.count_option("--shots", 100, "Shots whose pixels are compared, spread over the runs.")
 def check_psana(config_path: str, shots: int) -> None:
-    """Compare psana with the native reader on the config's runs; exit code 1 if they differ.
+    """Compare psana with the native reader.
+
+    Keys and records of all shots of the config's runs, and the pixels of some. The exit code is 1 if
+    something differs.
 
     \b
     python -m prepare check-psana configs/prepare/amo86815.yaml --shots 500
     """
-    from prepare.check_psana import check
+    from prepare.check_psana import print_check
 
-    verdict = check(load_config(config_path), shots)
-    for line in verdict.compared:
-        say(line)
-    for line in verdict.differences:
-        click.echo(f"difference: {line}", err=True)
-    if verdict.differences:
-        click.echo("psana and the native reader differ", err=True)
-        sys.exit(1)
-    say("psana and the native reader give the same shots, records and pixels")
+    sys.exit(0 if print_check(load_config(config_path), shots) else 1)
 
 
 @main.command()
-@click.argument("path", metavar="DATA", type=cli.PATH)
-@click.option(
-    "--sample",
-    default=20,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Images to compare with the camera's files.",
-)
+@data_argument
+@cli.count_option("--sample", 20, "Images to compare with the camera's files.", least=0)
 @cli.json_option
 def verify(path: str, sample: int, as_json: bool) -> None:
-    """Check a data set, a file or a folder: structure, digests, every image; exit 1 if something is wrong.
+    """Check a data set: structure, digests and every image.
+
+    DATA is a file or a folder. Some images are computed again from the camera's files, if those are
+    there. The exit code is 1 if something is wrong.
 
     \b
     python -m prepare verify data/demo.h5
+    python -m prepare verify data/demo.h5 --sample 200
     """
-    import prepare.verify
+    from prepare.verify import print_report
 
-    report = prepare.verify.verify(path, sample)
-    if as_json:
-        cli.print_json({"data": path, "good": not report.problems, **report._asdict()})
-        sys.exit(1 if report.problems else 0)
-    for line in report.notes:
-        say(f"{path}: {line}")
-    for line in report.problems:
-        click.echo(f"problem: {line}", err=True)
-    if report.problems:
-        sys.exit(1)
-    say(f"{path}: good")
+    sys.exit(0 if print_report(path, sample, as_json) else 1)
 
 
 @main.command()
-@click.argument("path", metavar="DATA", type=cli.PATH)
-@click.option("--out", default=None, type=cli.FILE, help="Where to write the page.")
+@data_argument
+@click.argument("out", metavar="FILE", type=cli.FILE)
+@force_option
+def merge(path: str, out: str, force: bool) -> None:
+    """Write a data set of several files as one file.
+
+    FILE holds the same content, with the same digest. Every image is checked on the way.
+
+    \b
+    python -m prepare merge data/demo demo.h5
+    """
+    import prepare.merge
+
+    digest = prepare.merge.merge(Path(path), Path(out), force)
+    say(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB, content digest {digest[:16]}...")
+
+
+@main.command()
+@data_argument
+@cli.page_option
 @force_option
 def report(path: str, out: Optional[str], force: bool) -> None:
-    """Write a page of pictures of what is in a data set: DATA.report.html, beside it.
+    """Write a page of pictures of a data set.
 
-    Dark and hot pixels, mean intensity over time, histograms, shots before and after each step (if the
-    camera's files are there), shots left out, splits and machine records. It opens offline.
+    It is DATA.report.html, beside the data, and opens offline: dark and hot pixels, mean intensity over
+    time, histograms, shots before and after each step (if the camera's files are there), shots left
+    out, splits and machine records.
 
     \b
     python -m prepare report data/demo.h5

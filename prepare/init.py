@@ -10,7 +10,8 @@ from typing import NamedTuple, Optional, Sequence
 import yaml
 
 from common.errors import DataError
-from common.progress import warn
+from common.files import atomic
+from common.progress import say, warn
 from prepare.formats.cameras import Beginning, Camera, beginning
 from prepare.formats.files import XTC, XTC2, Files, files_by_run
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
@@ -52,6 +53,18 @@ def look(directory: Path) -> Look:
             "at the facility .../INSTRUMENT/EXPERIMENT/xtc"
         )
     return Look(directory, form, _experiment(directory, by_form[form]), by_form[form], runs)
+
+
+def write_config(directory: Path, name: Optional[str], out: Optional[str], force: bool) -> None:
+    """Print what is in `directory`; write a config for it, by default configs/prepare/NAME.yaml."""
+    found = look(directory)
+    for line in table(found):
+        say(line)
+    name = name or found.experiment
+    path = Path(out if out is not None else f"configs/prepare/{name}.yaml")
+    atomic.refuse_existing(path, force)
+    atomic.write_text(path, config(found, name))
+    say(f"{path}: written; say in it which run is what, then: python -m prepare list {path}")
 
 
 def table(found: Look) -> list[str]:

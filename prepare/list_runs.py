@@ -7,12 +7,14 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from common import cli
 from common.errors import DataError
-from common.progress import bar, warn
+from common.progress import bar, say, warn
 from common.shots import nanoseconds
 from common.stats import evenly
 from prepare.config import PrepareConfig
 from prepare.shots import DAMAGED, NO_FRAME, USABLE
+from prepare.sources import open_source
 from prepare.sources.base import Source, check_shape, pixels
 
 
@@ -38,6 +40,21 @@ class Found(NamedTuple):
 
     summaries: list[RunSummary]
     problems: list[str]
+
+
+def print_runs(config: PrepareConfig, frames: int, as_json: bool) -> None:
+    """Print what is asked for and `summarize`; raises DataError for the last of several problems."""
+    with open_source(config) as source:
+        found = summarize(source, config, frames)
+    if as_json:
+        cli.print_json({"runs": [s._asdict() for s in found.summaries], "problems": found.problems})
+    else:
+        for line in (*config.plan(), *table(found.summaries)):
+            say(line)
+    for problem in found.problems[:-1]:
+        warn(problem)
+    if found.problems:
+        raise DataError(found.problems[-1])
 
 
 def summarize(source: Source, config: PrepareConfig, frames: int) -> Found:

@@ -7,17 +7,18 @@ import itertools
 from pathlib import Path
 from typing import Iterator, NamedTuple, Optional, Union
 
+import click
 import h5py
 import numpy as np
 import pydantic
 
-from common import manifest
+from common import cli, manifest
 from common.dataset import checksums, index, layout, reading
 from common.dataset.checksums import content_digest, object_digests, objects_digest, row_checksums
 from common.dataset.layout import ROW_CRC32, SHA256
 from common.errors import DataError, UserError
 from common.manifest import LABELED, SPLITS, Row
-from common.progress import bar
+from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId
 from prepare.build.run import locate
 from prepare.config import PrepareConfig, config_in
@@ -35,6 +36,21 @@ class Report(NamedTuple):
     notes: list[str]
 
 
+def print_report(path: str, sample: int, as_json: bool) -> bool:
+    """Print what `verify` finds; returns whether the data are good."""
+    report = verify(path, sample)
+    if as_json:
+        cli.print_json({"data": path, "good": not report.problems, **report._asdict()})
+        return not report.problems
+    for line in report.notes:
+        say(f"{path}: {line}")
+    for line in report.problems:
+        click.echo(f"problem: {line}", err=True)
+    if not report.problems:
+        say(f"{path}: good")
+    return not report.problems
+
+
 def verify(path: Union[str, Path], sample: int = 20) -> Report:
     """Check structure, digests and images of the data set at `path`, `sample` images against the source."""
     report = Report([], [])
@@ -49,7 +65,8 @@ def verify(path: Union[str, Path], sample: int = 20) -> Report:
         with contextlib.ExitStack() as stack:
             opened = [stack.enter_context(reading.open_data(file)) for file in files]
             _check_set(Path(path), opened, report)
-            _check_source(opened, report, sample)
+            if sample:
+                _check_source(opened, report, sample)
     return report
 
 

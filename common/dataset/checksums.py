@@ -23,26 +23,31 @@ def row_checksums(split: h5py.Group) -> np.ndarray:
     The image is in it through its own checksum, so that neither an image nor a key, label or
     record can stand in another's row. Datasets are taken in the order of their names.
     """
-    columns: dict[str, h5py.Dataset] = {}
-
-    def add(name: str, node: object) -> None:
-        if isinstance(node, h5py.Dataset) and node.ndim == 1 and name not in (ROW_CRC32, *AXES):
-            columns[name] = node
-
-    split.visititems(add)
-    columns = dict(sorted(columns.items()))
-    start = zlib.crc32(" ".join([split.name.strip("/"), *columns]).encode())
-    row_type = np.dtype([(name, column.dtype) for name, column in columns.items()])
+    row = columns(split)
+    start = zlib.crc32(" ".join([split.name.strip("/"), *row]).encode())
+    row_type = np.dtype([(name, column.dtype) for name, column in row.items()])
     n = len(split["crc32"])
     sums = np.empty(n, "<u4")
     for first in range(0, n, _ROWS):
         rows = np.empty(min(_ROWS, n - first), row_type)
-        for name, column in columns.items():
+        for name, column in row.items():
             rows[name] = column[first : first + len(rows)]
         data, size = memoryview(rows.view(np.uint8)), row_type.itemsize
         for i in range(len(rows)):
             sums[first + i] = zlib.crc32(data[i * size : (i + 1) * size], start)
     return sums
+
+
+def columns(split: h5py.Group) -> dict[str, h5py.Dataset]:
+    """{name: the dataset} of what a row of `split` has besides its image, in the order of the names."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def add(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset) and node.ndim == 1 and name not in (ROW_CRC32, *AXES):
+            found[name] = node
+
+    split.visititems(add)
+    return dict(sorted(found.items()))
 
 
 def object_digest(node: Union[h5py.Group, h5py.Dataset]) -> str:

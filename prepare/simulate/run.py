@@ -8,7 +8,7 @@ from typing import Callable, NamedTuple
 from common.errors import ConfigError
 from common.files import atomic
 from common.progress import say
-from prepare.config import PrepareConfig
+from prepare.config import PrepareConfig, load_config
 from prepare.simulate import variety, xtc, xtc2
 from prepare.simulate.sequence import RunPlan
 
@@ -26,6 +26,17 @@ FORMATS: dict[str, Format] = {
 }
 
 
+def load(config_path: str) -> PrepareConfig:
+    """The config at `config_path`; raises ConfigError if it simulates nothing."""
+    config = load_config(config_path)
+    if config.simulate is None:
+        raise ConfigError(
+            f"{config_path}: simulate: missing, so these runs are real ones; "
+            "start from `base: demo.yaml`, or add a `simulate:` section"
+        )
+    return config
+
+
 def simulate(
     config: PrepareConfig, force: bool = False, if_missing: bool = False, form: str = "xtc"
 ) -> list[Path]:
@@ -34,8 +45,6 @@ def simulate(
     Each run's files appear under their names when all of the run is written. A run that is there
     is an error (OutputExists), is replaced with `force`, or left alone with `if_missing`.
     """
-    if config.simulate is None:
-        raise ConfigError("simulate: missing; these runs are real ones")
     directory = Path(config.source.dir)
     plans = plan(config)
     written: list[Path] = []

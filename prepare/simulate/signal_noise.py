@@ -24,7 +24,7 @@ from common.cores import available_cores
 from common.dataset import reading, writing
 from common.files import atomic
 from common.manifest import LABELED, Row
-from common.progress import bar
+from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId
 from common.stats import Moments
 
@@ -90,6 +90,16 @@ def image(rng: np.random.Generator, signal: bool, config: SignalNoiseConfig) -> 
         top, column = int(rng.integers(0, rows - length + 1)), int(rng.integers(0, columns))
         pixels[top : top + length, column] += rng.normal(config.signal_mean, config.signal_std, length)
     return pixels
+
+
+def write_images(config_path: str, force: bool) -> None:
+    """Write the data file of a config and print what is in it."""
+    config = load_config(config_path)
+    written = write(config, force)
+    for split, n in written.counts.items():
+        say(f"{split}: {n} images of {config.shape[0]} x {config.shape[1]}, half of them with a signal")
+    rate = written.bytes / 1e6 / written.seconds
+    say(f"{config.output_path}: {written.bytes / 1e6:.1f} MB in {written.seconds:.1f} s, {rate:.0f} MB/s")
 
 
 def write(config: SignalNoiseConfig, force: bool = False) -> Written:
