@@ -4,7 +4,8 @@
     --jobs N                    N processes of this machine, which end with this one, however it ends
     mpirun -n N, srun -n N      rank 0 hands out work to the others (mpi4py.futures)
 
-Submit functions of modules with arguments that can be pickled; each process opens files for itself.
+Submit functions of modules with arguments that can be pickled; each process opens files for itself and
+says nothing. Signals are for the first process; the others end with it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from __future__ import annotations
 import collections
 import contextlib
 import importlib
+import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
+from pathlib import Path
+from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence, TypeVar
 
 from common import cli, interrupt, progress
+from common.cores import available_cores
 from common.errors import UserError
 
 T = TypeVar("T")
@@ -33,6 +38,32 @@ T = TypeVar("T")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _PTY = "SLURM_PTY_PORT"  # in the shell of `srun --pty`, which is one process
 _LAUNCHER = 0.5  # s for a launcher to pass on the last line: MPICH's was seen to end without it
+
+
+class Place(NamedTuple):
+    """Which of the `size` processes of ours on this machine this one is, and how many share its cores.
+
+    They share the machine's memory and GPUs. Processes that a launcher bound to cores share none.
+    """
+
+    number: int = 0
+    size: int = 1
+    sharing: int = 1
+
+    @property
+    def cores(self) -> int:
+        """Cores for this process."""
+        return max(1, available_cores() // self.sharing)
+
+
+_place = Place()
+_children: set[subprocess.Popen] = set()  # of this process, see `run_child`
+_starting = threading.Lock()  # held while one of them is started, and for ever once this process is to end
+
+
+def place() -> Place:
+    """The place of this process."""
+    return _place
 
 
 class Here(Executor):
@@ -63,27 +94,34 @@ def executor(jobs: int = 1) -> Iterator[Optional[Executor]]:
         yield workers
 
 
-def results(workers: Executor, function: Callable, tasks: Iterable[tuple]) -> Iterator[Any]:
-    """What `function(*task)` returns for each of `tasks`, as they are done; work is begun in their order.
+def results(
+    workers: Executor,
+    function: Callable[..., T],
+    tasks: Iterable[Sequence],
+    most: Optional[int] = None,
+    in_order: bool = False,
+) -> Iterator[T]:
+    """What `function(*task)` returns for each of `tasks`: as they are done, or in the order of the tasks.
 
+    Work is begun in the order of the tasks, `most` of them at a time or all that there is room for.
     The first error ends the work and is raised here; UserError if a process was ended from outside.
     """
     if isinstance(workers, Here):
         for task in tasks:
             yield function(*task)
         return
-    running = {workers.submit(function, *task) for task in tasks}
+    tasks = iter(tasks)
+    running = [workers.submit(function, *task) for task in itertools.islice(tasks, most)]
     try:
         while running:
             with interrupt.waiting():
-                done, running = wait(running, return_when=FIRST_COMPLETED)
+                done, _ = wait(running[:1] if in_order else running, return_when=FIRST_COMPLETED)
+            running = [future for future in running if future not in done]
+            running += [workers.submit(function, *task) for task in itertools.islice(tasks, len(done))]
             for future in done:
                 yield future.result()
     except BrokenProcessPool:
         raise UserError(_what_ended(getattr(workers, "children", []))) from None
-
-
-# --- processes of this machine ---------------------------------------------------------------------
 
 
 def ahead(workers: Executor, function: Callable[..., T], calls: Iterable[Sequence], most: int) -> Iterator[T]:
@@ -97,6 +135,38 @@ def ahead(workers: Executor, function: Callable[..., T], calls: Iterable[Sequenc
         yield waiting.popleft().result()
 
 
+def run_child(command: Sequence[str], log: Path, append: bool) -> int:
+    """Run a command of ours (`cli.child`) to its end, its output in `log`; returns the exit code.
+
+    It ends, after saving what it has, when this process is asked to end or ends, however that happens.
+    """
+    with log.open("ab" if append else "wb") as file, _starting:
+        # A session of its own, so that Ctrl-C reaches it once, from us; a pipe, so that it ends with us.
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name not in _SIZES},
+        )
+        _children.add(child)
+    try:
+        with interrupt.waiting():
+            return child.wait()
+    finally:
+        _end(child)
+        _children.discard(child)
+
+
+def _end(child: subprocess.Popen) -> None:
+    child.stdin.close()  # by which it is asked to end
+    child.wait()
+
+
+# --- processes of this machine ---------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def _local(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """A pool whose processes end with this one: each sees its end of a pipe closed, even by kill -9."""
@@ -104,7 +174,10 @@ def _local(jobs: int) -> Iterator[ProcessPoolExecutor]:
     sys.stderr.flush()
     watched, held = os.pipe()
     context = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_as_a_worker, initargs=(watched, held))
+    number = context.Value("i", 0)
+    pool = ProcessPoolExecutor(
+        jobs, context, initializer=_as_a_worker, initargs=(watched, held, number, jobs)
+    )
     try:
         for started in [pool.submit(time.sleep, 0.01) for _ in range(jobs)]:  # before anything is open
             started.result()
@@ -117,18 +190,31 @@ def _local(jobs: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _as_a_worker(watched: int, held: int) -> None:
-    """In a new process: leave signals and words to the one that started it, and end with it."""
+def _as_a_worker(watched: int, held: int, number: Any, jobs: int) -> None:
+    """In a new process, the next of that number: leave signals and words to the first, and end with it."""
+    global _place
+    with number.get_lock():
+        _place = Place(number.value, jobs, jobs)
+        number.value += 1
     progress.silence()
-    for number in interrupt.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    _leave_signals()
     os.close(held)  # the pipe shows its end only when nobody else holds it open
 
     def watch() -> None:
         os.read(watched, 1)
+        _starting.acquire()
+        for child in list(_children):
+            _end(child)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave_signals() -> None:
+    """From now on signals change nothing here. Not by ignoring them: a child would, too, and not end."""
+    for number in interrupt.SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def _what_ended(children: list[multiprocessing.process.BaseProcess]) -> str:
@@ -144,11 +230,6 @@ def _what_ended(children: list[multiprocessing.process.BaseProcess]) -> str:
 
 
 # --- ranks that a launcher started -------------------------------------------------------------------
-
-
-def environment_of_one() -> dict[str, str]:
-    """The environment for a child that is no rank of ours, whatever started this process."""
-    return {name: value for name, value in os.environ.items() if name not in _SIZES}
 
 
 def launched() -> Optional[Any]:
@@ -172,14 +253,24 @@ def launched() -> Optional[Any]:
     return mpi.COMM_WORLD if mpi.COMM_WORLD.Get_size() > 1 else None
 
 
+def place_of(comm: Any, first_works: bool) -> Place:
+    """The place of this rank; to be called by all. first_works: whether rank 0 works beside the others."""
+    local = comm.Split_type(sys.modules["mpi4py.MPI"].COMM_TYPE_SHARED)
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
+    found = [of for works, of in local.allgather((first_works or comm.Get_rank() > 0, cores)) if works]
+    number = local.Get_rank() - (local.Get_size() - len(found))
+    return Place(max(number, 0), max(len(found), 1), max(sum(not cores.isdisjoint(of) for of in found), 1))
+
+
 @contextlib.contextmanager
 def _ranks(comm: Any) -> Iterator[Optional[Executor]]:
     """mpi4py's executor on rank 0, None on the others when they have done their work."""
+    global _place
     futures = importlib.import_module("mpi4py.futures")
+    _place = place_of(comm, first_works=False)
     if comm.Get_rank():
         progress.silence()
-        for number in interrupt.SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        _leave_signals()
     with futures.MPICommExecutor(comm) as workers:
         try:
             yield workers

@@ -51,8 +51,7 @@ class Ranks:
         self._comm = comm
         self.rank = comm.Get_rank() if comm is not None else 0
         self.size = comm.Get_size() if comm is not None else 1
-        # Which of how many ranks of this machine: they share its cores, memory and GPUs.
-        self.local_rank, self.local_size = _on_this_machine(comm)
+        self.place = parallel.place() if comm is None else parallel.place_of(comm, first_works=True)
 
     @property
     def first(self) -> bool:
@@ -106,11 +105,3 @@ class Ranks:
     def greatest(self, number: int) -> int:
         """The greatest of the ranks' numbers."""
         return number if self.size == 1 else max(self._comm.allgather(number))
-
-
-def _on_this_machine(comm: Optional[Any]) -> tuple[int, int]:
-    if comm is None:
-        return 0, 1
-    mpi = sys.modules["mpi4py.MPI"]
-    local = comm.Split_type(mpi.COMM_TYPE_SHARED)
-    return local.Get_rank(), local.Get_size()

@@ -10,7 +10,7 @@ from typing import Optional
 
 import click
 
-from common import __version__, cli, interrupt, ranks
+from common import __version__, cli, interrupt, parallel, ranks
 from common.cli import CommandGroup, config_argument, force_option
 from common.errors import DataError, UserError
 from common.files import atomic
@@ -23,6 +23,10 @@ from train.fit import runtime, timing
 from train.run import folder
 
 run_argument = click.argument("run", metavar="RUN", type=cli.FOLDER)
+AGAIN = "the same command continues where it stopped"
+jobs_option = cli.count_option(
+    "--jobs", 1, "Processes that share the work and the cores; on ranks of mpirun or srun, leave it out."
+)
 
 
 @click.group(cls=CommandGroup)
@@ -54,17 +58,17 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
     python -m train fit configs/train/demo.yaml --resume   # after an interruption, or with more steps
     mpirun -n 4 python -m train fit configs/train/demo.yaml   # ranks share every minibatch
     """
-    config = load_config(config_path)
-    if resume and force:
-        raise UserError("--resume continues a run, --force replaces it: give one of them")
-    if not force and folder.is_finished(config):
-        say(f"{config.run_dir}: is complete, nothing is left to do; --force trains again")
-        return
-    if config.tensorboard:
-        runtime.check_tensorboard()
     go_on = f"continue with: python -m train fit {shlex.quote(config_path)} --resume"
     with contextlib.ExitStack() as stack:
         together = stack.enter_context(ranks.started())
+        config = load_config(config_path)
+        if resume and force:
+            raise UserError("--resume continues a run, --force replaces it: give one of them")
+        if together.from_first(not force and together.first and folder.is_finished(config)):
+            say(f"{config.run_dir}: is complete, nothing is left to do; --force trains again")
+            return
+        if config.tensorboard:
+            runtime.check_tensorboard()
         stack.enter_context(interrupt.advising(go_on))
         if together.first:
             stack.enter_context(folder.claimed(config.run_dir, resume, force))
@@ -79,7 +83,7 @@ def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
         config.needed_splits,
         config.cache,
         check=config.check_images,
-        processes=together.local_size,
+        processes=together.place.size,
     ) as data:
         threads = runtime.start(config.threads, config.seed, together)
         runtime.check_compute(config.compute)
@@ -156,13 +160,7 @@ def describe(config_path: str, as_json: bool) -> None:
     help="Train each setting with seeds 1 to N.",
 )
 @click.option("--one-at-a-time", is_flag=True, help="Change one setting of CONFIG at a time instead.")
-@click.option(
-    "--jobs",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Runs in parallel; they share the cores.",
-)
+@jobs_option
 def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int) -> None:
     """Train CONFIG with every combination of settings and write one table of the results.
 
@@ -175,11 +173,14 @@ def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time
     python -m train sweep configs/train/scale_up.yaml --set momentum=.9,.99 --set learning_rate.start=.1,.01
     python -m train sweep configs/train/scale_up.yaml --set 'preprocess=[],[log]' --set 'network.*.bias=0.1' \
         --one-at-a-time --seeds 5 --jobs 2
+    srun python -m train sweep configs/train/scale_up.yaml --seeds 20   # runs spread over the ranks
     """
-    from train.sweep.sweep import run_sweep
+    with parallel.executor(jobs) as workers, interrupt.advising(AGAIN):
+        if workers is None:  # a rank that has done its share
+            return
+        from train.sweep.sweep import run_sweep
 
-    with interrupt.advising("the same command continues where it stopped"):
-        failed = run_sweep(load_config(config_path), settings, seeds, one_at_a_time, jobs)
+        failed = run_sweep(load_config(config_path), settings, seeds, one_at_a_time, workers)
     sys.exit(1 if failed else 0)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from common import parallel
 from common.errors import ConfigError, UserError
 from tests.train.conftest import write_data
+from tests.train.test_ranks import MPIRUN
 from train.config import load_config
 from train.sweep import sweep, sweep_table
 from train.sweep.grid import parse_setting, plan
@@ -167,7 +171,7 @@ def test_a_failed_run_leaves_the_others_and_what_is_finished_is_not_run_again(
     for words in ("settings", "NaN", "test: 30 shots", "larger class is right on 0.500", "sweep.csv"):
         assert words in result.output
     started = record_starts(monkeypatch, "import sys; sys.exit(2)")
-    assert train(*command).exit_code == 1
+    assert train(*command[:-2]).exit_code == 1
     assert started == [("learning_rate.start_1e_30_seed1", "--resume")]
 
 
@@ -180,7 +184,7 @@ def record_starts(monkeypatch, code: str = "") -> list:
         started.append((Path(command[-2]).name[: -len(".yaml")], command[-1]))
         return real([sys.executable, "-c", code], **settings)
 
-    monkeypatch.setattr(sweep.subprocess, "Popen", start)
+    monkeypatch.setattr(parallel.subprocess, "Popen", start)
     return started
 
 
@@ -226,11 +230,12 @@ def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
 
 
 def test_jobs_share_the_cores(base, monkeypatch):
-    monkeypatch.setattr(sweep, "available_cores", lambda: 8)
+    monkeypatch.setattr(parallel, "available_cores", lambda: 8)
     record_starts(monkeypatch)
     alone = base.model_copy(update={"threads": type(base.threads)()})
     runs = plan(alone, [], seeds=3)[0].runs
-    sweep.run_all(runs, jobs=3)
+    with parallel.executor(3) as workers:
+        sweep.run_all(runs, workers)
     threads = [load_config(str(run.run_dir.parent / f"{run.name}.yaml")).threads.intra for run in runs]
     assert threads == [2, 2, 2]
 
@@ -239,7 +244,8 @@ def test_as_many_runs_side_by_side_as_asked_for(base, monkeypatch):
     record_starts(monkeypatch, "import time; time.sleep(0.5)")
     runs = plan(base, [], seeds=4)[0].runs
     start = time.monotonic()
-    sweep.run_all(runs, jobs=4)
+    with parallel.executor(4) as workers:
+        sweep.run_all(runs, workers)
     assert time.monotonic() - start < 1.9  # one after the other they take 2 s
 
 
@@ -261,6 +267,62 @@ def test_an_interruption_lets_the_runs_under_way_save(data, write_config, tmp_pa
     assert list((run / "checkpoints").iterdir())
     log = (run.parent / "base_seed1.log").read_text()
     assert "Traceback" not in log and "stopped by SIGTERM; continue with: python -m train fit" in log
+
+
+LONG = {"steps": 100_000, "table_every": 5, "learning_rate": {"start": 1e-4}}
+
+
+def started(*words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "train", "sweep", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def parents() -> dict:
+    """{process: its parent} of all processes that are not dead."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(") ")[2].split()[:2]
+            if state != "Z":
+                found[int(path.parent.name)] = int(parent)
+    return found
+
+
+@pytest.mark.parametrize("which", ["the first", "another"])
+def test_a_killed_process_leaves_none_and_the_runs_under_way_save(data, write_config, tmp_path, which):
+    process = started(write_config(**LONG), "--seeds", "2", "--jobs", "2")
+    runs = [tmp_path / "runs/small_sweep" / f"base_seed{seed}" for seed in (1, 2)]
+    deadline = time.monotonic() + 120
+    while not all((run / "metrics.csv").exists() for run in runs):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)
+    workers = [pid for pid, parent in parents().items() if parent == process.pid]
+    trainings = [pid for pid, parent in parents().items() if parent in workers]
+    assert len(workers) == len(trainings) == 2
+    killed = process.pid if which == "the first" else workers[0]
+    os.kill(killed, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    if which == "another":
+        assert process.returncode == 2
+        assert f"error: process {killed} of --jobs 2 was ended by SIGKILL" in errors
+        assert errors.count("\n") == 1
+    while not parents().keys().isdisjoint([*workers, *trainings]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert all(list((run / "checkpoints").iterdir()) for run in runs)
+
+
+def test_ranks_train_what_one_process_trains(data, write_config, tmp_path):
+    metrics = []
+    for name, launcher in (("one", []), ("ranks", [str(MPIRUN), "-n", "3"])):
+        config = write_config(name=name)
+        command = [*launcher, sys.executable, "-m", "train", "sweep", config, "--seeds", "2"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("sweep.csv") == 1
+        runs = [tmp_path / f"runs/{name}_sweep/base_seed{seed}" for seed in (1, 2)]
+        metrics.append([(run / "metrics.csv").read_bytes() for run in runs])
+    assert metrics[0] == metrics[1]
 
 
 # --- the table -------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def _prepared(config: TrainConfig, stepper: Stepper, samples: Samples) -> Sample
         fixed.images,
         fixed.model.output_shape[1:3],
         stream=config.cache == "stream",
-        processes=stepper.ranks.local_size,
+        processes=stepper.ranks.place.size,
     )
 
 

@@ -35,12 +35,11 @@ class Runtime(NamedTuple):
 def start(threads: Threads, seed: int, ranks: Optional[Ranks] = None) -> Runtime:
     """Load TensorFlow with these threads and this seed, whatever a user's home or environment says.
 
-    Ranks that share a machine share its cores, and take a GPU each, by their number there.
+    Processes that share a machine share its cores, and take a GPU each, by their number there.
     Raises UserError if it is not installed or the machine's limits keep it from starting.
     """
-    ranks = ranks or Ranks()
-    cores = max(1, available_cores() // ranks.local_size)
-    runtime = Runtime(threads.intra or cores, threads.inter or INTER)
+    place = (ranks or Ranks()).place
+    runtime = Runtime(threads.intra or place.cores, threads.inter or INTER)
     _tell_of_environment()
     limits.check(THREADS + (os.cpu_count() or 1) + runtime.intra + runtime.inter, ADDRESS_SPACE)
     if "tensorflow" not in sys.modules:
@@ -56,8 +55,8 @@ def start(threads: Threads, seed: int, ranks: Optional[Ranks] = None) -> Runtime
             tf.config.threading.set_intra_op_parallelism_threads(runtime.intra)
             tf.config.threading.set_inter_op_parallelism_threads(runtime.inter)
         gpus = tf.config.list_physical_devices("GPU")  # it prints when it first looks at the machine
-        if ranks.size > 1 and gpus:
-            tf.config.set_visible_devices(gpus[ranks.local_rank % len(gpus)], "GPU")
+        if place.size > 1 and gpus:
+            tf.config.set_visible_devices(gpus[place.number % len(gpus)], "GPU")
         runtime = Runtime(
             tf.config.threading.get_intra_op_parallelism_threads() or available_cores(),
             tf.config.threading.get_inter_op_parallelism_threads() or INTER,

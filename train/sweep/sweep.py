@@ -7,14 +7,13 @@ and goes on with what was interrupted.
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Optional, Sequence
 
-from common import cli, parallel, text_table
+from common import cli, interrupt, parallel, text_table
 from common.config import dump
-from common.cores import available_cores
 from common.files import atomic, lock
 from common.progress import bar, say, warn
 from train.config import Threads, TrainConfig
@@ -24,24 +23,17 @@ from train.sweep import sweep_table
 from train.sweep.grid import parse_setting, plan
 
 
-class _Running(NamedTuple):
-    """A run under way."""
-
-    config: TrainConfig
-    process: subprocess.Popen
-
-
 def run_sweep(
-    base: TrainConfig, texts: Sequence[str], seeds: int, one_at_a_time: bool = False, jobs: int = 1
+    base: TrainConfig, texts: Sequence[str], seeds: int, one_at_a_time: bool, workers: Executor
 ) -> int:
     """The whole of `python -m train sweep`; returns how many runs failed. Raises UserError.
 
-    Of `jobs` runs side by side each gets its share of the cores, unless the config says `threads`.
+    Runs side by side get a share of the cores each, unless the config says `threads`.
     """
     cases = plan(base, [parse_setting(text, base) for text in texts], seeds, one_at_a_time)
     for case in cases:
         digest_of_data(case.runs[0])  # data that are not there: rather one error than one for each run
-    failed = run_all([config for case in cases for config in case.runs], jobs)
+    failed = run_all([config for case in cases for config in case.runs], workers)
     rows = sweep_table.table(cases, is_finished)
     for line in sweep_table.lines(rows):
         say(line)
@@ -51,83 +43,62 @@ def run_sweep(
     return failed
 
 
-def run_all(configs_of_runs: Sequence[TrainConfig], jobs: int = 1) -> int:
-    """Run all configs that are not finished, `jobs` at a time; returns how many failed.
+def run_all(configs_of_runs: Sequence[TrainConfig], workers: Optional[Executor] = None) -> int:
+    """Run all configs that are not finished, by `workers`; returns how many failed.
 
-    A run that another process is at work on is waited for.
-
-    Interrupted, it lets the runs under way save their checkpoints before it goes on as Interrupted.
+    Runs that another process is at work on come last, and its end is waited for. Interrupted, the runs
+    under way save their checkpoints first.
     """
-    waiting = list({c.name: c for c in configs_of_runs if not is_finished(c)}.values())
-    running: list[_Running] = []
-    failed, told = 0, set()
-    total = len(configs_of_runs)
-    progress = bar(None, "sweep", "run", total=total, initial=total - len(waiting))
-    try:
-        while waiting or running:
-            for config in waiting[:]:
-                if len(running) == jobs:
-                    break
-                holder = lock.holder(config.run_dir / folder.LOCK)
-                if holder and config.name not in told:
-                    told.add(config.name)
-                    warn(f"{config.name}: {holder} is at work on it; waiting for its end")
-                if not holder:
-                    waiting.remove(config)
-                    if config.name in told and is_finished(config):
-                        progress.update()
-                    else:
-                        running.append(_start(config, jobs))
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                failed += _ended(one)
-                progress.update()
-            progress.update(0)
-            time.sleep(0.05 if running else 0.5)
-    finally:
-        progress.close()
-        for one in running:
-            one.process.terminate()
-        for one in running:
-            one.process.wait()
-            one.process.stdin.close()
+    todo = list({c.name: c for c in configs_of_runs if not is_finished(c)}.values())
+    holders = {config.name: _holder(config) for config in todo}
+    for name, holder in holders.items():
+        if holder:
+            warn(f"{name}: {holder} is at work on it; waiting for its end")
+    todo.sort(key=lambda config: bool(holders[config.name]))
+    tasks = [(config, bool(holders[config.name])) for config in todo]
+    total, failed = len(configs_of_runs), 0
+    with bar(None, "sweep", "run", total=total, initial=total - len(todo)) as progress:
+        for failure in parallel.results(workers or parallel.Here(), train, tasks):
+            if failure:
+                warn(failure)
+                failed += 1
+            progress.update()
     return failed
 
 
-def _start(config: TrainConfig, jobs: int) -> _Running:
-    if config.threads.intra is None and jobs > 1:
-        threads = Threads(intra=max(1, available_cores() // jobs), inter=config.threads.inter)
+def train(config: TrainConfig, held: bool = False) -> str:
+    """Train `config` in a process of its own; returns why it failed, or ''.
+
+    held: another process was seen at work on it; it is waited for, and its result taken.
+    """
+    while held and _holder(config):
+        with interrupt.waiting():
+            time.sleep(0.5)
+    if held and is_finished(config):
+        return ""
+    place = parallel.place()
+    if config.threads.intra is None and place.sharing > 1:
+        threads = Threads(intra=place.cores, inter=config.threads.inter)
         config = config.model_copy(update={"threads": threads})
-    path = _beside(config, ".yaml")
+    path, log = _beside(config, ".yaml"), _beside(config, ".log")
     atomic.write_text(path, dump(config))
     unfinished = is_same(config) and not (config.run_dir / folder.SUMMARY).exists()
     command = cli.child("train", "fit", str(path), "--resume" if unfinished else "--force")
-    with open(_beside(config, ".log"), "a" if unfinished else "w", encoding="utf-8") as log:
-        # A session of its own, so that Ctrl-C reaches it once, from us; a pipe, so that it ends with us.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=parallel.environment_of_one(),
-        )
-    return _Running(config, process)
+    code = parallel.run_child(command, log, append=unfinished)
+    return f"{config.name} failed ({_why(code, log)}); its log: {log}" if code else ""
 
 
-def _ended(one: _Running) -> int:
-    """1 and a warning if the run failed, else 0."""
-    one.process.stdin.close()
-    code = one.process.returncode
-    if code == 0:
-        return 0
-    path = _beside(one.config, ".log")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    # What it said of its end, if it could: the last line may as well be one of its table.
+def _holder(config: TrainConfig) -> str:
+    return lock.holder(config.run_dir / folder.LOCK)
+
+
+def _why(code: int, log: Path) -> str:
+    """What a run said of its end, if it could: the last line may as well be one of its table."""
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     told = [line for line in lines if line.startswith(("error: ", "stopped by ", "interrupted"))]
-    why = f"ended by {signal.Signals(-code).name}" if code < 0 else (told or lines or ["no message"])[-1]
-    warn(f"{one.config.name} failed ({why}); its log: {path}")
-    return 1
+    return (told or lines or ["no message"])[-1]
 
 
 def _beside(config: TrainConfig, ending: str) -> Path:
