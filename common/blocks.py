@@ -22,9 +22,9 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, files: Iterable[Mapping[str, Any]]) -> "Blocks":
-        """Those of data files with these root attributes: the longest, where files differ.
+        """The blocks of data files with these root attributes; the longest, where files differ.
 
-        Files whose config says nothing of blocks (images that no camera took) have the default ones.
+        Files whose config has no blocks (images that no camera took) have the default lengths.
         """
         found = [_in_config(json.loads(attributes["config"])) for attributes in files]
         return cls(max(of.length for of in found), max(of.guard for of in found))

@@ -1,8 +1,7 @@
 """Configs: YAML files, each possibly a variant of a `base:` file, validated by strict models.
 
 A variant gives what differs. Sections merge key by key, over any depth; lists, and dictionaries whose
-keys are names (`runs.classes`, `select.blocks.cycle`, `simulate.shots`), replace the base's whole: two
-lists of classes, one on top of the other, would be a third that nobody wrote.
+keys are names (`runs.classes`, `select.blocks.cycle`, `simulate.shots`), replace the base's as a whole.
 
 Relative paths are relative to the folder where a command is started, `base:` to the
 config's own; `~` is the home, and variables are not read.

@@ -6,7 +6,7 @@ import os
 
 
 def available_cores() -> int:
-    """Cores this process may use: Slurm's word, else the affinity; never the whole node's number."""
+    """Cores this process may use: as Slurm says, else by the affinity; never the number of the whole node."""
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if slurm.isdigit() and int(slurm):
         return int(slurm)

@@ -1,4 +1,4 @@
-"""Limits of the process (`ulimit`): asked before libraries run into them, which end it by an abort."""
+"""Limits of the process (`ulimit`), checked in advance: libraries abort the process when they reach one."""
 
 from __future__ import annotations
 

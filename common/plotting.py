@@ -1,4 +1,4 @@
-"""matplotlib as this project uses it: with settings of its own, whatever a user's say."""
+"""matplotlib with this project's settings, independent of the user's."""
 
 from __future__ import annotations
 

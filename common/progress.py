@@ -1,4 +1,4 @@
-"""Progress, results and warnings, in lines that do not tear each other.
+"""Progress, results and warnings, in whole lines that do not run into each other.
 
 On a terminal progress is a bar; elsewhere, in a batch job's log, a line every ten seconds.
 """
@@ -32,19 +32,19 @@ _scripts = False
 
 
 def silence() -> None:
-    """From now on no bar, line or warning of this process: another one speaks for it."""
+    """Print no bar, line or warning from now on: another process reports for this one."""
     global _silent
     _silent = True
 
 
 def pass_on(to: Callable[[str], None]) -> None:
-    """From now on give the warnings of this process to `to`: another process shows them."""
+    """Give the warnings of this process to `to` from now on: another process prints them."""
     global _passed_on
     _passed_on = to
 
 
 def loudness(level: int) -> None:
-    """From now on: QUIET, without progress; NORMAL; or VERBOSE, with the messages of libraries."""
+    """Set what is printed: QUIET, no progress; NORMAL; or VERBOSE, also the messages of libraries."""
     global _loudness
     _loudness = level
 
@@ -55,7 +55,7 @@ def is_verbose() -> bool:
 
 
 def by_scripts() -> None:
-    """From now on commands are named as the installed scripts: `xtcav-train`, not `python -m train`."""
+    """Name commands as the installed scripts in all messages: `xtcav-train`, not `python -m train`."""
     global _scripts
     _scripts = True
 
@@ -173,5 +173,5 @@ def _echo(line: str, err: bool = False) -> None:
     try:
         click.echo(line, err=err)
     except OSError as error:
-        if error.errno != errno.EIO:  # the terminal has gone, and with it who reads; the work goes on
+        if error.errno != errno.EIO:  # the terminal was closed; the work goes on
             raise

@@ -3,10 +3,10 @@
 Functions of arrays, no file. A picture here is (time, energy), counts, as `View.light` gives it; what is
 found is in the camera's pixels: columns of time, rows of energy, energy upwards.
 
-The picture of a real screen has more than the beam: the two halves of the readout stand at different
-levels, columns have offsets that the dark run's do not have, the screen's edge is a thin bright line, long
-tails reach far, a bright head saturates and a beam leaves the frame. So levels are measured in the
-picture itself, thin lines do not count as beam, and what cannot be read is said to be so.
+The picture of a real screen has more than the beam: the two halves of the readout have different
+baselines, columns have offsets that are not in the dark run, the screen's edge is a thin bright line, tails
+are long, a bright head saturates, and a beam can leave the frame. So baselines are measured in the
+picture itself, thin lines do not count as beam, and a picture that cannot be read has a reason.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read(pictures: np.ndarray, blocks: tuple[int, int] = (1, 1)) -> Slices:
         raise ValueError(f"pictures are {pictures.shape[1]} x {pictures.shape[2]} pixels, too few for slices")
     flat = _flat(pictures)
     factor = max(1, round(max(pictures.shape[1:]) / _SIZE))
-    light, noise = _leveled(_binned(pictures, factor))
+    light, noise = _above_baseline(_binned(pictures, factor))
     labels, of_picture, share, off = _islands(light, noise)
     status, chosen = _chosen(len(pictures), of_picture, share, off)
     status[(status == FOUND) & flat] = SATURATED
@@ -121,16 +121,16 @@ def _binned(pictures: np.ndarray, factor: int) -> np.ndarray:
     return sum(lines[:, :, i::factor] for i in range(factor)) / np.float32(factor**2)
 
 
-def _leveled(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The light above the level of its column in its half of the readout, and the noise, (n,), counts.
+def _above_baseline(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The light above the baseline of its column in its half of the readout, and the noise, (n,), counts.
 
-    The level is the median of the half column, which a beam may fill: then it stands out against the other
-    half of that column, compared with how the two halves of the other columns differ.
+    The baseline is the median of the half column. Where a beam fills it, the median is far above that of
+    the other half, compared with how the halves of the other columns differ; the other half's is used then.
     """
     middle = light.shape[2] // 2
     halves = [np.sort(half[:, :, ::2], axis=2) for half in (light[:, :, :middle], light[:, :, middle:])]
     upper, lower = (half[:, :, half.shape[2] // 2] for half in halves)
-    # Of the noise its upper half alone is looked at: what is below 0 may have been cut off.
+    # The noise is measured in its upper half alone: values below 0 may have been cut off.
     third = [half[:, :, 3 * half.shape[2] // 4] for half in halves]
     spread = np.minimum(third[0] - upper, third[1] - lower)
     step = lower - upper

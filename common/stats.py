@@ -27,7 +27,7 @@ class Moments:
         self.squares = self.squares + np.einsum("n...,n...->...", wide, wide)
 
     def add_one(self, array: np.ndarray) -> None:
-        """Add one array, in memory that is written over again: new memory costs as much as the arithmetic."""
+        """Add one array, in reused memory: allocating it would take as long as the arithmetic."""
         if not self.count:
             self.total, self.squares = np.zeros(array.shape), np.zeros(array.shape)
             self._one = np.empty(array.shape)

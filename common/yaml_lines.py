@@ -58,7 +58,7 @@ for _tag, _regexp in _NUMBERS.items():
     Dumper.add_implicit_resolver(_tag, _regexp, list("-+.0123456789"))
 Loader.add_implicit_resolver(_BOOL, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
-# What is no number here and was one, another than it looks, in YAML 1.1 or to a reader.
+# Texts that YAML 1.1, or a reader, takes for numbers: refused, because their value is not what it seems.
 _OLD_NUMBERS = (
     (r"[-+]?[0-9.][0-9_.]*_[0-9_.]*([eE][-+]?[0-9_]+)?", "has underscores, and numbers have none here"),
     (r"[-+]?0[xXbBoO][0-9a-fA-F_]+", "is not decimal, and numbers are here"),

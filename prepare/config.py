@@ -17,14 +17,12 @@ from common.manifest import LABELED
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.simulate.config import SimulateConfig
 
-Positive = Field(gt=0)
-
 
 class SourceConfig(Model):
     """Where the runs are read from, and by what.
 
-    `xtc` reads LCLS-I files by itself; `psana` reads through the psana that is installed, and
-    `psana1` and `psana2` insist on the LCLS-I or the LCLS-II one. `simulated` reads no files: the
+    `xtc` reads LCLS-I files by itself; `psana` reads through the psana that is installed;
+    `psana1` and `psana2` require the LCLS-I or the LCLS-II one. `simulated` reads no files: the
     shots are those that `simulate` would write, made when they are asked for.
     """
 
@@ -168,7 +166,7 @@ class PrepareConfig(Model):
     dark: DarkConfig = DarkConfig()
     select: SelectConfig = SelectConfig()
     image: ImageConfig = ImageConfig()
-    shard: int = Field(2000, ge=1)  # rows of the manifest that make a file; a killed build loses no more
+    shard: int = Field(2000, ge=1)  # rows of the manifest in a file; a kill costs at most these
     max_missing: float = Field(0.05, ge=0, le=1)  # share of the shots asked for that may have no image
     manifest_dir: PathText = "data_manifest"
     output_dir: PathText = "data"

@@ -1,4 +1,4 @@
-"""The example configs, wherever this software is: beside its packages, or installed."""
+"""The example configs: beside the packages in the source, or installed with them."""
 
 from __future__ import annotations
 

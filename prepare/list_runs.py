@@ -60,7 +60,7 @@ def print_runs(config: PrepareConfig, frames: int, as_json: bool) -> None:
 def summarize(source: Source, config: PrepareConfig, frames: int) -> Found:
     """Every run that the source has or the config names; reads at most `frames` frames of each.
 
-    What is wrong with a run that the config does not name is a warning: nobody asked for it.
+    What is wrong with a run that the config does not name is only a warning.
     """
     roles = _roles(config)
     found = Found([], [])

@@ -28,7 +28,7 @@ from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
 from prepare.sources import Source
 
-# Draw order of the splits: who is served first, and where in [0, 1) it starts and which way it goes.
+# The order in which splits are drawn, and where in [0, 1) each starts and in which direction it goes.
 _ORDER = ("test", "validation", "train")
 _RANK: dict[str, Callable[[float], float]] = {
     "test": lambda value: value,
@@ -37,9 +37,8 @@ _RANK: dict[str, Callable[[float], float]] = {
     "predict": lambda value: value,
 }
 
-Intensity = Callable[
-    [int, int], float
-]  # (run, index of the shot) -> mean of the dark-subtracted frame, counts
+# (run, index of the shot) -> mean of the dark-subtracted frame, counts
+Intensity = Callable[[int, int], float]
 
 
 class Candidate(NamedTuple):
@@ -191,14 +190,8 @@ class _Draw:
         settings: SelectConfig,
         intensity: Optional[Intensity],
     ) -> None:
-        self.label, self.runs, self.left_out, self.settings, self.intensity = (
-            label,
-            runs,
-            left_out,
-            settings,
-            intensity,
-        )
-        self.kept = kept
+        self.label, self.runs, self.kept, self.left_out = label, runs, kept, left_out
+        self.settings, self.intensity = settings, intensity
         self.free = [c for c in candidates if c.shot not in kept]
         self.eligible = len(candidates)
         self.rows = [Row(split, label, shot) for shot, split in kept.items()]
@@ -225,13 +218,9 @@ class _Draw:
         self.free = [c for c in self.free if c.shot not in taken]
 
     def _has_beam(self, candidate: Candidate) -> bool:
-        """Whether the frame is bright enough; what is not is counted (only among those looked at)."""
+        """Whether the frame is bright enough; those that are not are counted."""
         floor = self.settings.beam.min_mean_intensity
-        if (
-            floor is None
-            or self.intensity is None
-            or self.intensity(candidate.shot.run, candidate.index) >= floor
-        ):
+        if self.intensity is None or self.intensity(candidate.shot.run, candidate.index) >= floor:
             return True
         counts = self.left_out[candidate.shot.run]
         reason = f"no beam (mean intensity under {floor:g} counts)"
@@ -240,10 +229,7 @@ class _Draw:
         return False
 
     def _too_few(self, split: str, size: int, found: int) -> str:
-        reasons: dict[str, int] = {}
-        for run in self.runs:
-            for reason, count in self.left_out[run].items():
-                reasons[reason] = reasons.get(reason, 0) + count
+        reasons = sum((Counter(self.left_out[run]) for run in self.runs), Counter())
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
         blocks = " in its blocks of time" if self.settings.by == "block" and self.label else ""
         return (
@@ -271,19 +257,19 @@ def _block_splits(
 ) -> tuple[list[Optional[str]], np.ndarray]:
     """The split of each shot's block of time, and which shots lie in a guard gap.
 
-    Each cycle of consecutive blocks is dealt out by itself, so that more data never move a block
-    elsewhere.
+    Each cycle of consecutive blocks is shuffled by itself, so that more data never move a block
+    to another split.
     """
     of_time = Blocks(blocks.length, blocks.guard)
-    hand = [split for split in LABELED for _ in range(blocks.cycle.get(split, 0))]
-    dealt: dict[tuple[int, int], list[str]] = {}
+    of_cycle = [split for split in LABELED for _ in range(blocks.cycle.get(split, 0))]
+    shuffled: dict[tuple[int, int], list[str]] = {}
     splits: list[Optional[str]] = []
     for run, at in zip(shots["run"].tolist(), of_time.number(shots).tolist()):
-        cycle, place = divmod(at, len(hand))
-        if (run, cycle) not in dealt:
-            order = sorted(range(len(hand)), key=lambda i: uniform_hash(seed, (run, cycle, i)))
-            dealt[run, cycle] = [hand[i] for i in order]
-        splits.append(dealt[run, cycle][place])
+        cycle, place = divmod(at, len(of_cycle))
+        if (run, cycle) not in shuffled:
+            order = sorted(range(len(of_cycle)), key=lambda i: uniform_hash(seed, (run, cycle, i)))
+            shuffled[run, cycle] = [of_cycle[i] for i in order]
+        splits.append(shuffled[run, cycle][place])
     return splits, of_time.in_guard(shots)
 
 

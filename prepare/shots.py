@@ -19,7 +19,7 @@ REASONS = {
 SHOT_DTYPE = np.dtype([*ID_DTYPE.descr, ("status", "u1"), *RECORD_DTYPE.descr])
 
 
-# What is better of two events of one shot: a frame, else to know that there was one.
+# Which of two events of one shot is kept: one with a frame, else one that says that there was a frame.
 _QUALITY = np.argsort([USABLE, DAMAGED, NO_FRAME, BAD_FIDUCIAL, DUPLICATE])
 _RECORDS = (tuple(EBEAM_UNITS), tuple(GAS_DETECTOR_UNITS), tuple(GMD_UNITS))
 

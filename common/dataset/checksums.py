@@ -73,7 +73,7 @@ def object_digests(file: h5py.File) -> dict[str, str]:
 
 
 def objects_digest(digests: dict[str, str]) -> str:
-    """SHA-256 over the `object_digests` of a file: that nothing came and nothing went."""
+    """SHA-256 over the `object_digests` of a file: it shows what was added or removed."""
     return hashlib.sha256(
         "".join(f"{name} {digest}\n" for name, digest in digests.items()).encode()
     ).hexdigest()
@@ -88,8 +88,9 @@ def content_digest(*files: h5py.File, of_rows: Callable[[h5py.Group], np.ndarray
     """SHA-256 of what the data are: of one file, or of several that make one data set, in their order.
 
     Pixels, keys, labels and records row by row and split by split, the names of the classes, what was
-    done to the images, and the dark. Not whatever read the frames, from where, into how many files,
-    how they are packed, by how many processes, or when. of_rows: `stored_checksums` for a file just written.
+    done to the images, and the dark. What read the frames, from where, into how many files, how they are
+    packed, by how many processes, and when does not matter. of_rows: `stored_checksums` for a file
+    just written.
     """
     sha = hashlib.sha256()
     for line in dict.fromkeys(description(file) for file in files):

@@ -5,7 +5,7 @@
     /statistics/mean, std   (h, w) float64: per pixel over the images of the train split, if there is one
     /calibration/run, NAME  (R,) int32, float64: runs with values of the XTCAV screen, and those values
                         (CALIBRATION_UNITS), NaN where there is none; absent where no run has any
-    /missing            (L,) of fields: the shots that were asked for and have no image (MISSING_FIELDS)
+    /missing            (L,) of fields: the shots that were asked for and have no image (Missing)
     /train, /validation, /test, /predict
         images          (N, h, w) float32 or float16, one image per chunk
         labels          (N,) int8: index into the root attribute `classes`; not in /predict
@@ -60,23 +60,14 @@ RECORDS: dict[str, dict[str, str]] = {
     "gmd": GMD_UNITS,
 }
 MAX_CLASSES = 127  # labels are int8
-COMPRESSIONS = ("none", "bitshuffle-lz4")
-
-MISSING_FIELDS: dict[str, str] = {
-    "split": "of the manifest's row, text",
-    "row": "number among the rows of that split that this file was asked for",
-    "label": "index into `classes`, -1 in split predict",
-    **{name: "key of the shot" for name in ID_FIELDS},
-    "reason": "why there is no image, text",
-}
 
 
 class Missing(NamedTuple):
-    """A shot that was asked for and has no image: row `row` of `split` of those asked for."""
+    """A shot that was asked for and has no image: a row of /missing, which has the key's four fields."""
 
     split: str
-    row: int
-    label: int
+    row: int  # number among the rows of that split that this file was asked for
+    label: int  # index into `classes`, -1 in split predict
     shot: ShotId
     reason: str
 

@@ -1,8 +1,8 @@
-"""What is refused in files that may come from anywhere, before anything in them is believed.
+"""Checks of HDF5 files of unknown origin, made before any of their content is used.
 
 An HDF5 file can name other files to read from (external links, external storage, virtual
 datasets), can be a few kB that unpack to terabytes, and can ask the library to load plugins. A
-file that `prepare build` wrote does none of this, so nothing is lost by refusing it.
+file that `prepare build` wrote does none of this, so it is refused.
 
 Nor may one flipped bit take the process down inside HDF5 1.14, which TensorFlow's h5py brings: it
 frees what it never allocated where it lists a damaged group in the order of the names, and loops

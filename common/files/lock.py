@@ -24,7 +24,7 @@ def only_one(path: Union[str, Path], output: Union[str, Path]) -> Iterator[None]
     """Hold the lock file `path` while working at `output`; raises OutputBusy if another process does.
 
     The lock is the kernel's (flock), which frees it however its holder ends: a file left behind by
-    a dead process stands in nobody's way. On a file system without locks, goes on with a warning.
+    a dead process blocks nobody. On a file system without locks, goes on with a warning.
     """
     path = Path(path)
     make_folder(path.parent)

@@ -6,21 +6,12 @@ subtracted from the binned frame: the same numbers at a quarter of the work.
 
 from __future__ import annotations
 
-from typing import Optional, Protocol
+from typing import Optional
 
 import numpy as np
 
+from prepare.config import ImageConfig
 from prepare.image import transform
-
-
-class Steps(Protocol):
-    """What a config says of an image (`ImageConfig`)."""
-
-    subtract_dark: bool
-    downsample: tuple[int, int]
-    transpose: bool
-    log: bool
-    dtype: str
 
 
 class Pipeline:
@@ -29,7 +20,7 @@ class Pipeline:
     `bin` and `finish` are its two halves, for two threads; to call it does both.
     """
 
-    def __init__(self, steps: Steps, dark: Optional[np.ndarray]) -> None:
+    def __init__(self, steps: ImageConfig, dark: Optional[np.ndarray]) -> None:
         self._steps = steps
         subtracts = steps.subtract_dark and dark is not None
         self._dark = transform.block_mean(dark, steps.downsample) if subtracts else None

@@ -14,18 +14,18 @@ SATURATION = (1 << DEPTH) - 1
 
 def pedestal(rng: np.random.Generator, shape: tuple[int, int], camera: OpalCamera) -> np.ndarray:
     """The fixed pattern without light, (rows, columns) float32, counts: the same in all runs."""
-    level = camera.pedestal + camera.pattern * rng.standard_normal(shape)
-    level += 0.4 * camera.pattern * rng.standard_normal(shape[1])  # column amplifiers
-    hot = rng.choice(level.size, min(camera.hot_pixels, level.size), replace=False)
-    level.flat[hot] += rng.exponential(250.0, len(hot))
-    return level.astype(np.float32)
+    counts = camera.pedestal + camera.pattern * rng.standard_normal(shape)
+    counts += 0.4 * camera.pattern * rng.standard_normal(shape[1])  # column amplifiers
+    hot = rng.choice(counts.size, min(camera.hot_pixels, counts.size), replace=False)
+    counts.flat[hot] += rng.exponential(250.0, len(hot))
+    return counts.astype(np.float32)
 
 
 def drift(shape: tuple[int, int], strength: float, rng: np.random.Generator) -> np.ndarray:
     """The planted difference between runs: a smooth background, (rows, columns) float32, counts."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    level, tilt_x, tilt_y = rng.standard_normal(3)
-    return (strength * (level + 0.5 * tilt_x * x + 0.5 * tilt_y * y)).astype(np.float32)
+    offset, tilt_x, tilt_y = rng.standard_normal(3)
+    return (strength * (offset + 0.5 * tilt_x * x + 0.5 * tilt_y * y)).astype(np.float32)
 
 
 def not_in_the_dark(shape: tuple[int, int], camera: OpalCamera, rng: np.random.Generator) -> np.ndarray:

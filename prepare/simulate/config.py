@@ -29,7 +29,7 @@ class Bunch(Model):
 
 
 class Jitter(Model):
-    """From shot to shot and bunch to bunch, besides what the EBeam quantities tell; standard deviations."""
+    """Standard deviations from shot to shot and bunch to bunch that the EBeam quantities do not show."""
 
     delay: float = Field(4.0, ge=0)  # fs
     length: float = Field(0.05, ge=0)  # share of the length
@@ -40,7 +40,7 @@ class Jitter(Model):
 
 
 class MachineMeans(Model):
-    """By how much this machine's means are off those of run 70; the EBeam record shows it, too."""
+    """How far this machine's means are from those of run 70; the EBeam record shows it, too."""
 
     charge: float = 0.0  # nC, and the dump's electrons in proportion
     l3_energy: float = 0.0  # MeV
@@ -61,9 +61,7 @@ class BeamOnScreen(Model):
     energy_resolution: float = Field(0.8, gt=0)  # MeV, optics and screen
     slice_spread: float = Field(1.0, gt=0)  # MeV, without lasing
     lasing_spread: float = Field(0.7, ge=0)  # MeV of extra spread for each MeV that a slice loses
-    lasing_window: float = Field(
-        0.2, gt=0, le=1
-    )  # share of the length that can lase: few slices, visible fingers
+    lasing_window: float = Field(0.2, gt=0, le=1)  # share of the length that can lase
     lasing_place: float = 0.0  # share of the length by which the window is off the bunch's middle
     coherence: float = Field(7.0, gt=0)  # fs, width of a SASE spike
     spread_slope: float = Field(0.0, gt=-1, lt=1)  # share by which the slice spread is higher at the head
@@ -113,7 +111,7 @@ class OpalCamera(Model):
     read_noise: float = Field(2.2, ge=0)  # counts
     electrons_per_count: float = Field(4.0, gt=0)  # shot noise: variance = counts / this
     background_drift: float = 0.0  # counts: a planted difference between runs. 0: they differ in lasing only
-    # What the dark run does not have, because it came later or is of the light:
+    # Background that the dark run does not have, because it changed later or comes with the light:
     level: float = 0.0  # counts
     stripes: float = Field(0.0, ge=0)  # counts, std from column to column
     readout_step: float = 0.0  # counts by which the lower half of the rows is above the upper
@@ -136,9 +134,9 @@ VaryCamera = _ranges("VaryCamera", OpalCamera)
 
 
 class Vary(Model):
-    """What is another machine in each run with beam: ranges [low, high], drawn from uniformly, run by run.
+    """Ranges [low, high] from which each run with beam draws a machine of its own, uniformly.
 
-    machine, beam, camera: of the values themselves. bunches: of a factor on the value of each bunch.
+    machine, beam, camera: ranges of the values. bunches: ranges of a factor on the value of each bunch.
     """
 
     machine: VaryMachine = VaryMachine()
@@ -168,8 +166,8 @@ class SimulateConfig(Model):
     rate: float = 120.0  # Hz
     shots: dict[str, int]  # of each run, by what it is: `dark`, `unlabeled`, or the name of its class
     lasing: list[str] = ["lasing"]  # classes whose runs lase
-    # Whether the two classes have changed places: the runs, lengths and shots are those of the config with
-    # each class's runs in the other, and nothing but lasing is another. `prepare counterfactual` sets it.
+    # Whether the two classes have changed places: runs, lengths and shots are those of the config with each
+    # class's runs in the other, and only the lasing differs. `prepare counterfactual` sets it.
     switched: bool = False
     unlabeled_lasing: list[int] = []  # of runs.unlabeled, those that lase
     missing: float = Field(0.03, ge=0, lt=1)  # share of shots without camera frame

@@ -1,7 +1,7 @@
 """The same shots with lasing switched: they show whether a network judges lasing, or the run.
 
-Machine, jitters, background and noise are those of the data set; only the lasing is another, and with it
-the right answer. No camera files are written.
+Machine, jitters, background and noise are those of the data set; only the lasing differs, and with it
+the label. No camera files are written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPLIT = "test"
 def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> tuple[PrepareConfig, list[Row]]:
     """The config and the manifest of the counterfactual data set of `config` with the shots `rows`.
 
-    It has the test shots alone, each of the other class. Raises ConfigError, beginning with `path`, the
+    It has the test shots alone, each with the other label. Raises ConfigError, beginning with `path`, the
     config's, unless its runs are simulated ones of two classes, of which one lases; ManifestError without
     test shots.
     """

@@ -38,7 +38,7 @@ def bunch(
     horn_asymmetry: float = 0.0,
     spread_slope: float = 0.0,
 ) -> Slices:
-    """A bunch without lasing, centerd on time 0 and energy 0.
+    """A bunch without lasing, centered on time 0 and energy 0.
 
     length: fs, full width; horns: their height above the core's current, at head and tail;
     chirp: MeV across the length, linear; curvature: MeV at the ends, quadratic; wake: MeV, cubic;

@@ -64,7 +64,7 @@ def simulate(
         size = sum(path.stat().st_size for path in files)
         say(f"run {each.run}: {each.what}, {each.shots} shots, {len(files)} files, {size / 1e6:.0f} MB")
         if each.what != "dark" and config.simulate.vary.ranges():
-            say(f"run {each.run}: its machine: {variety.told(config.simulate, each.run)}")
+            say(f"run {each.run}: its machine: {variety.describe(config.simulate, each.run)}")
         written += files
     return written
 

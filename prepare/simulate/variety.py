@@ -39,7 +39,7 @@ def of_run(settings: SimulateConfig, run: int) -> SimulateConfig:
     )
 
 
-def told(settings: SimulateConfig, run: int) -> str:
+def describe(settings: SimulateConfig, run: int) -> str:
     """The values drawn for `run`, as text: `slice_spread 1.24, stripes 0.81`; empty if nothing varies."""
     drawn = of_run(settings, run)
     words = []

@@ -165,7 +165,7 @@ class LearningRate(Model):
 
 
 class Regularize(Model):
-    """L1 and L2 for a list of layers, by their names in `describe`, besides what layers say themselves."""
+    """L1 and L2 for a list of layers, by their names in `describe`, added to the layers' own."""
 
     layers: list[str] = Field(min_length=1)
     l1: float = Field(0.0, ge=0)
@@ -209,7 +209,7 @@ class TrainConfig(Model):
     network: list[Layer] = Field(min_length=1)
     # pulse_energy: the network tells the class and, by one more output, the gas detector's energy.
     target: Literal["class", "pulse_energy"] = "class"
-    # mJ: shots of another class than the first, but with less, have no say in what tells the classes apart.
+    # mJ: shots of a class other than the first with less than this do not count in the classes' loss.
     energy_floor: Optional[float] = Field(None, gt=0)
     # Share of the train split's blocks of time that becomes the split `validation` where the data have none.
     validation_share: float = Field(0.0, ge=0, le=0.5)
@@ -227,9 +227,7 @@ class TrainConfig(Model):
     table_every: int = Field(5, gt=0)
     # Shots of each split that a row of the table judges, always the same; null: all. The end judges all.
     table_shots: Optional[int] = Field(2000, gt=0)
-    checkpoint_seconds: float = Field(
-        10.0, ge=0
-    )  # apart at least; further if saving took over 2 % of the time
+    checkpoint_seconds: float = Field(10.0, ge=0)  # at least; more where saving takes over 2 % of the time
     stop_when: Optional[StopWhen] = None
     watch: Watch = Watch()
     report: bool = True  # write report.html at the end

@@ -16,7 +16,7 @@ ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, V
 def members(path: Path) -> dict[str, bytes]:
     """{name: content} of a zip file whose members are stored as they are; raises ValueError for others.
 
-    Ours are never compressed, so nothing in them can be larger than the file, whatever it says.
+    Ours are never compressed, so nothing in them can be larger than the file.
     """
     with zipfile.ZipFile(path) as file:
         entries = file.infolist()
@@ -28,7 +28,7 @@ def members(path: Path) -> dict[str, bytes]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an uncompressed .npz file, read in memory of the file's own size, whatever it says."""
+    """The arrays of an uncompressed .npz file, read in no more memory than its size."""
     return {name[: -len(".npy")]: _array(raw) for name, raw in members(path).items()}
 
 

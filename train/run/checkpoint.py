@@ -5,7 +5,7 @@
 Each is one .npz file (a zip of arrays, nothing compressed, no pickle): `model_N`, `optimizer_N`
 and `gradient` are the variables' values, `table` the bytes of metrics.csv, `header` a JSON text
 with the rest, `digest` the SHA-256 of all of these. A file whose digest does not agree, or that
-cannot be read, counts as damaged, and the one before it is taken.
+cannot be read, is damaged; the one before it is used then.
 """
 
 from __future__ import annotations

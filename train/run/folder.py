@@ -22,18 +22,11 @@ REPORT, BOARD = "report.html", "tensorboard"
 REFERENCE, CARD = "reference.npz", "card.md"
 LOCK = "lock"
 
-# Of a run: what may differ between a run and its resumption.
+# Keys of the config that may differ between a run and its resumption.
 _MAY_CHANGE = {
-    "steps",
-    "stop_when",
-    "runs_dir",
-    "threads",
-    "cache",
-    "check_images",
-    "checkpoint_seconds",
-    "report",
+    "steps", "stop_when", "runs_dir", "threads", "cache", "check_images", "checkpoint_seconds", "report",
     "tensorboard",
-}
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -58,7 +51,7 @@ def is_finished(config: TrainConfig) -> bool:
 
 
 def is_same(config: TrainConfig) -> bool:
-    """Whether the run in the folder is one of this very config, whatever its threads and the like."""
+    """Whether the run in the folder has this config, apart from keys that change no result."""
     try:
         there = load_config(str(config.run_dir / CONFIG))
     except ConfigError:

@@ -20,11 +20,9 @@ XTC_SIZE = XTC.size  # 20
 DATAGRAM_SIZE = DATAGRAM.size  # 40
 EXTENT_OFFSET = 20  # a datagram ends at its start + EXTENT_OFFSET + extent of its outermost Xtc
 
-TICKS_MASK = 0xFFFFFF  # of word 2; 119 MHz
 TRANSITION_SHIFT, TRANSITION_MASK = 24, 0xF
 FIDUCIAL_MASK = 0x1FFFF  # of word 3; the vector is above it
 VECTOR_SHIFT = 17
-FIDUCIAL_ERROR = 0x1FFFF
 FIDUCIALS = 131_040  # 360 Hz pulse ids run 0..131,039 and wrap, every 364 s
 FIDUCIAL_RATE = 360
 
@@ -37,20 +35,11 @@ TYPE_GAS_DETECTOR, TYPE_EBEAM, TYPE_EVR_DATA, TYPE_ALIAS = 14, 15, 19, 69
 COMPRESSED = 1 << 31
 
 # Damage: a mask whose enum values are bit numbers.
-DAMAGE_NAMES = {
-    1: "dropped contribution",
-    11: "uninitialized",
-    12: "out of order",
-    13: "out of synch",
-    14: "user",
-    15: "incomplete contribution",
-    16: "contains incomplete",
-}
 DROPPED = 1 << 1
 INCOMPLETE = 1 << 15  # do not descend into such a container
 CONTAINS_INCOMPLETE = 1 << 16
 
-TRIMMED = 1 << 31  # of an L1Accept's env: the level-3 trigger took its contents away
+TRIMMED = 1 << 31  # of an L1Accept's env: the level-3 trigger removed its contents
 
 LEVEL_SHIFT = 24  # of source log: 1 source, 2 segment, 3 event, 6 BLD
 LEVEL_SOURCE, LEVEL_SEGMENT, LEVEL_EVENT, LEVEL_BLD = 1, 2, 3, 6
