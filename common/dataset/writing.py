@@ -46,14 +46,13 @@ from common.dataset.layout import (
 )
 from common.dataset.reading import image_offsets
 from common.files import atomic
+from common.files.hdf5 import NewFile
 from common.manifest import LABELED, SPLITS
 from common.shots import CALIBRATION_UNITS, ID_DTYPE, ID_FIELDS, nanoseconds
 
 # HDF5's format of version 1.10: unlike the one before, it has checksums of its own metadata.
 _LIBVER = ("v110", "v110")
 _FLUSH = 64 << 20  # bytes after which what was written is sent on to the disk
-_AHEAD = 16 << 20  # bytes that HDF5 writes, at most, between two looks at the room on the disk
-_CACHE = 2 << 20  # bytes that it may still hold from before
 
 Axes = Sequence[tuple[str, np.ndarray]]
 
@@ -65,7 +64,7 @@ def create(
     frame_shape: tuple[int, int],
     dtype: str = "float32",
     compression: str = "none",
-) -> h5py.File:
+) -> NewFile:
     """A new file at `path` with every dataset in its final shape, nothing filled in yet.
 
     `splits` gives the number of images of each split, `image_shape` (h, w) the stored images',
@@ -80,9 +79,8 @@ class ImageWriter:
     """A new data file at `path`, whose images are written one by one, those of a split in their order.
 
     splits: {split: images at most}. Without compression images have their places in the file from
-    the start and are written there by the operating system, so that a full disk is an OSError and not
-    one of the crashes that HDF5 has for it; with compression HDF5 writes them, and the room is looked
-    at before. Meanwhile a thread sends on to the disk what was written.
+    the start, and are written there past HDF5; the room for them is looked at before. Meanwhile a thread
+    sends on to the disk what was written. A disk that fails is an OSError. Memory: 5 MB.
     """
 
     def __init__(
@@ -95,42 +93,31 @@ class ImageWriter:
     ) -> None:
         self._path = path
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._written, self._images = dict.fromkeys(splits, 0), sum(splits.values())
-        self._shape, self._room, self._since_flush = image_shape, 0, 0
-        size = int(np.prod(image_shape)) * self._dtype.itemsize
-        if compression != "none":  # before there is a file that HDF5 would have to complete
-            self._check_room(size)
-        else:
-            atomic.check_room(path, size * self._images)
-        self._file: Optional[h5py.File] = _create_images(path, splits, image_shape, dtype, compression)
+        self._written = dict.fromkeys(splits, 0)
+        self._since_flush = 0
+        if compression == "none":
+            atomic.check_room(path, int(np.prod(image_shape)) * self._dtype.itemsize * sum(splits.values()))
+        self._file = _create_images(path, splits, image_shape, dtype, compression)
         self._offsets = {split: image_offsets(self._file[split]["images"]) for split in splits}
         self._flusher = ThreadPoolExecutor(1)
         self._flushing: Optional[Future] = None
-        if all(offsets is not None for offsets in self._offsets.values()):
-            self._file = self._file.close()
-            atomic.check_room(path, path.stat().st_size)
-        self._descriptor = os.open(path, os.O_RDWR)
 
     def append(self, split: str, image: np.ndarray) -> int:
         """Write the next image of `split`, (h, w); returns its checksum."""
         image = np.ascontiguousarray(image, self._dtype)
-        row = self._written[split]
-        if self._file is None:
-            self._write(image, int(self._offsets[split][row]))
+        row, offsets = self._written[split], self._offsets[split]
+        if offsets is not None:
+            self._write(image, int(offsets[row]))
         else:
-            self._check_room(image.nbytes)
             self._file[split]["images"][row] = image
+            self._file.check()
         self._written[split] = row + 1
         self._flush(image.nbytes)
         return zlib.crc32(image)
 
-    def tables(self, frame_shape: tuple[int, int], axes: Axes = ()) -> h5py.File:
+    def tables(self, frame_shape: tuple[int, int], axes: Axes = ()) -> NewFile:
         """The file, open for writing, with as many rows as images were written, and nothing filled in."""
         self._end_flush()
-        tables = _room_of_tables(self._written, frame_shape, self._shape)
-        atomic.check_room(self._path, self._path.stat().st_size + tables)
-        if self._file is None:
-            self._file = h5py.File(self._path, "r+", libver=_LIBVER)
         for split, n in self._written.items():
             if n < len(self._file[split]["images"]):
                 self._file[split]["images"].id.set_extent((n, *self._file[split]["images"].shape[1:]))
@@ -140,9 +127,7 @@ class ImageWriter:
     def close(self) -> None:
         """Close the file, whatever was written."""
         self._flusher.shutdown()
-        os.close(self._descriptor)
-        if self._file:
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> ImageWriter:
         return self
@@ -153,25 +138,14 @@ class ImageWriter:
     def _write(self, image: np.ndarray, offset: int) -> None:
         rest = memoryview(image).cast("B")
         while rest:
-            written = os.pwrite(self._descriptor, rest, offset)
+            written = os.pwrite(self._file.descriptor, rest, offset)
             rest, offset = rest[written:], offset + written
-
-    def _check_room(self, size: int) -> None:
-        """Before HDF5 writes: that there is room for what may come until the next look.
-
-        And for what it still has to write where the next look finds none.
-        """
-        self._room -= size
-        if self._room < 0:
-            self._room = min(_AHEAD, size * (self._images - sum(self._written.values())))
-            there = self._path.stat().st_size if self._path.exists() else 0
-            atomic.check_room(self._path, there + self._room + _CACHE)
 
     def _flush(self, size: int) -> None:
         self._since_flush += size
         if self._since_flush > _FLUSH and (self._flushing is None or self._flushing.done()):
             self._end_flush()
-            self._flushing, self._since_flush = self._flusher.submit(os.fsync, self._descriptor), 0
+            self._flushing, self._since_flush = self._flusher.submit(os.fsync, self._file.descriptor), 0
 
     def _end_flush(self) -> None:
         if self._flushing is not None:
@@ -263,9 +237,9 @@ def _create_images(
     image_shape: tuple[int, int],
     dtype: str,
     compression: str,
-) -> h5py.File:
+) -> NewFile:
     """A new file with the images' datasets, not `complete`."""
-    file = h5py.File(path, "w", libver=_LIBVER)
+    file = NewFile(path, libver=_LIBVER)
     set_text(file, format=FORMAT)
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["complete"] = False
@@ -335,9 +309,3 @@ def _create_plain(group: h5py.Group, shape: tuple[int, ...], dtype: np.dtype) ->
 def _filter(compression: str) -> dict[str, Any]:
     hdf5plugin = importlib.import_module("hdf5plugin")  # registers the filters with HDF5
     return dict(hdf5plugin.Bitshuffle())  # LZ4 is its default
-
-
-def _room_of_tables(rows: Mapping[str, int], *shapes: tuple[int, int]) -> int:
-    """About the bytes of everything but the images: records, dark and statistics, HDF5's own."""
-    pictures = sum(int(np.prod(shape)) for shape in shapes)
-    return 300 * sum(rows.values()) + 16 * pictures + 60_000 * len(rows)

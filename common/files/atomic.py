@@ -87,8 +87,7 @@ def sync_folder(path: Path) -> None:
 def check_room(path: Union[str, Path], size: int) -> None:
     """Raise OSError, as writing would, if the file `path` cannot be written, or grow, to `size` bytes.
 
-    For HDF5, which crashes rather than fails, in some versions, where a disk becomes full under it;
-    and to say so before hours of work. Quotas do not show here.
+    To say so before hours of work. Quotas do not show here.
     """
     path = Path(path)
     there = path.stat().st_blocks * 512 if path.exists() else 0

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
-import h5py
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -23,6 +22,7 @@ from common.config import Model, PathText, load
 from common.cores import available_cores
 from common.dataset import reading, writing
 from common.files import atomic
+from common.files.hdf5 import NewFile
 from common.manifest import LABELED, Row
 from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId
@@ -121,7 +121,7 @@ def write(config: SignalNoiseConfig, force: bool = False) -> Written:
     return Written(config.sizes, digest, size, time.perf_counter() - start)
 
 
-def _write_split(file: h5py.File, split: str, n: int, number: int, config: SignalNoiseConfig) -> list:
+def _write_split(file: NewFile, split: str, n: int, number: int, config: SignalNoiseConfig) -> list:
     """Fill one split; the train split's statistics are summed on the way, in float64 and in order."""
     group = file[split]
     labels = np.arange(n) % len(CLASSES)
@@ -134,6 +134,7 @@ def _write_split(file: h5py.File, split: str, n: int, number: int, config: Signa
     made = _images(number, labels.tolist(), config)
     for i, (pixels, sums[i]) in enumerate(bar(made, f"writing {split}", "image", n)):
         group["images"].id.write_direct_chunk((i, 0, 0), pixels)
+        file.check()
         if split == "train":
             moments.add_one(pixels)
     group["crc32"][...] = sums

@@ -215,6 +215,7 @@ FAULTS = [
     ("read-only folder", Fit, read_only),
     ("permission denied", Build, no_permission),
     ("permission denied (injected)", Build, injected("EACCES", "mkdir", 1, "Permission denied")),
+    ("quota exceeded (injected)", Build, injected("EDQUOT", "write,pwrite64", 20, "quota exceeded")),
     ("quota exceeded (injected)", BuildFile, injected("EDQUOT", "write,pwrite64", 99, "quota exceeded")),
     ("the disk fails (injected)", Build, injected("EIO", "fsync", 1, "Input/output error")),
     ("the disk fails (injected)", BuildFile, injected("EIO", "fsync", 1, "Input/output error")),

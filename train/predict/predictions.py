@@ -24,6 +24,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import atomic
+from common.files.hdf5 import NewFile
 from common.shots import ID_DTYPE, ID_FIELDS
 
 FORMAT, FORMAT_VERSION = "xtcav-lasing predictions", 2
@@ -74,7 +75,7 @@ def writing(
     """
     with atomic.replacing(path) as partial:
         if path.suffix in HDF5_ENDINGS:
-            with h5py.File(partial, "w") as file:
+            with NewFile(partial) as file:
                 yield _Hdf5(file, classes, n, origin, energy, flags)
         else:
             with open(partial, "w", encoding="utf-8", newline="") as file:
@@ -103,7 +104,7 @@ class _Csv:
 
 class _Hdf5:
     def __init__(
-        self, file: h5py.File, classes: list[str], n: int, origin: dict[str, str], energy: bool, flags: bool
+        self, file: NewFile, classes: list[str], n: int, origin: dict[str, str], energy: bool, flags: bool
     ) -> None:
         self._file, self._done = file, 0
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **origin})
@@ -132,4 +133,5 @@ class _Hdf5:
             file["pulse_energy"][rows] = part.energy
         if part.flags is not None:
             file["flag"][rows] = part.flags
+        file.check()
         self._done += len(part.ids)
