@@ -7,7 +7,7 @@ that the data file's config names, counted from the Unix epoch, so that more dat
 from __future__ import annotations
 
 import json
-from typing import Any, Iterable, Mapping, NamedTuple
+from typing import Any, Iterable, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class Blocks(NamedTuple):
         number = self.number(ids) + ids["run"].astype(np.int64) * 10**9
         number = np.where(ids["run"] == 0, -1 - np.arange(len(ids)), number)
         return np.unique(number, return_inverse=True)[1]
+
+    def of_times(self, ids: np.ndarray) -> Optional[np.ndarray]:
+        """The same, None where the shots have no times: all are images of no run."""
+        return self.apart(ids) if (ids["run"] != 0).any() else None
 
 
 def _in_config(config: Any) -> Blocks:

@@ -48,6 +48,11 @@ def open_data(path: Union[str, Path], splits: Sequence[str] = ()) -> h5py.File:
     return file
 
 
+def is_simulated(file: h5py.File) -> bool:
+    """Whether the file's shots are of no real machine."""
+    return bool(np.all(attributes(file).get("simulated", False)))
+
+
 def attributes(node: Union[h5py.Group, h5py.Dataset]) -> dict[str, Any]:
     """The attributes of `node`, texts as str."""
     values = {name: node.attrs[name] for name in node.attrs if name not in LINKS}

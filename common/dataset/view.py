@@ -14,7 +14,8 @@ class View(NamedTuple):
     transposed: axis 0 of a stored image is the camera's columns. blocks: (rows, columns) of the
     camera in one stored pixel. log: pixels are log(1 + counts), not counts. camera: whether a
     camera took them at all. scale: MeV in a row of the camera and fs in a column, where they are
-    known: of simulated runs of one machine. The defaults are those of a config's `image:` section.
+    known: of simulated runs of one machine, or by the screen's calibration. The defaults are those
+    of a config's `image:` section.
     """
 
     transposed: bool = True
@@ -52,18 +53,32 @@ class View(NamedTuple):
         counts = np.exp(images, dtype=np.float32) - 1 if self.log else images
         return counts if self.transposed else counts.transpose(0, 2, 1)
 
-    def extent(self, image: np.ndarray) -> tuple[int, int, int, int]:
-        """left, right, bottom, top of `picture(image)` in the camera's pixels, as matplotlib wants them."""
+    def extent(self, image: np.ndarray) -> tuple[float, float, float, float]:
+        """left, right, bottom, top of `picture(image)`, as matplotlib wants them.
+
+        In fs from the left edge and MeV from the lower edge where the scale is known, else in the
+        camera's pixels.
+        """
         rows, columns = self.picture(image).shape
-        return 0, columns * self.blocks[1], rows * self.blocks[0], 0
+        right, bottom = columns * self.blocks[1], rows * self.blocks[0]
+        if self.scale is None:
+            return 0, right, bottom, 0
+        return 0, right * self.scale[1], 0, bottom * self.scale[0]
+
+    def centers(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the columns and the rows of `picture(image)` are, in the units of `extent`."""
+        rows, columns = self.picture(image).shape
+        left, right, bottom, top = self.extent(image)
+        x = left + (np.arange(columns) + 0.5) * (right - left) / columns
+        return x, top + (np.arange(rows) + 0.5) * (bottom - top) / rows
 
     @property
     def x_label(self) -> str:
-        return "time (camera column)" if self.camera else "column"
+        return "column" if not self.camera else "time (fs)" if self.scale else "time (camera column)"
 
     @property
     def y_label(self) -> str:
-        return "energy (camera row)" if self.camera else "row"
+        return "row" if not self.camera else "energy (MeV)" if self.scale else "energy (camera row)"
 
 
 def _scale(config: Mapping[str, Any]) -> Optional[tuple[float, float]]:

@@ -32,26 +32,31 @@ def camera_image(
     if outline is not None:
         picture = view.picture(outline)
         half = (picture.min() + picture.max()) / 2
-        left, right, bottom, top = view.extent(outline)
-        x = (np.arange(columns) + 0.5) * (right - left) / columns
-        y = (np.arange(rows) + 0.5) * (bottom - top) / rows
-        axes.contour(x, y, picture, [half], colors="black", linewidths=0.7)
+        axes.contour(*view.centers(outline), picture, [half], colors="black", linewidths=0.7)
     if marked is not None:
         y, x = np.nonzero(view.picture(marked))
         size = 5 if len(x) < 1000 else 1
-        axes.plot(x * view.blocks[1], y * view.blocks[0], "o", mfc="none", mec="#d55e00", ms=size, mew=0.9)
+        columns_at, rows_at = view.centers(marked)
+        axes.plot(columns_at[x], rows_at[y], "o", mfc="none", mec="#d55e00", ms=size, mew=0.9)
     axes.set_title(title)
     figure.colorbar(shown, ax=axes, label=unit, shrink=0.85)
     return figure
 
 
 def thumbnail(view: View, image: np.ndarray, limits: tuple[float, float]) -> Any:
-    """A small figure of one shot, with axis names."""
+    """A small figure of one shot, with axis names and a color bar."""
     rows, columns = view.picture(image).shape
-    height = min(2.6, max(1.0, 1.6 * rows / columns))
-    figure, axes = new(2.2, height + 0.5, layout=None)  # there are many of them, and layout takes time
-    figure.subplots_adjust(0.5 / 2.2, 0.4 / (height + 0.5), 2.15 / 2.2, 1 - 0.08 / (height + 0.5))
-    show(axes, view, image, limits)
+    width, across = 2.6, 1.6
+    height = min(2.6, max(1.0, across * rows / columns))
+    total = height + 0.6
+    figure, axes = new(width, total, layout=None)  # there are many of them, and layout takes time
+    left, bottom = 0.48 / width, 0.42 / total
+    axes.set_position((left, bottom, across / width, height / total))
+    shown = show(axes, view, image, limits)
+    bar = figure.add_axes((left + (across + 0.07) / width, bottom, 0.07 / width, height / total))
+    figure.colorbar(shown, cax=bar, label=view.unit)
+    bar.yaxis.label.set_fontsize(7)
+    bar.tick_params(labelsize=6.5, length=2)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(8)
         axis.set_major_locator(_few_ticks())

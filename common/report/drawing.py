@@ -115,8 +115,11 @@ def show(
         vmin=low,
         vmax=high,
         extent=view.extent(image),
-        aspect="equal",
+        aspect="equal" if view.scale is None else "auto",
     )
+    if view.scale is not None:  # in the shape in which the camera saw it, whatever the units
+        rows, columns = (size * block for size, block in zip(view.picture(image).shape, view.blocks))
+        axes.set_box_aspect(rows / columns)
     axes.set_xlabel(view.x_label)
     axes.set_ylabel(view.y_label)
     return shown

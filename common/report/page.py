@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures side by side where there is room: 3 "large", 4 "medium" or 5 "small"; on a phone 1 or 2."""
+    """Pictures side by side as there is room: "wide" (alone), "large", "medium" or "small" ones."""
 
     pictures: Sequence[Picture]
     size: str = "large"
@@ -61,20 +61,42 @@ class Code:
     kind: ClassVar[str] = "code"
 
 
-Block = Union[Text, Pictures, Table, Code]
+@dataclass(frozen=True)
+class Fact:
+    """What matters at first sight: title, a few words, what they mean; tone: "good", "bad", "open" or ""."""
+
+    title: str
+    value: str
+    note: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts side by side, as many as there is room for."""
+
+    facts: Sequence[Fact]
+    kind: ClassVar[str] = "facts"
+
+
+Block = Union[Text, Pictures, Table, Code, Facts]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its anchor, its title, what is in it."""
+    """A part of the page: its anchor, its title, what is in it, and what the bar of contents calls it.
+
+    Sections with the same word in `bar` are one entry there, which leads to the first of them.
+    """
 
     id: str
     title: str
     blocks: Sequence[Block]
+    bar: str
 
 
-def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The page as HTML; raises UserError if Jinja2 is not installed."""
+def render(title: str, subtitle: str, sections: Sequence[Section], banner: str = "") -> str:
+    """The page as HTML, `banner` above everything; raises UserError if Jinja2 is not installed."""
     try:
         import jinja2
     except ImportError as error:
@@ -86,9 +108,17 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    bar: dict[str, str] = {}
+    for section in sections:
+        bar.setdefault(section.bar, section.id)
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return environment.get_template("page.html").render(
-        title=title, subtitle=subtitle, sections=sections, made=f"xtcav-lasing {__version__}, {now}"
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        bar=bar,
+        banner=banner,
+        made=f"xtcav-lasing {__version__}, {now}",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional
 
+from common.dataset import provenance
 from common.files import atomic
 from common.report.drawing import drawing
 from common.report.page import render
@@ -22,6 +23,11 @@ def write(path: Path, out: Optional[Path] = None) -> Path:
     out = out or default_out(path)
     with drawing():
         contents = read(path)
-        text = render(f"Data set {contents.name}", page.subtitle(contents), page.sections(contents))
+        text = render(
+            f"Data set {contents.name}",
+            page.subtitle(contents),
+            page.sections(contents),
+            provenance.banner(contents.provenance),
+        )
     atomic.write_text(out, text)
     return out

@@ -9,24 +9,21 @@ from typing import Any, NamedTuple, Optional
 
 import h5py
 import numpy as np
-import pydantic
 
 from common import slices
-from common.dataset import layout, reading
+from common.dataset import layout, provenance, reading, screen
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files
 from common.dataset.layout import Missing
 from common.dataset.safety import read_json
 from common.dataset.view import View
-from common.errors import DataError, UserError
-from common.manifest import SPLITS, Row
+from common.errors import DataError
+from common.manifest import SPLITS
 from common.progress import bar
-from common.shots import ID_DTYPE, ID_FIELDS, ShotId, pulse_energy, shot_id, time_in_run
+from common.shots import ID_DTYPE, ID_FIELDS, pulse_energy, time_in_run
 from common.stats import evenly, robust_std
-from prepare.build.run import locate
-from prepare.config import PrepareConfig, config_in
-from prepare.image import transform
-from prepare.sources import open_source
+from prepare.report import steps
+from prepare.report.steps import Sample
 
 IMAGES_OF_A_RUN = 400  # read for mean intensities and histograms, evenly spread over the run
 HISTOGRAM_BINS = 80
@@ -44,28 +41,12 @@ RECORDS = {
 }
 
 
-class Step(NamedTuple):
-    """An image on its way from the camera to the file: what was done last, the image, how to show it."""
-
-    done: str
-    image: np.ndarray
-    view: View
-
-
-class Sample(NamedTuple):
-    """A shot with its steps; with the stored image alone where the camera's frame is not there."""
-
-    label: int
-    shot: ShotId
-    steps: list[Step]
-
-
 class Contents(NamedTuple):
     """A data file. Arrays have one element for each shot, all splits one after the other.
 
     label: UNLABELED in split predict. intensity: mean of the stored image, NaN if it was not read.
     histograms: {(run, label): counts}, between `edges`. slices: of the images that were read, in their order,
-    None if such images have none. frames: '' or why no camera frames are shown.
+    None if such images have none. frames: '' or why no camera frames are shown. provenance: in words.
     """
 
     name: str
@@ -87,6 +68,7 @@ class Contents(NamedTuple):
     samples: list[Sample]
     frames: str
     missing: list[Missing]
+    provenance: str
 
     @property
     def runs(self) -> list[int]:
@@ -121,10 +103,10 @@ def read(path: Path) -> Contents:
         rows = _spread_over_runs(ids["run"])
         edges = _edges(where, rows)
         attributes = _attributes(files)
-        view = View.of(attributes)
+        view = screen.view_of(attributes, files)
         intensity, histograms, found = _look(where, rows, edges, ids["run"], label, view)
         file = files[0]
-        samples, frames = _samples(file, where, ids, label, view)
+        samples, frames = steps.samples(file, where, ids, label, view)
         return Contents(
             name=str(attributes["name"]),
             path=path,
@@ -145,12 +127,19 @@ def read(path: Path) -> Contents:
             samples=samples,
             frames=frames,
             missing=[one for file in files for one in reading.missing(file)],
+            provenance=_provenance(groups),
         )
 
 
 def skipped(contents: Contents) -> dict[str, dict[str, int]]:
     """{run: {reason: shots}} of the shots that could not be selected, as the build noted it."""
     return read_json(contents.attributes["skipped"], f"{contents.path}: attribute skipped")
+
+
+def _provenance(groups: dict[str, list[h5py.Group]]) -> str:
+    each = [group for of_split in groups.values() for group in of_split]
+    sizes = [(len(group["images"]), reading.is_simulated(group.file)) for group in each]
+    return provenance.told(sum(n for n, simulated in sizes if simulated), sum(n for n, _ in sizes))
 
 
 def _attributes(files: list[h5py.File]) -> dict[str, Any]:
@@ -231,73 +220,6 @@ def _look(
             found += [] if of_some is None else [of_some]
             waiting = []
     return intensity, histograms, slices.joined(found)
-
-
-# --- shots before and after each step --------------------------------------------------------
-
-
-def _samples(
-    file: h5py.File, where: list[tuple[h5py.Group, int]], ids: np.ndarray, label: np.ndarray, view: View
-) -> tuple[list[Sample], str]:
-    """A shot of each class: the one in the middle of the file's."""
-    rows = [int(np.flatnonzero(label == one)[(label == one).sum() // 2]) for one in np.unique(label)]
-    stored = [where[row][0]["images"][where[row][1]] for row in rows]
-    keys = [shot_id(ids[row]) for row in rows]
-    try:
-        steps = _steps(file, [_row(*where[row]) for row in rows], stored, view)
-        missing = ""
-    except UserError as error:
-        steps = [[Step("as stored", pixels, view)] for pixels in stored]
-        missing = str(error)
-    return [Sample(int(label[row]), key, of_shot) for row, key, of_shot in zip(rows, keys, steps)], missing
-
-
-def _row(group: h5py.Group, i: int) -> Row:
-    """The manifest's row of image `i` of a split."""
-    label = reading.classes(group.file)[int(group["labels"][i])] if "labels" in group else ""
-    return Row(group.name.strip("/"), label, ShotId(*(int(group[name][i]) for name in ID_FIELDS)))
-
-
-def _steps(file: h5py.File, rows: list[Row], stored: list[np.ndarray], view: View) -> list[list[Step]]:
-    """The frames of `rows` and what becomes of them; raises UserError if the camera's files are not there."""
-    if not view.camera:
-        raise DataError("these images are simulated, no camera took them")
-    config = _config(file)
-    with open_source(config) as source:
-        dark = file["dark/mean"][...]
-        found = []
-        for row, pixels in zip(rows, stored):
-            (place,) = locate(source, config, [row])
-            (frame,) = source.good_frames(place.run, [place.index])
-            found.append(_one_by_one(frame, dark, config, pixels, view))
-        return found
-
-
-def _one_by_one(
-    frame: np.ndarray, dark: np.ndarray, config: PrepareConfig, stored: np.ndarray, view: View
-) -> list[Step]:
-    settings, full = config.image, View(transposed=False, blocks=(1, 1), log=False)
-    steps = [Step("raw frame", frame, full)]
-    pixels: np.ndarray = frame
-    if settings.subtract_dark:
-        pixels = transform.subtract_dark(pixels, dark)
-        steps.append(Step("minus dark", pixels, full))
-    if settings.downsample != (1, 1):
-        rows, columns = settings.downsample
-        pixels = transform.block_mean(pixels, settings.downsample)
-        steps.append(Step(f"{rows}×{columns} block mean", pixels, full._replace(blocks=settings.downsample)))
-    steps.append(Step(f"{'log(1 + I), ' if settings.log else ''}as stored", stored, view))
-    return steps
-
-
-def _config(file: h5py.File) -> PrepareConfig:
-    try:
-        return config_in(reading.attributes(file)["config"], Path(file.filename))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(
-            f"{file.filename}: attribute config: {json.dumps(first['loc'])}: {first['msg']}"
-        ) from None
 
 
 def hot_pixels(dark_mean: np.ndarray, dark_std: np.ndarray) -> Optional[np.ndarray]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import yaml
 
+from common.dataset import provenance
 from common.dataset.safety import read_json
 from common.dataset.view import View
 from common.report.camera import camera_image
 from common.report.drawing import png, svg
-from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
+from common.report.page import Block, Code, Fact, Facts, Picture, Pictures, Section, Table, Text
 from common.report.slices import blocks as slice_blocks
 from prepare.report import figures
 from prepare.report.contents import (
@@ -34,16 +35,16 @@ def subtitle(contents: Contents) -> str:
 def sections(contents: Contents) -> list[Section]:
     """All sections of the page."""
     return [
-        Section("contents", "What is in it", _contents(contents)),
-        Section("slices", "Energy and spread along the bunches", _slices(contents)),
-        Section("skipped", "What was left out", _left_out(contents)),
-        Section("splits", "Splits", _splits(contents)),
-        Section("samples", "Shots before and after each step", _samples(contents)),
-        Section("dark", "Dark", _dark(contents)),
-        Section("intensity", "Mean intensity of each run over time", _intensity(contents)),
-        Section("histograms", "Pixel histograms", _histograms(contents)),
-        Section("records", "Machine records by run", _records(contents)),
-        Section("config", "Config and origin", _origin(contents)),
+        Section("contents", "What is in it", _contents(contents), "Contents"),
+        Section("slices", "Energy and spread along the bunches", _slices(contents), "Slices"),
+        Section("skipped", "What was left out", _left_out(contents), "Left out"),
+        Section("splits", "Splits", _splits(contents), "Splits"),
+        Section("samples", "Shots before and after each step", _samples(contents), "Shots"),
+        Section("dark", "Dark", _dark(contents), "Dark"),
+        Section("intensity", "Mean intensity of each run over time", _intensity(contents), "Intensity"),
+        Section("histograms", "Pixel histograms", _histograms(contents), "Histograms"),
+        Section("records", "Machine records by run", _records(contents), "Records"),
+        Section("config", "Config and origin", _origin(contents), "Config"),
     ]
 
 
@@ -70,14 +71,26 @@ def _contents(contents: Contents) -> list[Block]:
         counts = [int((mask & (contents.split == number)).sum()) for number in range(len(contents.splits))]
         time = contents.time[mask]
         table.append((name, *counts, int(mask.sum()), f"{time.max() - time.min():.1f}"))
-    return [
-        Text(
-            f"{n} shots of {len(contents.runs)} {'run' if len(contents.runs) == 1 else 'runs'} ({classes}) "
-            f"in splits {names}; images of {rows} × {columns} pixels, {contents.view.unit}.",
-            "strong",
+    settings = read_json(contents.attributes["config"], f"{contents.path}: attribute config")
+    by = settings.get("select", {}).get("by") if isinstance(settings.get("select"), dict) else None
+    left_out = sum(sum(reasons.values()) for reasons in skipped(contents).values())
+    kind = provenance.word(contents.provenance)
+    facts = [
+        Fact(
+            "Shots",
+            f"{n} shots of {len(contents.runs)} {'run' if len(contents.runs) == 1 else 'runs'}",
+            f"{classes}; in splits {names}{f', by {by}' if by else ''}",
         ),
-        Table(("run", *contents.splits, "all", "from first to last, s"), table),
+        Fact("Images", f"{rows} × {columns} pixels", contents.view.unit),
+        Fact("Machine", f"{kind} shots", contents.attributes["experiment"], "" if kind == "real" else "open"),
+        Fact(
+            "Not there",
+            f"{len(contents.missing)} missing",
+            f"of the shots that were selected; {left_out} could not be selected",
+            "bad" if contents.missing else "",
+        ),
     ]
+    return [Facts(facts), Table(("run", *contents.splits, "all", "from first to last, s"), table)]
 
 
 def _slices(contents: Contents) -> list[Block]:

@@ -50,8 +50,9 @@ def test_a_page_beside_the_file_with_every_part(built, prepare):
     assert f"{path}: open it in a browser" in result.output
     page = Page(path)
     check(page, SECTIONS)
-    assert "30 shots of 3 runs (15 nolasing, 15 lasing) in splits train 20, test 10" in page.text
-    assert "images of 48 × 40 pixels" in page.text  # as the camera sees: rows first
+    assert "30 shots of 3 runs" in page.text
+    assert "15 nolasing, 15 lasing; in splits train 20, test 10" in page.text
+    assert "48 × 40 pixels" in page.text  # as the camera sees: rows first
     for words in ("1 raw frame", "2 minus dark", "3 2×2 block mean", "4 log(1 + I), as stored"):
         assert sum(words[2:] in alt for alt, _ in page.images) == 2  # of each class
     assert "no camera frame" in page.text and "hot pixels of 7680" in page.text
@@ -108,7 +109,14 @@ def test_signal_against_noise(prepare, tmp_path):
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "lines.report.html")
     check(page, SECTIONS)
-    for words in ("6 noise, 6 signal", "There is no dark", "no camera took them", "no machine records"):
+    for words in (
+        "6 noise, 6 signal",
+        "Simulated data: no shot here is of a real machine",
+        "simulated shots",
+        "There is no dark",
+        "no camera took them",
+        "no machine records",
+    ):
         assert words in page.text
 
 
@@ -121,7 +129,7 @@ def test_unlabeled_shots(write_config, prepare, tmp_path):
     assert result.exit_code == 0, result.output
     page = Page(tmp_path / "data" / "small.report.html")
     check(page, SECTIONS)
-    assert "unlabeled) in splits predict" in page.text
+    assert "unlabeled; in splits predict" in page.text
 
 
 def test_names_are_text_and_nothing_else(built, prepare):

@@ -27,6 +27,7 @@ def write_data(
     first: int = 0,
     classes=("nolasing", "lasing"),
     image: Optional[dict] = None,
+    simulated: bool = False,
     **stored: str,
 ) -> Path:
     """A data file of noise in which a patch is the brighter the higher the label; labels take turns.
@@ -62,7 +63,7 @@ def write_data(
         attributes = {name: "{}" for name in layout.ATTRIBUTES}
         attributes["classes"] = json.dumps(classes)
         attributes["config"] = json.dumps({"image": image})
-        writing.finish(file, attributes)
+        writing.finish(file, attributes, simulated=simulated)
     return path
 
 

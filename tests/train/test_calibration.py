@@ -54,7 +54,8 @@ def test_calibration_error_is_that_of_a_known_lie():
     probabilities = np.tile([0.1, 0.9], (1000, 1))
     labels = (np.arange(1000) % 10 < 7).astype(int)
     bins = calibration.reliability(probabilities, labels)
-    assert bins == [calibration.Bin(1000, pytest.approx(0.9), 700)]
+    (only,) = bins
+    assert (only.confidence, only.share.n, only.share.k) == (pytest.approx(0.9), 1000, 700)
     assert calibration.calibration_error(bins) == pytest.approx(0.2)
 
 
@@ -70,8 +71,8 @@ def test_right_probabilities_have_a_small_calibration_error_and_wrong_ones_a_lar
 def test_bins_hold_every_shot_once():
     logits, labels = drawn(501)
     bins = calibration.reliability(softmax(logits, axis=1), labels)
-    assert sum(each.n for each in bins) == 501
-    assert sum(each.correct for each in bins) == (logits.argmax(axis=1) == labels).sum()
+    assert sum(each.share.n for each in bins) == 501
+    assert sum(each.share.k for each in bins) == (logits.argmax(axis=1) == labels).sum()
 
 
 def estimates(n: int, seed: int):
@@ -242,11 +243,11 @@ def test_the_card_says_what_was_measured_and_when_not_to_use_it(long_data, write
     assert f"{run}/card.md: the model's card" in result.output
     card, summary = (run / "card.md").read_text(), json.loads((run / "summary.json").read_text())
     test = summary["splits"]["test"]
-    assert f"| test | 60 | {test['accuracy']:.3f} | " in card
+    assert f"| test | 60 | {test['n_effective']:.0f} | {test['accuracy']:.3f} | " in card
     assert f"{test['calibration_error']:.3f}" in card
     assert f"temperature {summary['calibration']['temperature']:.2f}" in card
     assert f"R^2 {test['pulse_energy']['r2']:.3f}" in card
-    assert "Not tested: `python -m train controls" in card
+    assert "Not run yet." in card and "`python -m train controls" in card
     assert "When not to use it" in card and "flags" in card
     assert "it was not calibrated" not in card
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Optional
@@ -23,14 +24,15 @@ from train.controls import baselines, beam_free, record
 from train.controls.bench import Bench
 from train.controls.choice import Choice, Pool
 from train.controls.controls import CONTROLS, folds
-from train.controls.outcome import Called, Outcome
+from train.controls.outcome import STRICT, Called, Outcome
 from train.controls.verdict import verdict
 from train.data.dataset import open_data
 from train.data.minibatches import Position
-from train.metrics import effective, measure
+from train.metrics import effective
 
 SHAPE = (24, 32)
 RUNS = {69: (0, 960), 70: (1, 480), 71: (1, 480)}  # run: label, seconds at a shot a second
+CLASSES = ["nolasing", "lasing"]
 SETTINGS = {
     "input": list(SHAPE),
     "preprocess": ["standardize"],
@@ -54,13 +56,19 @@ def pictures(rng: np.random.Generator, n: int, lasing: bool, energy: np.ndarray,
     return (light + background + rng.normal(0, 0.1, (n, *SHAPE))).astype(np.float32)
 
 
-def write_runs(path: Path, leak: float = 0.0, seed: int = 0, blocks: Optional[dict] = None) -> Path:
-    """Runs 69 to 71 split by blocks of 30 s; `leak`: background of run 69 less that of the others."""
+def write_runs(
+    path: Path, leak: float = 0.0, seed: int = 0, blocks: Optional[dict] = None, runs=None, classes=CLASSES
+) -> Path:
+    """Runs split by blocks of 30 s; `leak`: background of run 69 less that of the others.
+
+    runs: {run: (label, seconds)}. Of a third class the pulse energies are the higher ones.
+    """
     rng = np.random.default_rng(seed)
     shots = []
-    for run, (label, n) in RUNS.items():
+    for run, (label, n) in (runs or RUNS).items():
         seconds = 1000 * 30 * (run - 60) + np.arange(n)
-        energy = rng.uniform(0.005, 0.1, n) if label else np.full(n, 0.0033)
+        low = 0.005 if label < 2 else 0.15
+        energy = rng.uniform(low, low + 0.095, n) if label else np.full(n, 0.0033)
         images = pictures(rng, n, bool(label), energy, 0.5 + (leak if run == 69 else 0.0))
         for i in np.flatnonzero(seconds % 30 >= 5):
             if i % 2:  # as many of each class
@@ -82,7 +90,7 @@ def write_runs(path: Path, leak: float = 0.0, seed: int = 0, blocks: Optional[di
         train = file["train/images"][...].astype(np.float64)
         file["statistics/mean"][...], file["statistics/std"][...] = train.mean(axis=0), train.std(axis=0)
         attributes = {name: "{}" for name in layout.ATTRIBUTES}
-        attributes["classes"] = json.dumps(["nolasing", "lasing"])
+        attributes["classes"] = json.dumps(classes)
         attributes["config"] = json.dumps({"select": {"blocks": blocks}} if blocks else {})
         writing.finish(file, attributes)
     return path
@@ -116,7 +124,7 @@ def test_without_a_leak_the_controls_are_at_chance_and_lasing_is_believed(write_
         assert rows[name]["finding"] == "above chance"
     for name in ("energy_70", "energy_71"):
         assert float(rows[name]["low"]) > 0.3
-    assert "No leak found" in result.output and "A leak" not in result.output
+    assert "Leak: not found" in result.output and "Leak: found" not in result.output
     assert "probability rises with the pulse energy" in result.output
 
 
@@ -127,8 +135,8 @@ def test_a_planted_leak_is_found_and_said_in_words(write_config, train, tmp_path
     rows = rows_of(tmp_path)
     assert rows["beam_free"]["finding"] == rows["beam_free_intensity"]["finding"] == "above chance"
     assert float(rows["permuted"]["low"]) <= 0.5 <= float(rows["permuted"]["high"])
-    assert "A leak: the runs can be told apart without lasing" in result.output
-    assert "beam-free pixels alone reach 1.00 [" in result.output
+    assert "Leak: found. The runs can be told apart without lasing" in result.output
+    assert "Beam-free pixels alone reach 1.00 [" in result.output
     assert "the camera background tells the runs apart" in result.output
 
 
@@ -144,7 +152,7 @@ def test_started_again_it_goes_on_where_it_stopped(write_config, train, tmp_path
     text, table = path.read_text(), (tmp_path / "runs/small/controls.csv").read_text()
     result = json.loads(text)
     kept = {name: rows for name, rows in result["controls"].items() if name != "permuted"}
-    path.write_text(json.dumps({"key": result["key"], "controls": kept}))
+    path.write_text(json.dumps({**result, "controls": kept, "verdict": None}))
     again = train("controls", config).output
     assert again.splitlines()[0].startswith("the network, labels permuted: ")  # only that one is run
     assert again.partition("\n\n")[2] == first.partition("\n\n")[2]
@@ -259,7 +267,7 @@ def test_the_interval_by_blocks_holds_where_shots_of_a_block_go_together():
         n, freedom = effective.sample_size(correct, labels, block)
         low, high = effective.interval(correct.mean(), n, freedom)
         by_blocks += low <= 0.5 <= high
-        low, high = measure.wilson(correct.sum(), 320)
+        low, high = effective.share(correct, None).interval
         naive += low <= 0.5 <= high
     assert by_blocks > 0.92 * 300
     assert naive < 0.6 * 300
@@ -293,31 +301,59 @@ def test_moments_of_a_known_spot():
 
 
 def row(control: str, low: float, value: float, high: float, strict: float = 0.0, **more) -> Outcome:
-    return Outcome(
-        control, control, "accuracy", 100, value, 100, (low, high), 0.5, (low, high), (strict, 1.0), **more
-    )
+    return Outcome(control, control, "accuracy", 100, value, 100, (low, high), 0.5, 20, (strict, 1.0), **more)
 
 
 def test_the_verdict_weighs_what_was_found():
     good, free = row("network", 0.8, 0.9, 0.95, 0.7), row("beam_free", 0.4, 0.5, 0.6)
-    assert verdict([good, free])[0].startswith("No leak found")
-    assert verdict([row("network", 0.4, 0.5, 0.6), free])[0].startswith("Nothing learned")
+    assert verdict([good, free]).head.startswith("Leak: not found. ")
     leak = row("beam_free", 0.7, 0.81, 0.9, 0.65)
-    assert "beam-free pixels alone reach 0.81 [0.70, 0.90] of 100" in verdict([good, leak])[1]
+    found = verdict([good, leak])
+    assert found.head.startswith("Leak: found. ")
+    assert "beam-free pixels alone reach 0.81 [0.70, 0.90] of 100" in found.reasons[0]
     once = row("ebeam", 0.52, 0.6, 0.7, 0.45)
     assert once.finding == "barely above"
-    lines = verdict([good, free, once])
-    assert lines[0].startswith("No leak found") and "look again with more shots" in lines[1]
+    said = verdict([good, free, once])
+    assert said.leak == "not found" and "look again with more shots" in said.reasons[0]
     late = [row("time", 0.7, 0.75, 0.8, 0.65), row("time_common", 0.4, 0.5, 0.6)]
-    lines = verdict([good, free, *late])
-    assert lines[0].startswith("No leak found") and "runs differ in length" in lines[1]
-    assert verdict([good, free, row("time", 0.7, 0.75, 0.8, 0.65)])[0].startswith("A leak")
-    called = (Called(70, 50, 40, (0.67, 0.89)),)
-    unseen = row("unseen_70", 0.6, 0.7, 0.8, 0.55, class_name="lasing", called=called)
-    lines = verdict([good, free, unseen])
-    assert "called lasing: run 70 0.80 [0.67, 0.89] of 50" in lines[1]
-    assert "some of the 0.90 is of the runs it saw" in lines[1]
-    assert "is of the runs it saw" not in verdict([row("network", 0.6, 0.75, 0.8), free, unseen])[1]
-    assert verdict([good, free, dataclasses.replace(unseen, interval=(0.4, 0.6))])[1].endswith(
-        "is of the runs it saw"
-    )
+    said = verdict([good, free, *late])
+    assert said.leak == "not found" and "runs differ in length" in said.reasons[0]
+    assert verdict([good, free, row("time", 0.7, 0.75, 0.8, 0.65)]).leak == "found"
+    called = (Called(70, "lasing", 50, 40, (0.67, 0.89)),)
+    unseen = row("unseen_70", 0.6, 0.7, 0.8, 0.55, called=called)
+    said = verdict([good, free, unseen])
+    assert "called lasing: run 70 0.80 [0.67, 0.89] of 50" in said.reasons[0]
+    assert "some of the 0.90 is of the runs it saw" in said.reasons[0]
+    assert "is of the runs it saw" not in verdict([row("network", 0.6, 0.75, 0.8), free, unseen]).reasons[0]
+    gone = verdict([good, free, dataclasses.replace(unseen, interval=(0.4, 0.6))])
+    assert gone.reasons[0].endswith("is of the runs it saw")
+
+
+def test_the_verdict_is_open_where_the_data_cannot_tell():
+    good, free = row("network", 0.8, 0.9, 0.95, 0.7), row("beam_free", 0.4, 0.5, 0.6)
+    head = "Leak: cannot be decided because "
+    lost = verdict([row("network", 0.4, 0.5, 0.6), free])
+    assert lost.head.startswith(head + "the network, trained anew for the controls, is at chance (0.50 [0.40")
+    one_run = verdict([good, free], ["nolasing", "lasing"])
+    assert one_run.head.startswith(head + "nolasing and lasing are a single run each")
+    assert verdict([good, free], ["nolasing"]).leak == "not found"  # the other class has several
+    few = dataclasses.replace(free, n=400, n_effective=24.0, freedom=6)
+    said = verdict([good, few])
+    assert said.head.startswith(head + 'there are too few effective shots: 24 in the control "beam_free"')
+    needed = effective.needed(0.7, 0.5, 24, 6, STRICT)  # half of what 0.9 is above 0.5
+    numbers = [int(number) for number in re.findall(r"about (\d+), of (\d+) shots", said.head)[0]]
+    assert needed <= numbers[0] < 1.1 * needed and numbers[1] == pytest.approx(needed * 400 / 24, rel=0.1)
+    enough = dataclasses.replace(few, n_effective=needed, freedom=round(6 * needed / 24))
+    assert verdict([good, enough]).leak == "not found"
+    found = row("beam_free", 0.7, 0.81, 0.9, 0.65)
+    assert verdict([good, found], ["nolasing", "lasing"]).leak == "found"  # what is found is found
+
+
+def test_one_run_a_class_decides_nothing(write_config, train, tmp_path):
+    write_runs(tmp_path / "data.h5", runs={69: (0, 480), 70: (1, 480)})
+    result = train("controls", write_config(**{**SETTINGS, "steps": 30}))
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    assert "Leak: cannot be decided because nolasing and lasing are a single run each" in words
+    kept = json.loads((tmp_path / "runs/small/controls.json").read_text())["verdict"]
+    assert kept["leak"] == "cannot be decided" and kept["because"] in words

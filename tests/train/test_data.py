@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from contextlib import closing
 
 import h5py
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from common.dataset import reading
 from common.dataset.index import Entry, Index, index_path, write_index
 from common.errors import DataError
+from tests.page import Page
 from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
 from train.data.dataset import open_data
@@ -114,3 +117,39 @@ def test_a_folder_is_one_data_set_whose_splits_may_be_in_some_of_its_files(tmp_p
         open_data(folder, SHAPE, ["validation"]),
     ):
         pass
+
+
+# --- where shots come from -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "simulated, told", [((True,), "simulated"), ((False,), "real"), ((True, False), "mixed: 70 of 140")]
+)
+def test_every_result_says_whether_its_shots_are_simulated(write_config, train, tmp_path, simulated, told):
+    paths = []
+    for n, kind in enumerate(simulated):
+        paths.append(
+            write_data(tmp_path / f"{n}.h5", {"train": 40, "test": 30}, first=1000 * n, simulated=kind)
+        )
+    config = write_config(data=[str(path) for path in paths], steps=3, report=True)
+    output = train("fit", config).output
+    run, word = tmp_path / "runs/small", told.partition(":")[0]
+    result = json.loads(train("evaluate", str(run), "--json").output)
+    assert result["provenance"].startswith(told) and result["trained_on"].startswith(told)
+    assert json.loads((run / "summary.json").read_text())["provenance"].startswith(told)
+    with (run / "metrics.csv").open() as file:
+        assert {row["provenance"] for row in csv.DictReader(file)} == {word}
+    assert f": {told}" in (run / "card.md").read_text()
+    train("predict", str(run), str(paths[0]))
+    with (run / "predictions_0.csv").open() as file:
+        assert {row["simulated"] for row in csv.DictReader(file)} == {str(simulated[0]).lower()}
+    kept = json.loads((run / "predictions_0.json").read_text())
+    assert kept["provenance"] == ("simulated" if simulated[0] else "real")
+    assert kept["trained_on"].startswith(told)
+    train("report", str(run), str(run))
+    said = {"simulated": "Simulated data: no shot here", "mixed": "Mixed data: 70 of 140 shots sim"}
+    for path in (run / "report.html", tmp_path / "runs/comparison.html"):
+        top = Page(path).source.partition("<body>")[2].partition("<header>")[0]
+        assert ("imulated" in top) is (word != "real")
+    if word != "real":
+        assert said[word] in output and said[word] in Page(run / "report.html").text

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -16,13 +13,14 @@ from matplotlib.image import imread
 from scipy.special import softmax
 
 from common.dataset import reading, writing
-from common.shots import ID_FIELDS
+from common.report.drawing import drawing
+from common.shots import ID_DTYPE, ID_FIELDS
 from tests.train.conftest import write_data
 from tests.train.test_commands import refused
-from tests.train.test_ranks import MPIRUN
 from train.data.dataset import open_data
 from train.model import saved
 from train.model.predictor import Predictor
+from train.predict import probability_plot
 from train.predict.job import stream
 from train.predict.trust import Trust
 
@@ -49,6 +47,7 @@ def test_every_shot_comes_once_under_its_key_with_its_label_and_probability(data
     rows = rows_of(Path(run) / "predictions_data.csv")
     assert list(rows[0]) == [
         "split", "label", *ID_FIELDS, "predicted", "probability_nolasing", "probability_lasing", "flag",
+        "simulated",
     ]  # fmt: skip
     with h5py.File(data) as file:
         for split in ("train", "test"):
@@ -84,7 +83,7 @@ def test_the_summary_has_n_interval_and_baseline_and_agrees_with_evaluate(data, 
     of_evaluate = train("evaluate", run).output
     accuracy = next(line for line in of_evaluate.splitlines() if line.startswith("test ")).split()[2]
     assert f"accuracy {accuracy} [" in line
-    assert "of 30 shots, always guessing the larger class 0.500" in line
+    assert "of 30 shots (2 effective), always guessing the larger class 0.500" in line
     summary = json.loads((Path(run) / "predictions_data.json").read_text())
     assert [(row["run"], row["split"], row["n"], row["label"]) for row in summary["runs"]] == [
         (69, "test", 15, "nolasing"),
@@ -99,44 +98,6 @@ def test_the_summary_has_n_interval_and_baseline_and_agrees_with_evaluate(data, 
     assert summary["runs"][2]["called_lasing"] == sum(row["predicted"] == "lasing" for row in of_test)
     low, high = summary["runs"][2]["interval_lasing"]
     assert low <= summary["runs"][2]["called_lasing"] / 15 <= high
-
-
-WAYS = {"jobs": ["--jobs", "2"], "ranks": [str(MPIRUN), "-n", "3"]}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_other_processes_say_the_same(run, train, tmp_path, way):
-    """1,300 shots are three chunks; two chunks are not whole batches."""
-    path = write_data(tmp_path / "next.h5", {"test": 600, "predict": 1300}, seed=3)
-    assert train("predict", run, str(path), "--out", str(tmp_path / "here.csv")).exit_code == 0
-    python, words = [sys.executable, "-m", "train"], ["predict", run, str(path), "--out", "there.csv"]
-    command = [*python, *words, *WAYS[way]] if way == "jobs" else [*WAYS[way], *python, *words]
-    where = {"PYTHONPATH": str(Path(__file__).parents[2]), **os.environ}
-    done = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("1900 shots, ") == 1
-    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
-    here, there = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("here", "there"))
-    assert there == here
-
-
-def test_an_error_of_another_process_is_one_line(run, train, tmp_path):
-    path = write_data(tmp_path / "next.h5", {"test": 40, "predict": 600}, seed=3)
-    with h5py.File(path, "r+") as file:
-        file["predict/images"][590] = 7.0  # not what its checksum says
-    command = [sys.executable, "-m", "train", "predict", run, str(path), "--jobs", "2", "-q"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "next.h5: predict/images: image 590" in done.stderr
-    assert not list(Path(run).glob("*predictions_next*"))
-
-
-def test_other_processes_evaluate_the_same(data, run, train):
-    here = train("evaluate", run, "--json")
-    command = [sys.executable, "-m", "train", "evaluate", run, "--json", "--jobs", "2"]
-    there = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert there.returncode == 0, there.stderr
-    assert json.loads(there.stdout) == json.loads(here.stdout)
 
 
 def test_hdf5_holds_the_same_as_csv(data, run, train, tmp_path):
@@ -258,3 +219,20 @@ def test_a_page_with_images_is_not_replaced_by_one_without(data, run, train):
     refused = train("report", str(run))
     assert refused.exit_code == 2 and "--force" in refused.output
     assert page.read_text() == "with images"
+
+
+def test_no_line_crosses_a_gap():
+    time = np.concatenate([np.arange(60.0), 200 + np.arange(40.0)])
+    ids = np.zeros(100, ID_DTYPE)
+    ids["run"], ids["seconds"] = 70, time
+    p = np.linspace(0.1, 0.9, 100)
+    assert [len(rows) for rows in probability_plot.stretches(time)] == [60, 40]
+    split = np.where(time < 30, "train", "test")
+    with drawing():
+        axis = probability_plot.figure(
+            ids, np.stack([1 - p, p], axis=1), np.ones(100, int), split, ["off", "on"]
+        ).axes[0]
+    lines = [line for line in axis.lines if line.get_marker() == "None" and len(line.get_xdata()) > 2]
+    assert [line.get_xdata().tolist() for line in lines] == [time[:60].tolist(), time[60:].tolist()]
+    assert any(np.all(np.asarray(line.get_ydata()) == 0.5) for line in axis.lines)
+    assert {"split train", "split test"} <= set(axis.get_legend_handles_labels()[1])

@@ -17,12 +17,12 @@ from train import report
 from train.config import load_config
 from train.controls import record
 from train.model.saliency import contributions
-from train.report import evidence, page
+from train.report import compare, evidence, page
 from train.run import folder
 
 SECTIONS = {
-    "result", "slices", "curves", "confusion", "roc", "energy", "runs", "means", "gallery", "kernels",
-    "saliency", "trust", "controls", "network", "cost", "watch", "config",
+    "result", "slices", "curves", "confusion", "probabilities", "roc", "energy", "runs", "time", "means",
+    "aligned", "gallery", "kernels", "saliency", "trust", "controls", "network", "cost", "watch", "config",
 }  # fmt: skip
 HOSTILE = '<script>alert("1")</script> & $x_{1}$'
 
@@ -43,7 +43,8 @@ def test_fit_ends_with_a_report_that_has_every_part(run):
     low, high = (100 * end for end in test["interval"])
     assert (
         f"Of 30 held-out test shots the network calls {100 * test['accuracy']:.1f} % right "
-        f"(95 % Wilson interval {low:.1f} to {high:.1f} %)" in page.text
+        f"({low:.1f} to {high:.1f} %, 95 % interval by blocks of time, effective sample size "
+        f"{test['n_effective']:.0f})" in page.text
     )
     assert "always guessing the larger class, which is right in 50.0 %" in page.text
     for words in ("AUC (95 % interval)", "lasing, called lasing", "run 70", "convolution_1", "minibatch: 16"):
@@ -73,7 +74,7 @@ def test_report_draws_it_again_and_says_what_is_missing(run, data, train):
 
 ROW = {
     "control": "permuted", "what": "the network, labels permuted <&>", "kind": "accuracy", "n": 30,
-    "value": 0.5, "wilson": [0.33, 0.67], "n_effective": 20.0, "interval": [0.3, 0.7], "strict": [0.2, 0.8],
+    "value": 0.5, "n_effective": 20.0, "freedom": 8, "interval": [0.3, 0.7], "strict": [0.2, 0.8],
     "chance": 0.5,
 }  # fmt: skip
 
@@ -81,8 +82,16 @@ ROW = {
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({}, ["No leak found.", "the network, labels permuted <&>", "at chance"]),
-        ({"verdict": []}, ["Not all of the controls are done yet", "at chance"]),
+        (
+            {},
+            [
+                "Leak: not found. Nothing tells.",
+                "All is well.",
+                "the network, labels permuted <&>",
+                "at chance",
+            ],
+        ),
+        ({"verdict": None}, ["Not all of the controls are done yet", "at chance"]),
         ({"key": "other"}, ["of another config or data file"]),
         ({"controls": {"permuted": [{"what": 1}]}}, ["controls.json: is damaged"]),
         (None, ["Not run yet"]),
@@ -97,7 +106,9 @@ def test_the_controls_are_in_the_report(run, train, change, words):
         whole = {
             "key": record.key_of(config, summary["data_digest"]),
             "controls": {"permuted": [ROW]},
-            "verdict": ["No leak found."],
+            "verdict": {"leak": "not found", "because": "nothing tells", "reasons": ["all is well"]},
+            "version": record.VERSION,
+            "provenance": "real",
         }
         (run / "controls.json").write_text(json.dumps({**whole, **change}))
     assert train("report", str(run)).exit_code == 0
@@ -149,9 +160,38 @@ def test_several_runs_side_by_side(data, write_config, train, tmp_path):
     assert result.exit_code == 0, result.output
     page = Page(runs / "comparison.html")
     check(page, {"result", "settings", "curves", "cost"})
-    for words in ("learning_rate.start", "0.05", "Highest on the test shots", "Wilson interval", "quick"):
+    for words in ("learning_rate.start", "0.05", "highest of these: ", "95 % interval", "quick"):
         assert words in page.text
     assert "minibatch" not in page.text  # the same in both
+
+
+def test_runs_of_other_classes_or_other_test_shots_are_not_ranked(data, write_config, train, tmp_path):
+    """A: two runs on one file. B: other test shots. C: three classes."""
+    train("fit", write_config())
+    train("fit", write_config(name="same", steps=3))
+    for name, n, classes in (("shots", 28, ("nolasing", "lasing")), ("three", 30, ("a", "b", "c"))):
+        path = write_data(tmp_path / f"{name}.h5", {"train": 42, "test": n}, classes=classes)
+        train("fit", write_config(name=name, data=str(path), steps=3))
+    runs = [str(tmp_path / "runs" / name) for name in ("small", "same", "shots", "three")]
+    assert train("report", *runs).exit_code == 0
+    text = " ".join(Page(tmp_path / "runs/comparison.html").text.split())
+    assert "These runs are 3 groups, and an accuracy of one says nothing against one of another" in text
+    assert "they do not tell the same classes apart and they were not tested on the same shots" in text
+    assert text.count("highest of these") == 1  # of the two that can be compared
+    for words in (
+        "Group 1: nolasing, lasing, 30 test",
+        "Group 2: nolasing, lasing, 28",
+        "Group 3: a, b, c, 30",
+    ):
+        assert words in text
+    assert train("report", runs[0], runs[2]).exit_code == 0
+    assert "highest" not in Page(tmp_path / "runs/comparison.html").text
+    groups = compare.groups([evidence.read_run(Path(run)) for run in runs])
+    assert [[run.config.name for run in group] for group in groups] == [
+        ["small", "same"],
+        ["shots"],
+        ["three"],
+    ]
 
 
 @pytest.mark.parametrize(

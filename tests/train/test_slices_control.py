@@ -64,7 +64,7 @@ def test_a_network_below_the_slices_has_not_earned_its_place(rows):
     worse, better = (
         dataclasses.replace(rows["slices"], control="network", value=value) for value in (0.5, 1.0)
     )
-    said = [" ".join(verdict([*rows.values(), network])) for network in (worse, better)]
+    said = [" ".join(verdict([*rows.values(), network]).lines) for network in (worse, better)]
     assert "the network's 0.50 is below it and has not earned its place" in said[0]
     assert "the network's 1.00 is not below it" in said[1]
 
@@ -107,7 +107,7 @@ def test_a_training_report_begins_with_the_yardstick(simulated):
             )
         none = yardstick.of_data(data._replace(view=data.view._replace(camera=False)))
     assert found.score.accuracy > 0.9 and found.score.n == 60
-    assert f"classifies {found.score.accuracy:.3f} of 60 test shots correctly" in right[0].text
+    assert f"classifies {found.score.accuracy:.3f} [" in right[0].text and "of 60 shots (" in right[0].text
     assert "with 1.000 of them, is not below it" in right[0].text
     assert "with 0.500 of them, is below it and has not earned its place" in guessing[0].text
     assert "Slices were read in 60 of 60 shots" in right[1].text

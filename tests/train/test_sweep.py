@@ -340,7 +340,8 @@ def numbers(**changes) -> dict:
     }
     row.update({"swings": 1.4, "steps_median": 51, "steps_min": 31, "steps_max": 61})
     row.update({"test_mean": 0.61234, "test_std": 0.0499, "test_min": 0.55, "test_max": 0.68})
-    return {**row, "test_n": 300, "test_chance": 0.5, **changes}
+    of_test = {"test_n": 300, "test_chance": 0.5, "test_n_effective": 120.0, "test_better": 3}
+    return {**row, **of_test, **changes}
 
 
 def test_the_table_shows_spread_n_chance_and_what_was_collapsed():
@@ -351,7 +352,8 @@ def test_the_table_shows_spread_n_chance_and_what_was_collapsed():
     assert text[2].split()[:2] == ["a=10", "4/5"] and text[2].endswith("1")
     closing = "\n".join(text)
     assert "test: 300 shots, the same for all seeds" in closing
-    assert "right on 0.500, and chance alone gives one run 0.444 to 0.556" in closing
+    assert "(120 to 120 effective); always guessing the larger class is right on 0.500" in closing
+    assert "and 6 of 9 runs are better than that (95 % interval)" in closing
     assert "the best of 2 settings by test accuracy looks better than it is" in closing
 
 

@@ -11,13 +11,12 @@ from train.config import TrainConfig
 from train.controls import baselines, beam_free
 from train.controls.choice import Choice, Pool
 from train.controls.counterfactual import Switched
-from train.controls.outcome import Outcome
+from train.controls.outcome import STRICT, Outcome
 from train.data.dataset import Data
 from train.fit import loop
-from train.metrics import effective, measure
+from train.metrics import effective
 from train.model.predictor import Predictor
 
-STRICT = 0.998  # confidence beyond which a control is taken for a leak: there are several of them
 _BATCH = 64
 
 
@@ -37,6 +36,14 @@ class Bench:
         self.train = np.flatnonzero(self.pool.split == "train")
         self.test = np.flatnonzero(self.pool.split == "test")
         self.switched = None if switched is None else Switched.of(switched, self.pool, self.test)
+
+    @property
+    def alone(self) -> list[str]:
+        """The classes whose shots are all of one run, which no other class has."""
+        runs = [set(self.pool.ids["run"][self.pool.labels == label]) for label in np.unique(self.pool.labels)]
+        names = [self.data.classes[label] for label in np.unique(self.pool.labels)]
+        others = [set().union(*runs[:k], *runs[k + 1 :]) for k in range(len(runs))]
+        return [name for name, mine, rest in zip(names, runs, others) if len(mine) == 1 and not mine & rest]
 
     @functools.cached_property
     def mask(self) -> np.ndarray:
@@ -80,18 +87,18 @@ class Bench:
 def scored(
     bench: Bench, name: str, what: str, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray
 ) -> Outcome:
-    score = measure.score(labels, predicted)
+    """The outcome of a control: how many of the shots `rows` of the pool are predicted as `labels` say."""
     # Blocks keep the shots' own class: permuted labels are independent from shot to shot all the same.
-    n, freedom = effective.sample_size(labels == predicted, bench.pool.labels[rows], bench.block[rows])
+    share = effective.share(labels == predicted, bench.block[rows], bench.pool.labels[rows])
     return Outcome(
         name,
         what,
         "accuracy",
-        score.n,
-        score.accuracy,
-        n,
-        effective.interval(score.accuracy, n, freedom),
-        score.chance,
-        score.interval,
-        effective.interval(score.accuracy, n, freedom, STRICT),
+        share.n,
+        share.value,
+        share.n_effective,
+        share.interval,
+        int(np.bincount(labels).max()) / len(labels),
+        share.freedom,
+        share.at(STRICT),
     )

@@ -8,13 +8,14 @@ from typing import Callable, Iterator, NamedTuple, Optional
 
 import numpy as np
 from scipy import stats
+from scipy.special import logsumexp
 
 from common.shots import time_in_run
 from train.controls import baselines
 from train.controls.bench import Bench, scored
 from train.controls.choice import Choice
 from train.controls.outcome import Called, Outcome
-from train.metrics import effective, measure
+from train.metrics import effective
 
 MOST_FOLDS = 4
 FEWEST_PIXELS = 0.01  # share of the picture that must be left for the control on beam-free pixels
@@ -90,8 +91,7 @@ def other_runs(bench: Bench) -> list[Outcome]:
                 test.labels,
                 predicted,
             ),
-            class_name=bench.data.classes[1],
-            called=tuple(_called(bench, run, fold.test, predicted) for run in np.unique(test.ids["run"])),
+            called=tuple(_called(bench, fold.test, predicted)),
         )
         rows += [row, *_correlations(bench, fold.test, logits, "unseen", fold.unseen)]
     return rows
@@ -202,36 +202,42 @@ def _explained_share(truth: np.ndarray, estimate: np.ndarray, rows: np.ndarray) 
     return float(1 - ((truth[rows] - estimate[rows]) ** 2).sum() / around) if around else 0.0
 
 
-def _called(bench: Bench, run: int, rows: np.ndarray, predicted: np.ndarray) -> Called:
-    of_run = bench.pool.ids["run"][rows] == run
-    k, n = int((predicted[of_run] == 1).sum()), int(of_run.sum())
-    return Called(int(run), n, k, measure.wilson(k, n))
+def _called(bench: Bench, rows: np.ndarray, predicted: np.ndarray) -> Iterator[Called]:
+    """How many shots of each run of the pool's `rows` are called each class but the first."""
+    runs = bench.pool.ids["run"][rows]
+    for label, name in list(enumerate(bench.data.classes))[1:]:
+        for run in np.unique(runs):
+            of_run = runs == run
+            share = effective.share(predicted[of_run] == label, bench.block[rows[of_run]])
+            yield Called(int(run), name, share.n, share.k, share.interval)
 
 
 def _correlations(
     bench: Bench, rows: np.ndarray, logits: np.ndarray, of: str, runs: Optional[list[int]] = None
 ) -> list[Outcome]:
-    """Spearman's correlation of p(lasing) with pulse energy, for each run; interval by blocks of time.
+    """Spearman's correlation of p(class) with pulse energy, for each run of each class but the first.
 
-    Ranks are taken of the difference of the logits, which does not saturate as the probability does.
+    Interval by blocks of time. Ranks are taken of the log of the odds, which does not saturate as the
+    probability does.
     """
-    if logits.shape[1] != 2:
-        return []
-    odds, energy, block = logits[:, 1] - logits[:, 0], bench.pool.energy[rows], bench.block[rows]
+    energy, block = bench.pool.energy[rows], bench.block[rows]
     found = []
-    for run, of_run in _lasing_runs(bench.pool.ids[rows], bench.pool.labels[rows], energy):
-        if runs is None or run in runs:
+    for label, name in list(enumerate(bench.data.classes))[1:]:
+        odds = logits[:, label] - logsumexp(np.delete(logits, label, axis=1), axis=1)
+        for run, of_run in _runs_of(label, bench.pool.ids[rows], bench.pool.labels[rows], energy):
+            if runs is not None and run not in runs:
+                continue
             pair = odds[of_run], energy[of_run]
-            interval = effective.bootstrap(functools.partial(_rank, *pair), block[of_run], bench.config.seed)
             found.append(
                 Outcome(
-                    f"energy_{run}",
-                    f"p({bench.data.classes[1]}) against pulse energy, run {run}, {of}",
+                    f"energy_{run}" if len(bench.data.classes) == 2 else f"energy_{name}_{run}",
+                    f"p({name}) against pulse energy, run {run}, {of}",
                     "correlation",
                     len(of_run),
                     _rank(*pair, np.arange(len(of_run))),
                     len(np.unique(block[of_run])),
-                    interval,
+                    effective.bootstrap(functools.partial(_rank, *pair), block[of_run], bench.config.seed),
+                    class_name=name,
                 )
             )
     return found
@@ -244,9 +250,11 @@ def _rank(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> float:
     return float(np.corrcoef(stats.rankdata(a[rows]), stats.rankdata(b[rows]))[0, 1])
 
 
-def _lasing_runs(ids: np.ndarray, labels: np.ndarray, energy: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each run of class 1 with the rows whose pulse energy is known and of which there are enough."""
-    for run in np.unique(ids["run"][labels == 1]):
-        rows = np.flatnonzero((ids["run"] == run) & (labels == 1) & np.isfinite(energy))
+def _runs_of(
+    label: int, ids: np.ndarray, labels: np.ndarray, energy: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each run of a class with the rows whose pulse energy is known and of which there are enough."""
+    for run in np.unique(ids["run"][labels == label]):
+        rows = np.flatnonzero((ids["run"] == run) & (labels == label) & np.isfinite(energy))
         if len(rows) >= 10 and np.ptp(energy[rows]) > 0:
             yield int(run), rows

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Optional
 
+from common.dataset import provenance
 from common.errors import OutputExists
 from common.files import lock
 from common.progress import bar, say
@@ -63,14 +64,15 @@ def run_on(
             progress.name(f"controls: {name}")
             if name in todo:
                 done[name] = control(bench)
-                record.write(run_dir, Record(key, done, []))
+                record.write(run_dir, Record(key, data.provenance, done, None))
                 for row in done[name]:
                     say(record.line(row))
         progress.close()
-        rows = Record(key, done, []).rows
-        words = verdict(rows)
-        record.write(run_dir, Record(key, done, words))
-    return ["", *record.lines(rows), "", *words]
+        rows = Record(key, data.provenance, done, None).rows
+        found = verdict(rows, bench.alone)
+        record.write(run_dir, Record(key, data.provenance, done, found))
+    simulated = provenance.banner(data.provenance)
+    return ["", *record.lines(rows), "", *found.lines, *([simulated] if simulated else [])]
 
 
 def _kept(run_dir: Path, key: str) -> dict[str, list[Outcome]]:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional
 
+from train.metrics import effective
+
 Interval = tuple[float, float]
+STRICT = 0.998  # confidence beyond which a control is taken for a leak: there are several of them
 
 
 @dataclasses.dataclass(frozen=True)
 class Called:
-    """Of `n` shots of a run, how many are called the lasing class, with Wilson's interval."""
+    """Of `n` shots of a run, how many are called the class `class_name`, with the 95 % interval."""
 
     run: int
+    class_name: str
     n: int
     called: int
-    wilson: Interval
+    interval: Interval
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """An accuracy, a correlation or R² of `n` shots, with its 95 % interval by blocks of time.
 
-    control: its name in files; what: in words. chance: the share of the larger class. wilson: the
-    interval as if shots were independent. strict: the interval at the confidence that a leak needs.
-    class_name, called: of runs that the network has not seen, how many shots it calls that class.
+    control: its name in files; what: in words. chance: the share of the larger class. freedom: degrees
+    of freedom of n_effective. strict: the interval at the confidence that a leak needs. class_name: whose
+    probability a correlation is of. called: how many shots of unseen runs are called each class.
     """
 
     control: str
@@ -35,7 +39,7 @@ class Outcome:
     n_effective: float  # shots; if not of an accuracy, blocks
     interval: Interval
     chance: Optional[float] = None
-    wilson: Optional[Interval] = None
+    freedom: int = 1
     strict: Optional[Interval] = None
     class_name: str = ""
     called: tuple[Called, ...] = ()
@@ -56,14 +60,11 @@ class Outcome:
     def finding(self) -> str:
         """In a word or two, where the interval lies relative to chance."""
         (low, high), accuracy = self.interval, self.kind == "accuracy"
-        nothing = self.chance if accuracy else 0.0
-        if low <= nothing <= high:
-            return "at chance" if accuracy else "none"
-        if high < nothing:
-            return "below chance" if accuracy else "negative"
         if not accuracy:
-            return "positive"
-        return "above chance" if self.strict[0] > nothing else "barely above"
+            return "positive" if low > 0 else "negative" if high < 0 else "none"
+        found = effective.against((low, high), self.chance)
+        strictly = effective.against(tuple(self.strict), self.chance)
+        return "barely above" if found == "above chance" != strictly else found
 
     def __str__(self) -> str:
         """The value with its interval, the number of shots and the share of the larger class."""

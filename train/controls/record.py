@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from common import text_table
+from common.dataset import provenance
 from common.dataset.safety import MAX_JSON, read_json
 from common.errors import DataError
 from common.files import atomic
 from train.config import TrainConfig
 from train.controls.outcome import Outcome
+from train.controls.verdict import Verdict
 
+VERSION = 2  # of controls.json; the first had a verdict of words only
 RESULT, TABLE = "controls.json", "controls.csv"
 # The controls in the order of the table; `simple` is several regressions.
 TOLD = ("network", "counterfactual", "permuted", "beam_free", "other_runs", "simple")
@@ -32,11 +35,13 @@ _NO_MATTER = {
 
 
 class Record(NamedTuple):
-    """key: of config and data (`key_of`). controls: their outcomes by name. verdict: in words."""
+    """key: of config and data (`key_of`). provenance: of the data. controls: their outcomes by name.
+    verdict: None before the end."""
 
     key: str
+    provenance: str
     controls: dict[str, list[Outcome]]
-    verdict: list[str]  # empty until all are done
+    verdict: Optional[Verdict]
 
     @property
     def rows(self) -> list[Outcome]:
@@ -57,26 +62,39 @@ def read(run_dir: Path) -> Record:
     """Read the record in a run's folder (empty if there is none); raises DataError if it is damaged."""
     path = run_dir / RESULT
     if not path.exists():
-        return Record("", {}, [])
+        return Record("", "", {}, None)
+    damaged = f"{path}: is damaged (%s); --force runs the controls again"
     try:
         with path.open("rb") as file:
             kept = read_json(file.read(MAX_JSON + 1), "")
-        key, controls, words = str(kept["key"]), kept["controls"], kept.get("verdict", [])
+        version = kept.get("version")
+    except (DataError, AttributeError) as error:
+        raise DataError(damaged % error) from None
+    if version != VERSION:
+        raise DataError(f"{path}: is of another version of the software; --force runs the controls again")
+    try:
+        key, told, controls, words = (kept[name] for name in ("key", "provenance", "controls", "verdict"))
+        found = None if words is None else Verdict.from_json(words)
         done = {name: [Outcome.from_json(row) for row in controls[name]] for name in TOLD if name in controls}
-    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is damaged ({error}); --force runs the controls again") from None
-    return Record(key, done, list(words))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(damaged % error) from None
+    return Record(str(key), str(told), done, found)
 
 
 def write(run_dir: Path, record: Record) -> None:
     """Write controls.json, and with a verdict controls.csv."""
-    more = {"verdict": record.verdict} if record.verdict else {}
-    done = record.controls
-    in_order = {name: [row.to_json() for row in done[name]] for name in TOLD if name in done}
-    content = {"key": record.key, "controls": in_order, **more}
+    rows = {name: [row.to_json() for row in of] for name, of in record.controls.items()}
+    content = {
+        "version": VERSION,
+        "key": record.key,
+        "provenance": record.provenance,
+        "controls": {name: rows[name] for name in TOLD if name in rows},
+        "verdict": record.verdict.to_json() if record.verdict else None,
+    }
     atomic.write_text(run_dir / RESULT, json.dumps(content, indent=1) + "\n")
     if record.verdict:
-        atomic.write_text(run_dir / TABLE, text_table.csv_text([_flat(row) for row in record.rows]))
+        table = [_flat(row, record.provenance) for row in record.rows]
+        atomic.write_text(run_dir / TABLE, text_table.csv_text(table))
 
 
 def lines(rows: list[Outcome]) -> list[str]:
@@ -99,7 +117,6 @@ def cells(row: Outcome) -> dict[str, str]:
         "control": str(row.what),
         "n": str(row.n),
         "result": f"{row.value:.3f}",
-        "95 % Wilson": _interval(row.wilson) if accuracy else "",
         "effective n": f"{row.n_effective:.0f}" + ("" if accuracy else " blocks"),
         "95 % by blocks": _interval(row.interval),
         "larger class": f"{row.chance:.3f}" if accuracy else "",
@@ -107,22 +124,20 @@ def cells(row: Outcome) -> dict[str, str]:
     }
 
 
-def _flat(row: Outcome) -> dict[str, Any]:
+def _flat(row: Outcome, of: str) -> dict[str, Any]:
     """A row for CSV."""
-    low, high = row.wilson or ("", "")
     return {
         "control": row.control,
         "what": row.what,
         "kind": row.kind,
         "n": row.n,
         "value": row.value,
-        "wilson_low": low,
-        "wilson_high": high,
         "n_effective": row.n_effective,
         "low": row.interval[0],
         "high": row.interval[1],
         "chance": "" if row.chance is None else row.chance,
         "finding": row.finding,
+        "provenance": provenance.word(of),
     }
 
 

@@ -1,10 +1,16 @@
-"""Explain the outcomes of the controls in words."""
+"""Explain the outcomes of the controls in words: a leak is found, not found, or it cannot be decided."""
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+import itertools
+import math
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
-from train.controls.outcome import Outcome
+from train.controls.outcome import STRICT, Called, Outcome
+from train.metrics import effective
+
+FOUND, NOT_FOUND, UNDECIDED = "found", "not found", "cannot be decided"
+PART = 0.5  # of what the network is right above guessing: a leak of this size must have been seen
 
 # A control of these above chance says that runs can be told apart without lasing.
 LEAKS = {
@@ -28,22 +34,101 @@ NAMES = {
 }
 
 
-def verdict(rows: Sequence[Outcome]) -> list[str]:
-    """The conclusion, then its reasons, one sentence each."""
+class Verdict(NamedTuple):
+    """leak: FOUND, NOT_FOUND or UNDECIDED; because: why, in words; reasons: more, one sentence each."""
+
+    leak: str
+    because: str
+    reasons: list[str]
+
+    @property
+    def head(self) -> str:
+        """The conclusion in one sentence, the same words wherever it is told."""
+        if self.leak == UNDECIDED:
+            return f"Leak: cannot be decided because {self.because}."
+        return f"Leak: {self.leak}. {self.because[0].upper()}{self.because[1:]}."
+
+    @property
+    def lines(self) -> list[str]:
+        """The conclusion, then the reasons, as sentences."""
+        return [self.head, *(f"{reason[0].upper()}{reason[1:]}." for reason in self.reasons)]
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict for result files."""
+        return self._asdict()
+
+    @classmethod
+    def from_json(cls, of: Mapping[str, Any]) -> "Verdict":
+        """Read what `to_json` returned; raises KeyError, TypeError or ValueError for anything else."""
+        if of["leak"] not in (FOUND, NOT_FOUND, UNDECIDED):
+            raise ValueError(f"verdict {of['leak']!r}")
+        return cls(of["leak"], str(of["because"]), [str(reason) for reason in of["reasons"]])
+
+
+def verdict(rows: Sequence[Outcome], alone: Sequence[str] = ()) -> Verdict:
+    """The conclusion from all rows. alone: the classes that are a single run, which no other class has."""
     by_name = {row.control: row for row in rows}
     network = by_name.get("network")
     leaks = _leaks(by_name)
-    lines = [*leaks, *_doubts(by_name), *_switched(by_name), *_unseen(rows, network)]
-    lines += [*_energy(rows), *_no_better(by_name)]
+    reasons = [*leaks, *_doubts(by_name), *_switched(by_name), *_unseen(rows, network)]
+    reasons += [*_energy(rows), *_no_better(by_name)]
     if leaks:
-        head = "A leak: the runs can be told apart without lasing, so the accuracy proves nothing."
-    elif network is not None and network.finding not in ("above chance", "barely above"):
-        head = f"Nothing learned: the network is {network.finding}, so there is nothing to believe."
-    else:
-        head = (
-            "No leak found: what was tried without the picture of the beam does not tell the classes apart."
+        because = "the runs can be told apart without lasing, so the accuracy proves nothing"
+        return Verdict(FOUND, because, reasons)
+    undecided = [*_at_chance(network), *_single_runs(alone), *_too_few(by_name, network)]
+    if undecided:
+        return Verdict(UNDECIDED, "; and because ".join(undecided), reasons)
+    because = "what was tried without the picture of the beam does not tell the classes apart"
+    return Verdict(NOT_FOUND, because, reasons)
+
+
+def _at_chance(network: Optional[Outcome]) -> Iterator[str]:
+    if network is not None and network.finding not in ("above chance", "barely above"):
+        yield (
+            f"the network, trained anew for the controls, is {network.finding} ({network}), so there is no "
+            "accuracy to explain"
         )
-    return [head, *lines]
+
+
+def _single_runs(alone: Sequence[str]) -> Iterator[str]:
+    if len(alone) > 1:
+        yield (
+            f"{' and '.join(alone)} are a single run each, so what tells the classes apart cannot be told "
+            "from what tells these runs apart; another run of each class is needed"
+        )
+
+
+def _too_few(by_name: Mapping[str, Outcome], network: Optional[Outcome]) -> Iterator[str]:
+    """Why a control at chance excludes nothing: a leak of PART of the network's size would not be seen."""
+    if network is None:
+        return
+    short: list[tuple[float, Outcome]] = []
+    for name in LEAKS:
+        row = by_name.get(name)
+        if row is None or _explained(name, by_name) or network.value <= row.chance:
+            continue
+        seen = row.chance + PART * max(network.value - network.chance, 0)
+        needed = effective.needed(min(seen, 1.0), row.chance, row.n_effective, row.freedom, STRICT)
+        if needed > row.n_effective:
+            short.append((needed, row))
+    if short:
+        needed, row = max(short, key=lambda each: each[0] / each[1].n_effective)
+        shots = row.n * needed / row.n_effective
+        enough = (
+            f"about {_round(needed)}, of {_round(shots)} shots such as these, would be needed"
+            if math.isfinite(needed)
+            else "no number of shots such as these would do"
+        )
+        yield (
+            f'there are too few effective shots: {row.n_effective:.0f} in the control "{row.what}"; to see a '
+            f"leak of half of what the network is right above guessing, {enough}"
+        )
+
+
+def _round(n: float) -> str:
+    """A number of shots with two digits, rounded up."""
+    unit = 10 ** max(len(str(math.ceil(n))) - 2, 0)
+    return str(math.ceil(n / unit) * unit)
 
 
 def _leaks(by_name: dict[str, Outcome]) -> list[str]:
@@ -89,12 +174,20 @@ def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> list[str]:
         meaning = "what it learned holds there" if holds else "what it learned is of the runs it saw"
         if holds and network is not None and row.interval[1] < network.value:
             meaning = f"some of the {network.value:.2f} is of the runs it saw; expect this of a new run"
-        called = "; ".join(
-            f"run {of.run} {of.called / of.n:.2f} [{of.wilson[0]:.2f}, {of.wilson[1]:.2f}] of {of.n}"
-            for of in row.called
-        )
-        found.append(f"{row.what}: {row} (called {row.class_name}: {called}): {meaning}")
+        found.append(f"{row.what}: {row} ({_called(row.called)}): {meaning}")
     return found
+
+
+def _called(of_runs: Sequence[Called]) -> str:
+    """Which share of each run is called each class."""
+    parts = []
+    for name, of_class in itertools.groupby(of_runs, lambda of: of.class_name):
+        shares = (
+            f"run {of.run} {of.called / of.n:.2f} [{of.interval[0]:.2f}, {of.interval[1]:.2f}] of {of.n}"
+            for of in of_class
+        )
+        parts.append(f"called {name}: {'; '.join(shares)}")
+    return "; ".join(parts)
 
 
 def _switched(by_name: dict[str, Outcome]) -> list[str]:
@@ -119,12 +212,16 @@ def _energy(rows: Sequence[Outcome]) -> list[str]:
     found = [row for row in rows if row.kind == "correlation"]
     if not found:
         return []
-    numbers = "; ".join(f"run {row.control.partition('_')[2]} {row}" for row in found)
+    numbers = "; ".join(f"{row.what.partition('run ')[2].partition(',')[0]} {row}" for row in found)
+    names = " and ".join(dict.fromkeys(row.class_name for row in found))
     if all(row.finding == "positive" for row in found):
         return [
-            f"within the lasing runs the probability rises with the pulse energy ({numbers}): as lasing would"
+            f"within the {names} runs the probability rises with the pulse energy (run {numbers}): as lasing "
+            "would"
         ]
-    return [f"within the lasing runs the probability does not clearly rise with the pulse energy ({numbers})"]
+    return [
+        f"within the {names} runs the probability does not clearly rise with the pulse energy (run {numbers})"
+    ]
 
 
 def _no_better(by_name: dict[str, Outcome]) -> list[str]:

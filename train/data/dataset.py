@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from common.blocks import Blocks
-from common.dataset import layout, reading
+from common.dataset import layout, provenance, reading, screen
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files
 from common.dataset.view import View
@@ -47,6 +47,23 @@ class Data(NamedTuple):
     def names(self) -> str:
         """The files without their folders."""
         return ", ".join(path.name for path in self.paths)
+
+    @property
+    def provenance(self) -> str:
+        """Whether the shots are real, simulated, or both (`common.dataset.provenance`)."""
+        simulated = sum(int(split.simulated.sum()) for split in self.splits.values())
+        return provenance.told(simulated, sum(map(len, self.splits.values())))
+
+    @property
+    def shots(self) -> dict[str, list[tuple[int, str, int]]]:
+        """Of each split the shots of each run and class: {split: [(run, class, shots)]}."""
+        found: dict[str, list[tuple[int, str, int]]] = {}
+        for name, split in self.splits.items():
+            if split.labels is not None:
+                pairs = np.stack([split.labels, split.ids["run"].astype(np.int64)], axis=1)
+                each, counts = np.unique(pairs, axis=0, return_counts=True)
+                found[name] = [(int(run), self.classes[k], int(n)) for (k, run), n in zip(each, counts)]
+        return found
 
     @property
     def reading(self) -> float:
@@ -115,7 +132,7 @@ def _opened(
         splits,
         classes,
         _digest(files),
-        View.of(attributes[0]),
+        screen.view_of(attributes[0], files),
         Blocks.of(attributes),
         _processing(files[0]),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import weakref
 from typing import Callable, Generator, Iterator, NamedTuple, Optional, Protocol, Sequence, Union
 
 import h5py
 import numpy as np
 
+from common.dataset import reading
+from common.dataset.layout import ROW_CRC32
 from common.shots import ID_DTYPE, ID_FIELDS, pulse_energy, uniform_hashes
 from train.data.images import ImageFile, empty
 from train.data.readahead import ReadAhead
@@ -75,8 +78,8 @@ class Samples(Protocol):
 class Split:
     """One split, of one or several files: ids, labels, records in memory; images there or in the files.
 
-    ids: (n,) ID_DTYPE. labels: (n,) int64, or None in a split without labels. images are float32,
-    (n, rows, columns, 1).
+    ids: (n,) ID_DTYPE. labels: (n,) int64, or None in a split without labels. simulated: (n,) bool.
+    images are float32, (n, rows, columns, 1).
     """
 
     def __init__(self, groups: Sequence[h5py.Group], in_memory: bool, check: bool) -> None:
@@ -92,6 +95,9 @@ class Split:
                 self.ids[field] = self.record(field)
             self.labels = self.record("labels").astype(np.int64) if "labels" in groups[0] else None
             self.energy = pulse_energy(self.record)
+            self.simulated = np.concatenate(
+                [np.full(len(group["images"]), reading.is_simulated(group.file)) for group in groups]
+            )
             self._cached = self.images(range(len(self))) if in_memory else None
         except BaseException:
             self.close()
@@ -111,6 +117,11 @@ class Split:
     def image(self) -> tuple[int, int]:
         """Rows and columns of an image."""
         return self._files[0].shape[1:]
+
+    @property
+    def digest(self) -> str:
+        """Of the shots, their labels, records and images, in whatever order and files; SHA-256."""
+        return hashlib.sha256(np.sort(self.record(ROW_CRC32)).astype("<u4").tobytes()).hexdigest()
 
     @property
     def reading(self) -> float:

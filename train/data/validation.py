@@ -20,7 +20,7 @@ class Part:
 
     def __init__(self, split: Split, rows: np.ndarray, name: str) -> None:
         self._split, self.rows, self.name = split, rows, name
-        self.ids, self.energy = split.ids[rows], split.energy[rows]
+        self.ids, self.energy, self.simulated = split.ids[rows], split.energy[rows], split.simulated[rows]
         self.labels = None if split.labels is None else split.labels[rows]
 
     def __len__(self) -> int:

@@ -47,7 +47,9 @@ class Board:
                 if name == "watch":
                     if value:
                         tf.summary.text("watch", str(value))
-                elif name != "step" and not name.endswith("_largest"):  # a class, no quantity
+                elif name not in ("step", "provenance") and not name.endswith(
+                    "_largest"
+                ):  # a class, no quantity
                     tf.summary.scalar(_tag(name), float(value))
         self._writer.flush()
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from common import interrupt
 from common.config import dump
+from common.dataset import provenance
 from common.errors import DataError
 from common.files import atomic
 from common.progress import bar, say, warn
@@ -27,12 +28,12 @@ from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
 from train.fit.timing import Stopwatch, short
 from train.fit.watch import Watcher, not_finite
-from train.metrics import calibration, measure
+from train.metrics import calibration, measure, scores
 from train.model import network, optimizers
-from train.model.predictor import OnRanks, Predictor
-from train.run import checkpoint, folder
+from train.model.predictor import Predictor
+from train.run import checkpoint, folder, history
 from train.run.checkpoint import Checkpoint
-from train.run.history import HEADER, History, line
+from train.run.history import History, line
 
 # Saving takes at most this share of the time, however large the network.
 SAVING_SHARE = 0.02
@@ -159,7 +160,6 @@ class _Run:
         self, config: TrainConfig, data: Data, stepper: Stepper, state: Optional[Checkpoint]
     ) -> None:
         self.config, self.stepper, self.stored, self.ranks = config, stepper, data, stepper.ranks
-        self.predictor = OnRanks(stepper, stepper.ranks)
         splits = {name: _prepared(config, stepper, split) for name, split in data.splits.items()}
         self.data = data._replace(splits=splits)
         self.step = state.step if state else 0
@@ -167,6 +167,7 @@ class _Run:
         self.table = History(state.table if state else b"")
         self.watcher = Watcher(config.watch, data.classes, data.splits)
         self.board = Board(config.run_dir, self.table) if config.tensorboard and self.ranks.first else None
+        self.called: dict[str, np.ndarray] = {}  # of each split, what its judged shots were called last
         self.judged = {name: sample(split, config.table_shots) for name, split in data.splits.items()}
         self.clock = Stopwatch(state.times if state else None)
         self.done = state.timed if state else 0
@@ -178,7 +179,7 @@ class _Run:
             return self._go()
 
     def _go(self) -> Result:
-        say(HEADER)
+        say(history.header(self.data.classes))
         for row in self.table:
             self.watcher.look(row)
             say(line(row))
@@ -219,7 +220,7 @@ class _Run:
         with self.clock.part("waiting"):
             batch = next(batches)
         tabled = (step - 1) % self.config.table_every == 0
-        row: dict[str, float] = {"step": step, "m1s": int((batch.labels == 1).sum())}
+        row: dict[str, float] = {"step": step, **history.drawn(batch.labels, len(self.data.classes))}
         if tabled:  # accuracies at the weights that loss and gradient of this row are of
             with self.clock.part("evaluation"):
                 row.update(self._accuracies())
@@ -240,7 +241,7 @@ class _Run:
         """Calibrate the model that is to be kept, on the validation split, where there is one."""
         split, found = self.data.splits.get(VALIDATION), {}
         if split is not None:
-            logits, energy, _ = self.predictor.outputs(split)
+            logits, energy, _ = scores.predict(self.stepper, split, self.ranks)
             found["temperature"] = calibration.temperature(logits, split.labels)
             if energy is not None and (known := np.isfinite(split.energy)).any():
                 estimate = energy[known] * network.ENERGY_UNIT
@@ -258,7 +259,7 @@ class _Run:
             warn(finding)
 
     def _write(self, row: dict[str, float]) -> None:
-        added = self.table.append(row)
+        added = self.table.append({**row, "provenance": provenance.word(self.stored.provenance)})
         if self.ranks.first:
             with (self.config.run_dir / folder.METRICS).open("ab") as file:
                 file.write(added)
@@ -271,10 +272,11 @@ class _Run:
         for name, split in self.data.splits.items():
             rows = self.judged[name]
             chosen = rows if len(rows) < len(split) else None
-            predicted = self.predictor.outputs(split, chosen).logits.argmax(axis=1)
-            values[f"{name}_accuracy"] = measure.score(split.labels[rows], predicted).accuracy
+            predicted = scores.predict(self.stepper, split, self.ranks, chosen).logits.argmax(axis=1)
+            self.called[name] = predicted
+            values[f"{name}_accuracy"] = float((split.labels[rows] == predicted).mean())
             called = np.bincount(predicted, minlength=len(self.data.classes))
-            values[f"{name}_ones"] = int(called[1])
+            values.update(history.called(name, called))
             values[f"{name}_largest"] = int(called.argmax())  # the class that most shots are called
             values[f"{name}_largest_share"] = float(called.max() / len(predicted))
         return values
@@ -289,10 +291,9 @@ class _Run:
         if rule is not None and self.table.last and self.table.last["step"] == self.step:
             accuracy = self.table.last.get(f"{rule.split}_accuracy", 0.0)
             if accuracy >= rule.accuracy:
-                labels = self.data.splits[rule.split].labels[self.judged[rule.split]]
-                score = measure.Score(
-                    len(labels), round(accuracy * len(labels)), np.bincount(labels).max() / len(labels)
-                )
+                split, rows = self.data.splits[rule.split], self.judged[rule.split]
+                block = self.data.blocks.of_times(split.ids[rows])
+                score = measure.score(split.labels[rows], self.called[rule.split], block)
                 return f"{rule.split} {score}: stop_when {rule.accuracy:g} reached"
         return ""
 
@@ -327,6 +328,9 @@ def write_summary(config: TrainConfig, data: Data, result: Result, closing: dict
         "data": data.path,
         "started_in": str(Path.cwd()),
         "data_digest": data.digest,
+        "test_digest": data.splits["test"].digest,
+        "provenance": data.provenance,
+        "shots": data.shots,
         "classes": data.classes,
         "processing": data.processing,
         "step": result.step,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.isotonic import isotonic_regression
+
+from train.metrics import effective
+from train.metrics.effective import Share
 
 BINS = 15
 _WIDEST = np.log(20.0)  # temperatures from 1/20 to 20
@@ -38,30 +41,39 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 class Bin(NamedTuple):
-    """Shots whose probability of the called class is alike: how many, its mean, how many are correct."""
+    """Shots whose probability of the called class is alike: its mean, and how many are correct."""
 
-    n: int
     confidence: float
-    correct: int
+    share: Share
+
+    def to_json(self) -> dict[str, Any]:
+        """The bin for result files."""
+        counts = {"n": self.share.n, "confidence": self.confidence, "correct": self.share.k}
+        return {**counts, **self.share.to_json()}
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[Bin]:
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, block: Optional[np.ndarray] = None, bins: int = BINS
+) -> list[Bin]:
     """Shots in bins of equal width of the probability of the class they are called; empty ones left out.
 
-    probabilities: (n, classes); labels: (n,).
+    probabilities: (n, classes); labels: (n,); block: (n,) of time, as `effective.share` takes it.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     number = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
-        Bin(int(mine.sum()), float(confidence[mine].mean()), int(correct[mine].sum()))
+        Bin(
+            float(confidence[mine].mean()),
+            effective.share(correct[mine], None if block is None else block[mine]),
+        )
         for mine in (number == k for k in np.unique(number))
     ]
 
 
 def calibration_error(of_bins: list[Bin]) -> float:
     """The expected calibration error: mean of |share correct - mean probability|, weighted by shots."""
-    total = sum(each.n for each in of_bins)
-    return sum(abs(each.correct - each.n * each.confidence) for each in of_bins) / total
+    total = sum(each.share.n for each in of_bins)
+    return sum(abs(each.share.k - each.share.n * each.confidence) for each in of_bins) / total
 
 
 class EnergyError(NamedTuple):
@@ -122,7 +134,7 @@ def energy_score(
 
 
 class Threshold(NamedTuple):
-    """Calling lasing what has a probability of `threshold` or more: what it finds, and what it costs."""
+    """Calling a class what has a probability of `threshold` or more: what it finds, and what it costs."""
 
     threshold: float
     found: int
@@ -131,15 +143,15 @@ class Threshold(NamedTuple):
     of_others: int
 
 
-def thresholds(probability: np.ndarray, lasing: np.ndarray) -> list[Threshold]:
-    """At a few probabilities. probability: (n,); lasing: (n,) bool."""
+def thresholds(probability: np.ndarray, of_class: np.ndarray) -> list[Threshold]:
+    """At a few probabilities. probability: (n,) of a class; of_class: (n,) bool, which shots are of it."""
     return [
         Threshold(
             at,
-            int((probability[lasing] >= at).sum()),
-            int(lasing.sum()),
-            int((probability[~lasing] >= at).sum()),
-            int((~lasing).sum()),
+            int((probability[of_class] >= at).sum()),
+            int(of_class.sum()),
+            int((probability[~of_class] >= at).sum()),
+            int((~of_class).sum()),
         )
         for at in (0.1, 0.5, 0.9, 0.99)
     ]

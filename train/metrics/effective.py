@@ -1,17 +1,118 @@
-"""The effective sample size: shots of one block of time are alike, so that n of them count for fewer."""
+"""How sure a share of shots is: the only source of intervals, and of "better than guessing".
+
+Shots of one block of time are alike, so that n of them count for fewer: the effective sample size.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Callable
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 import numpy as np
 from scipy import stats
 
-from train.metrics import measure
-
 CONFIDENCE = 0.95
+BY_BLOCKS, BY_SHOTS = "blocks of time", "shots"  # what an interval counts as independent
 _RESAMPLES = 1000
+_MOST = 10**7  # effective shots: nobody has more
+
+
+class Share(NamedTuple):
+    """`k` of `n` shots, which count for `n_effective`, and the 95 % interval of that share.
+
+    freedom: degrees of freedom with which the effective sample size is known; None for shots without
+    times, each of which counts: then the interval is Wilson's plain one.
+    """
+
+    n: int
+    k: int
+    n_effective: float
+    freedom: Optional[int]
+    interval: tuple[float, float]
+
+    @property
+    def value(self) -> float:
+        return self.k / self.n
+
+    @property
+    def by(self) -> str:
+        """What the interval counts as independent: BY_BLOCKS or BY_SHOTS."""
+        return BY_SHOTS if self.freedom is None else BY_BLOCKS
+
+    def at(self, confidence: float) -> tuple[float, float]:
+        """The interval at another confidence."""
+        return interval(self.value, self.n_effective, self.freedom, confidence)
+
+    def to_json(self) -> dict[str, Any]:
+        """What tells how sure the share is, for result files."""
+        return {
+            "interval": list(self.interval),
+            "interval_by": self.by,
+            "n_effective": self.n_effective,
+            "freedom": self.freedom,
+        }
+
+    @classmethod
+    def from_json(cls, n: int, k: int, of: Mapping[str, Any]) -> "Share":
+        """Read what `to_json` returned; files of earlier versions have a plain interval or none."""
+        if "n_effective" not in of:
+            return plain(n, k)
+        return cls(n, k, of["n_effective"], of["freedom"], tuple(of["interval"]))
+
+    def __str__(self) -> str:
+        """The share with its interval and how many shots it is of."""
+        low, high = self.interval
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}] of {self.of_shots}"
+
+    @property
+    def of_shots(self) -> str:
+        """The number of shots with what they count for, in words."""
+        how = "plain Wilson interval" if self.freedom is None else f"{self.n_effective:.0f} effective"
+        return f"{self.n} shots ({how})"
+
+
+def share(hit: np.ndarray, block: Optional[np.ndarray], strata: Optional[np.ndarray] = None) -> Share:
+    """How many of the shots are a `hit`, (n,) bool, n > 0, and how sure that is.
+
+    block: (n,) the block of time of each, None where shots have no times. strata: (n,) groups that
+    are not drawn together, as the classes of a test split; each block is of one. None: one group.
+    """
+    n, k = len(hit), int(hit.sum())
+    if block is None:
+        return plain(n, k)
+    size, freedom = sample_size(hit, np.zeros(n, int) if strata is None else strata, block)
+    return Share(n, k, size, freedom, interval(k / n, size, freedom))
+
+
+def plain(n: int, k: int) -> Share:
+    """The share of shots without times, each of which counts: Wilson's plain interval."""
+    return Share(n, k, float(n), None, interval(k / n, n, None))
+
+
+def against(of: tuple[float, float], chance: float) -> str:
+    """Where an interval lies relative to `chance`: above, below or at it."""
+    return "above chance" if of[0] > chance else "below chance" if of[1] < chance else "at chance"
+
+
+def z_score(value: float, chance: float, n: float) -> float:
+    """Standard deviations from always guessing the larger class, `chance`, of n (effective) shots.
+
+    (value - chance) / sqrt(chance (1 - chance) / n); of two equal classes it is the 2016 study's
+    (acc n - n/2) / sqrt(n/4).
+    """
+    return (value - chance) / math.sqrt(chance * (1 - chance) / n) if 0 < chance < 1 else 0.0
+
+
+def p_value(of: Share, chance: float) -> float:
+    """One-tailed: how likely always guessing the larger class is to be right as often.
+
+    By blocks Student's t of the Z score, which is below 0.025 just where the 95 % interval is above
+    chance; the exact binomial for shots without times.
+    """
+    if of.freedom is None:
+        return float(stats.binom.sf(of.k - 1, of.n, chance))
+    z = z_score(of.value, chance, of.n_effective)
+    return float(stats.t.sf(z, of.freedom)) if chance < 1 else 1.0
 
 
 def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> tuple[float, int]:
@@ -19,9 +120,10 @@ def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> t
 
     correct: (n,) bool; labels: (n,); block: (n,), each of one label. n divided by the design effect
     (Kish 1965): the variance of the accuracy from block to block, within each class, over what it
-    would be if shots were independent. Blocks that go right or wrong as a whole make it large.
+    would be if shots were independent. Blocks that go right or wrong as a whole make it large. Where
+    no class has two blocks nothing tells how alike the shots of one are: each block counts once.
     """
-    n, observed, binomial, freedom = len(correct), 0.0, 0.0, 0
+    n, observed, binomial, freedom, blocks = len(correct), 0.0, 0.0, 0, 0
     for label in np.unique(labels):
         of_class = labels == label
         share = correct[of_class].mean()
@@ -29,18 +131,53 @@ def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> t
         sizes = np.bincount(numbers)
         away = np.bincount(numbers, weights=correct[of_class]) - share * sizes
         count = len(sizes)
+        blocks += count
         binomial += of_class.sum() * share * (1 - share) / n**2
         if count > 1:
             observed += count / (count - 1) * float((away**2).sum()) / n**2
             freedom += count - 1
+    if not freedom:
+        return float(blocks), 1
     design = max(1.0, observed / binomial) if binomial else 1.0
-    return n / design, max(freedom, 1)
+    return float(n / design), freedom
 
 
-def interval(share: float, n: float, freedom: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's interval of a share of `n` (effective) shots; Student's t, because blocks are few."""
-    t = float(stats.t.ppf((1 + confidence) / 2, freedom))
-    return measure.wilson(share * n, n, t)
+def interval(
+    share: float, n: float, freedom: Optional[float], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share of `n` (effective) shots.
+
+    freedom: for Student's t instead of the normal distribution, because blocks are few; None: normal.
+    """
+    z = quantile(confidence, freedom)
+    center = (share * n + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(n * share * (1 - share) + z * z / 4)
+    return (max(0.0, center - half) if share > 0 else 0.0), (min(1.0, center + half) if share < 1 else 1.0)
+
+
+def quantile(confidence: float, freedom: Optional[float]) -> float:
+    """Half the width of the two-sided interval of a standard normal value, or of Student's t."""
+    upper = (1 + confidence) / 2
+    return float(stats.norm.ppf(upper) if freedom is None else stats.t.ppf(upper, freedom))
+
+
+def needed(share: float, chance: float, n: float, freedom: int, confidence: float) -> float:
+    """How many effective shots show that a share is above `chance`, at this confidence; inf if none do.
+
+    n, freedom: of the shots that there are; more shots of their kind have more blocks in proportion.
+    """
+
+    def shows(more: float) -> bool:
+        of = max(freedom * more / n, 1.0)
+        return interval(share, more, of, confidence)[0] > chance
+
+    if not shows(_MOST):
+        return math.inf
+    low, high = 0, _MOST
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle, high)
+    return float(high)
 
 
 def bootstrap(

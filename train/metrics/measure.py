@@ -2,62 +2,100 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from typing import Any, Mapping, NamedTuple, Optional
 
 import numpy as np
-from scipy import stats
+
+from train.metrics import effective
+from train.metrics.effective import Share
 
 
 class Score(NamedTuple):
-    """`correct` of `n`, against `chance`, the share of the larger class."""
+    """Shots classified correctly, against `chance`, the share of the larger class."""
 
-    n: int
-    correct: int
+    share: Share
     chance: float
 
     @property
+    def n(self) -> int:
+        return self.share.n
+
+    @property
+    def correct(self) -> int:
+        return self.share.k
+
+    @property
     def accuracy(self) -> float:
-        return self.correct / self.n
-
-    @property
-    def z(self) -> float:
-        """Z = (acc n - n/2) / sqrt(n/4), the 2016 study's: standard deviations from guessing by a coin."""
-        return (self.correct - self.n / 2) / math.sqrt(self.n / 4)
-
-    @property
-    def p_value(self) -> float:
-        """One-tailed binomial: the chance of `correct` or more when always guessing the larger class."""
-        return float(stats.binom.sf(self.correct - 1, self.n, self.chance))
+        return self.share.value
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The Wilson 95 % interval of the accuracy."""
-        return wilson(self.correct, self.n)
+        """The 95 % interval of the accuracy."""
+        return self.share.interval
+
+    @property
+    def z(self) -> float:
+        """Standard deviations from always guessing the larger class."""
+        return effective.z_score(self.accuracy, self.chance, self.share.n_effective)
+
+    @property
+    def p_value(self) -> float:
+        """One-tailed: the chance of as many right by always guessing the larger class."""
+        return effective.p_value(self.share, self.chance)
+
+    @property
+    def finding(self) -> str:
+        """Whether this is above, at or below always guessing the larger class."""
+        return effective.against(self.interval, self.chance)
+
+    @property
+    def compared(self) -> str:
+        """The finding as words before "always guessing the larger class"."""
+        return {"above chance": "better than", "below chance": "worse than"}.get(
+            self.finding, "not told apart from"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The score for result files."""
+        return {
+            "n": self.n,
+            "correct": self.correct,
+            "accuracy": self.accuracy,
+            **self.share.to_json(),
+            "chance": self.chance,
+            "z": self.z,
+            "p_value": self.p_value,
+            "finding": self.finding,
+        }
+
+    @classmethod
+    def from_json(cls, of: Mapping[str, Any]) -> "Score":
+        """Read what `to_json` returned."""
+        return cls(Share.from_json(of["n"], of["correct"], of), of["chance"])
 
     def __str__(self) -> str:
         """The accuracy with its interval, the number of shots and the share of the larger class."""
-        low, high = self.interval
-        return (
-            f"accuracy {self.accuracy:.3f} [{low:.3f}, {high:.3f}] of {self.n} shots, always guessing the "
-            f"larger class {self.chance:.3f}"
-        )
+        return f"accuracy {self.share}, always guessing the larger class {self.chance:.3f}"
 
 
 class EnergyBand(NamedTuple):
-    """Lasing shots of a band of pulse energy, mJ: how many, how many of them were found."""
+    """Shots of a class in a band of pulse energy, mJ, and how many of them were called that class."""
 
     name: str
     low: float
     high: float
-    n: int
-    found: int
+    share: Share
+
+    def to_json(self) -> dict[str, Any]:
+        """The band for result files."""
+        found = {"name": self.name, "low": self.low, "high": self.high}
+        return {**found, "n": self.share.n, "found": self.share.k, **self.share.to_json()}
 
 
-def score(labels: np.ndarray, predicted: np.ndarray) -> Score:
-    """labels, predicted: (n,) integers."""
+def score(labels: np.ndarray, predicted: np.ndarray, block: Optional[np.ndarray]) -> Score:
+    """labels, predicted: (n,) integers; block: (n,) of time, as `effective.share` takes it."""
     largest = int(np.bincount(labels).max())
-    return Score(len(labels), int((labels == predicted).sum()), largest / len(labels))
+    return Score(effective.share(labels == predicted, block, labels), largest / len(labels))
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -65,47 +103,40 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def energy_bands(
-    energy: np.ndarray, labels: np.ndarray, predicted: np.ndarray, lasing: int
-) -> tuple[list[EnergyBand], int]:
-    """The lasing shots in thirds of pulse energy: weak, medium, strong; and how many have no energy.
+def energy_bands(energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray]) -> list[EnergyBand]:
+    """The shots of a class in thirds of pulse energy: weak, medium, strong.
 
-    energy: (n,) mJ, NaN where unknown. lasing: the label of the lasing class.
+    energy: (n,) mJ, shots where it is NaN are left out; hit: (n,) bool, called that class; block: of time.
     """
-    of_class = labels == lasing
-    known = of_class & np.isfinite(energy)
-    unknown = int(of_class.sum() - known.sum())
-    order = np.flatnonzero(known)[np.argsort(energy[known], kind="stable")]
-    bands = []
-    for name, rows in zip(("weak", "medium", "strong"), np.array_split(order, 3)):
-        if len(rows):
-            found = int((predicted[rows] == lasing).sum())
-            bands.append(EnergyBand(name, float(energy[rows[0]]), float(energy[rows[-1]]), len(rows), found))
-    return bands, unknown
+    known = np.flatnonzero(np.isfinite(energy))
+    order = known[np.argsort(energy[known], kind="stable")]
+    return [
+        EnergyBand(name, float(energy[rows[0]]), float(energy[rows[-1]]), _share(hit, block, rows))
+        for name, rows in zip(("weak", "medium", "strong"), np.array_split(order, 3))
+        if len(rows)
+    ]
 
 
-class Share(NamedTuple):
-    """`k` of `n` shots, whose pulse energy is about `energy` (mJ, their median)."""
+class AtEnergy(NamedTuple):
+    """A share of shots whose pulse energy is about `energy` (mJ, their median)."""
 
     energy: float
-    k: int
-    n: int
+    share: Share
 
 
-def shares_by_energy(energy: np.ndarray, hit: np.ndarray, bins: int = 8, least: int = 10) -> list[Share]:
+def shares_by_energy(
+    energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray], bins: int = 8, least: int = 10
+) -> list[AtEnergy]:
     """How many of the shots are a `hit`, in bins of equal numbers of shots by pulse energy.
 
-    energy: (n,) mJ, shots where it is NaN are left out; hit: (n,) bool. At most `bins` bins, of
-    `least` shots or more (unless there are fewer altogether).
+    energy: (n,) mJ, shots where it is NaN are left out; hit: (n,) bool; block: of time. At most `bins`
+    bins, of `least` shots or more (unless there are fewer altogether).
     """
     known = np.flatnonzero(np.isfinite(energy))
     order = known[np.argsort(energy[known], kind="stable")]
     parts = np.array_split(order, max(1, min(bins, len(order) // least)))
-    return [Share(float(np.median(energy[p])), int(hit[p].sum()), len(p)) for p in parts if len(p)]
+    return [AtEnergy(float(np.median(energy[p])), _share(hit, block, p)) for p in parts if len(p)]
 
 
-def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval for k of n (Wilson 1927); z = 1.96 gives 95 %."""
-    center = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    return max(0.0, center - half), min(1.0, center + half)
+def _share(hit: np.ndarray, block: Optional[np.ndarray], rows: np.ndarray) -> Share:
+    return effective.share(hit[rows], None if block is None else block[rows])

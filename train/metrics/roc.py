@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
+from scipy.special import expit
+
+from train.metrics import effective
 
 GRID = np.linspace(0, 1, 201)  # false positive rates at which the band is given
 
@@ -29,35 +32,64 @@ def curve(positive: np.ndarray, scores: np.ndarray) -> Curve:
     return Curve(np.append(0.0, false / false[-1]), np.append(0.0, hits / hits[-1]))
 
 
-def area(positive: np.ndarray, scores: np.ndarray, z: float = 1.959964) -> tuple[float, float, float]:
-    """The area under the curve and its 95 % interval by DeLong, DeLong, Clarke-Pearson (1988).
+def area(
+    positive: np.ndarray, scores: np.ndarray, block: Optional[np.ndarray] = None
+) -> tuple[float, float, float]:
+    """The area under the curve and its 95 % interval by blocks of time (Obuchowski 1997).
 
-    The area is the chance that a positive scores above a negative, ties counting half. Its variance
-    is that of the placements, V10 over the positives and V01 over the negatives. The interval is taken
-    on the logit scale, so that it stays inside 0 to 1; with an area of 0 or 1 it is that point.
+    The area is the chance that a positive scores above a negative, ties counting half. Its variance is
+    that of the placements' sums over blocks; where every shot is a block (None: shots have no times) it
+    is that of DeLong, DeLong, Clarke-Pearson (1988). The interval is taken on the logit scale, so that it
+    stays inside 0 to 1; with an area of 0 or 1 it is that point. block: (n,).
     """
+    timed = block is not None
+    block = np.unique(block, return_inverse=True)[1] if timed else np.arange(len(scores))
     above, below = scores[positive], scores[~positive]
     hits, false = _placements(above, below), 1 - _placements(below, above)
     value = float(hits.mean())
-    variance = _variance(hits) / len(hits) + _variance(false) / len(false)
-    if not 0 < value < 1 or not math.isfinite(variance):
+    variance, freedom = 0.0, 0
+    sums = []
+    for placements, mine in ((hits, positive), (false, ~positive)):
+        sums.append(np.bincount(block[mine], placements - value, block.max() + 1) / len(placements))
+        count = len(np.unique(block[mine]))
+        variance += float((sums[-1] ** 2).sum()) * (count / (count - 1) if count > 1 else math.nan)
+        freedom += count - 1
+    variance += 2 * float((sums[0] * sums[1]).sum())  # of blocks that hold both kinds
+    if not 0 < value < 1:
         return value, value, value
-    center, half = math.log(value / (1 - value)), z * math.sqrt(variance) / (value * (1 - value))
-    low, high = (1 / (1 + math.exp(-(center + sign * half))) for sign in (-1, 1))
-    return value, low, high
+    if not variance >= 0:  # a kind with a single block: nothing tells how sure the area is
+        return value, 0.0, 1.0
+    t = effective.quantile(effective.CONFIDENCE, freedom if timed else None)
+    center, half = math.log(value / (1 - value)), t * math.sqrt(variance) / (value * (1 - value))
+    low, high = (expit(center + sign * half) for sign in (-1, 1))
+    return value, float(low), float(high)
 
 
 def band(
-    positive: np.ndarray, scores: np.ndarray, seed: int = 0, resamples: int = 500
+    positive: np.ndarray,
+    scores: np.ndarray,
+    block: Optional[np.ndarray] = None,
+    seed: int = 0,
+    resamples: int = 500,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % band of the true positive rate at GRID: stratified bootstrap, percentiles point by point."""
+    """The 95 % band of the true positive rate at GRID: bootstrap of whole blocks of each kind of shot.
+
+    Percentiles point by point. block: (n,) of time; None: every shot by itself.
+    """
     rng = np.random.default_rng(seed)
-    above, below = scores[positive], scores[~positive]
-    labels = np.append(np.ones(len(above), bool), np.zeros(len(below), bool))
+    block = np.arange(len(scores)) if block is None else block
+    kinds = []
+    for mine in (positive, ~positive):
+        number = np.unique(block[mine], return_inverse=True)[1]
+        kinds.append((scores[mine], number, int(number.max()) + 1))
     rates = np.empty((resamples, len(GRID)))
     for i in range(resamples):
-        drawn = np.append(rng.choice(above, len(above)), rng.choice(below, len(below)))
-        false, hits = curve(labels, drawn)
+        drawn = [
+            np.repeat(of, rng.multinomial(count, np.full(count, 1 / count))[number])
+            for of, number, count in kinds
+        ]
+        labels = np.append(np.ones(len(drawn[0]), bool), np.zeros(len(drawn[1]), bool))
+        false, hits = curve(labels, np.concatenate(drawn))
         rates[i] = hits[np.searchsorted(false, GRID, "right") - 1]
     low, high = np.percentile(rates, [2.5, 97.5], axis=0)
     return low, high
@@ -68,7 +100,3 @@ def _placements(of: np.ndarray, among: np.ndarray) -> np.ndarray:
     among = np.sort(among)
     left, right = np.searchsorted(among, of, "left"), np.searchsorted(among, of, "right")
     return (left + right) / (2 * len(among))
-
-
-def _variance(values: np.ndarray) -> float:
-    return float(values.var(ddof=1)) if len(values) > 1 else math.nan

@@ -2,109 +2,136 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Protocol
+from typing import Any, Iterator, Optional
 
 import numpy as np
 from scipy.special import softmax
 
+from common.ranks import Ranks
 from train.data.dataset import Data
 from train.data.minibatches import Samples
 from train.metrics import calibration, measure
 from train.metrics.calibration import EnergyError
-from train.model.predictor import Outputs
+from train.metrics.measure import Score
+from train.model.predictor import Outputs, Predictor
 
 
-class Predicts(Protocol):
-    """What tells the classes of shots: a `Predictor`, or one that has others work for it."""
+def of_data(
+    predictor: Predictor, data: Data, ranks: Optional[Ranks] = None, error: Optional[EnergyError] = None
+) -> dict[str, Any]:
+    """Per split: accuracy with its interval, chance, Z, p-value, confusion, calibration, by pulse energy.
 
-    def outputs(self, split: Samples, rows: Optional[np.ndarray] = None) -> Outputs:
-        """All it says of the shots `rows` of `split`, or of all."""
-
-
-def of_data(predictor: Predicts, data: Data, error: Optional[EnergyError] = None) -> dict[str, Any]:
-    """Per split: n, accuracy, its interval, chance, Z, p-value, confusion, calibration, by pulse energy.
-
-    error: of the pulse energy that the network tells.
+    `ranks` predict a share each, and all get all. error: of the pulse energy that the network tells.
     """
     return {
-        name: _of_split(predictor.outputs(split), split, data.classes, error)
+        name: of_outputs(
+            predict(predictor, split, ranks or Ranks()),
+            split,
+            data.classes,
+            data.blocks.of_times(split.ids),
+            error,
+        )
         for name, split in data.splits.items()
     }
+
+
+def predict(predictor: Predictor, split: Samples, ranks: Ranks, rows: Optional[np.ndarray] = None) -> Outputs:
+    """What the model says of the shots `rows` of `split`, or of all, each rank making a share."""
+    if ranks.size == 1:
+        return predictor.outputs(split, rows)
+    rows = np.arange(len(split)) if rows is None else rows
+    mine = predictor.outputs(split, rows[ranks.share(len(rows))])
+    return Outputs(*(None if part is None else ranks.gather(part) for part in mine))
 
 
 def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:
     """What `of_data` returns, as lines of text."""
     text = []
     for name, s in of_splits.items():
-        score = measure.Score(s["n"], s["correct"], s["chance"])
-        text.append(f"{name:<10} {score}; Z {score.z:.2f}, p {score.p_value:.2g}")
+        score = Score.from_json(s)
+        text.append(f"{name:<10} {score}; Z {score.z:.2f}, p {score.p_value:.2g}: {score.finding}")
     for name, s in of_splits.items():
-        if name == "train":
-            continue
-        for label, counts in zip(classes, s["confusion"]):
-            what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
-            text.append(f"{name:<10} {sum(counts)} {label}: {what}")
-        text += _calibration_lines(name, s, classes)
-        for band in s["by_pulse_energy"]:
-            low, high = measure.wilson(band["found"], band["n"])
-            share = band["found"] / band["n"]
-            text.append(
-                f"{name:<10} {band['n']} {band['name']} {classes[1]} ({band['low']:.4f} to "
-                f"{band['high']:.4f} mJ): {share:.2f} [{low:.2f}, {high:.2f}] called {classes[1]}"
-            )
-        if s["by_pulse_energy"] and s["without_pulse_energy"]:
-            text.append(
-                f"{name:<10} {s['without_pulse_energy']} {classes[1]} shots have no gas-detector record"
-            )
+        if name != "train":
+            text += [f"{name:<10} {line}" for line in _lines_of_split(s, classes)]
     return text
 
 
-def _calibration_lines(name: str, s: dict[str, Any], classes: list[str]) -> list[str]:
-    lines = [f"{name:<10} calibration error of the probabilities: {s['calibration_error']:.3f}"]
-    if s.get("half_recognized") is not None:
-        lines.append(
-            f"{name:<10} half of the {classes[1]} shots are recognized at {s['half_recognized']:.4f} mJ"
-        )
+def _lines_of_split(s: dict[str, Any], classes: list[str]) -> Iterator[str]:
+    for label, counts in zip(classes, s["confusion"]):
+        what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
+        yield f"{sum(counts)} {label}: {what}"
+    yield f"calibration error of the probabilities: {s['calibration_error']:.3f}"
+    for name, energy in s["half_recognized"].items():
+        yield f"half of the {name} shots are recognized at {energy:.4f} mJ"
     if "pulse_energy" in s:
         of = s["pulse_energy"]
         within = "" if of["covered"] is None else f", {of['covered']:.2f} within their interval (aim 0.90)"
-        lines.append(
-            f"{name:<10} pulse energy: R^2 {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
+        yield (
+            f"pulse energy: R^2 {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
             f"{1000 * of['rms']:.1f} uJ{within}"
         )
-    return lines
+    for band in s["by_pulse_energy"]:
+        name, (low, high) = band["class"], band["interval"]
+        yield (
+            f"{band['n']} {band['name']} {name} ({band['low']:.4f} to {band['high']:.4f} mJ): "
+            f"{band['found'] / band['n']:.2f} [{low:.2f}, {high:.2f}] called {name}"
+        )
+    if s["by_pulse_energy"] and s["without_pulse_energy"]:
+        yield f"{s['without_pulse_energy']} {' or '.join(classes[1:])} shots have no gas-detector record"
 
 
-def _of_split(
-    outputs: Outputs, split: Samples, classes: list[str], error: Optional[EnergyError]
+def of_outputs(
+    outputs: Outputs,
+    split: Samples,
+    classes: list[str],
+    block: Optional[np.ndarray],
+    error: Optional[EnergyError] = None,
 ) -> dict[str, Any]:
-    logits = outputs.logits
+    """The scores of one split from what a model says of it; block: (n,) of time, None without times.
+
+    What is told of a class's pulse energy and thresholds is told of every class but the first.
+    """
+    logits, labels = outputs.logits, split.labels
     predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
-    bins = calibration.reliability(probabilities, split.labels)
-    score = measure.score(split.labels, predicted)
-    bands, unknown, two = [], 0, {}
-    if len(classes) == 2:
-        lasing = split.labels == 1
-        two["thresholds"] = [each._asdict() for each in calibration.thresholds(probabilities[:, 1], lasing)]
-        two["half_recognized"] = calibration.half_recognized(split.energy[lasing], predicted[lasing] == 1)
-        bands, unknown = measure.energy_bands(split.energy, split.labels, predicted, lasing=1)
-    return {
-        "n": score.n,
-        "correct": score.correct,
-        "accuracy": score.accuracy,
-        "interval": score.interval,
-        "chance": score.chance,
-        "z": score.z,
-        "p_value": score.p_value,
-        "confusion": measure.confusion(split.labels, predicted, len(classes)).tolist(),
-        "by_pulse_energy": [band._asdict() for band in bands],
-        "without_pulse_energy": unknown,
-        "cross_entropy": calibration.cross_entropy(logits, split.labels),
+    bins = calibration.reliability(probabilities, labels, block)
+    found: dict[str, Any] = {
+        **measure.score(labels, predicted, block).to_json(),
+        "confusion": measure.confusion(labels, predicted, len(classes)).tolist(),
+        "by_pulse_energy": [],
+        "without_pulse_energy": int((~np.isfinite(split.energy[labels > 0])).sum()),
+        "cross_entropy": calibration.cross_entropy(logits, labels),
         "calibration_error": calibration.calibration_error(bins),
-        "reliability": [each._asdict() for each in bins],
-        **two,
+        "reliability": [each.to_json() for each in bins],
+        "thresholds": [],
+        "half_recognized": {},
         **_of_energy(outputs.energy, split, error),
     }
+    for label, name in list(enumerate(classes))[1:]:
+        _add_class(found, label, name, predicted, probabilities, split, block)
+    return found
+
+
+def _add_class(
+    found: dict[str, Any],
+    label: int,
+    name: str,
+    predicted: np.ndarray,
+    probabilities: np.ndarray,
+    split: Samples,
+    block: Optional[np.ndarray],
+) -> None:
+    """Add bands of pulse energy, thresholds, and the energy at which half is recognized, of one class."""
+    mine = split.labels == label
+    if not mine.any():
+        return
+    hit, energy = predicted[mine] == label, split.energy[mine]
+    bands = measure.energy_bands(energy, hit, None if block is None else block[mine])
+    found["by_pulse_energy"] += [{"class": name, **band.to_json()} for band in bands]
+    rows = calibration.thresholds(probabilities[:, label], mine)
+    found["thresholds"] += [{"class": name, **row._asdict()} for row in rows]
+    half = calibration.half_recognized(energy, hit)
+    if half is not None:
+        found["half_recognized"][name] = half
 
 
 def _of_energy(

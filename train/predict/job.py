@@ -7,14 +7,15 @@ import itertools
 import json
 import time
 from collections import Counter
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 from scipy.special import softmax
 
-from common import cli, parallel, text_table
+from common import cli, text_table
+from common.blocks import Blocks
+from common.dataset import provenance
 from common.errors import DataError
 from common.files import atomic
 from common.progress import bar, say
@@ -23,17 +24,15 @@ from train.config import TrainConfig
 from train.data.dataset import Data, open_data
 from train.data.minibatches import Split
 from train.fit import runtime, timing
-from train.metrics import measure
-from train.predict import predictions, probability_plot, spread
+from train.metrics import effective, measure
+from train.predict import predictions, probability_plot
 from train.predict.predictions import Part
 from train.run import folder
 
 if TYPE_CHECKING:
     from train.model.predictor import Predictor
-    from train.predict.spread import Spread
     from train.predict.trust import Trust
 
-    Streams = Union[Predictor, Spread]
 
 MOST_FLAGGED = 0.1  # of a run; 0.01 of the training machine's shots are flagged
 
@@ -50,13 +49,7 @@ class Predicted(NamedTuple):
 
 
 def run(
-    run_dir: Path,
-    data_path: str,
-    splits: Sequence[str],
-    out: Optional[Path],
-    force: bool,
-    as_json: bool,
-    workers: Executor,
+    run_dir: Path, data_path: str, splits: Sequence[str], out: Optional[Path], force: bool, as_json: bool
 ) -> None:
     """The whole of `python -m train predict`. Raises UserError."""
     config = folder.config_of(run_dir)
@@ -64,19 +57,31 @@ def run(
         path = out or default_out(run_dir, data.paths[0])
         data = check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
-        from train.predict import trust as trusted  # TensorFlow is loaded after what is refused without it
+        from train.model import saved  # TensorFlow is loaded after what can be refused without it
+        from train.model.network import with_features
+        from train.model.predictor import Predictor
+        from train.predict import trust as trusted
 
-        trust = trusted.load(run_dir)
-        origin = spread.Origin(run_dir, tuple(data.paths), 0, trust.reference is not None)
-        done = predict(spread.predictor(workers, origin), run_dir, data, path, trust)
+        model, trust = saved.load_model(run_dir), trusted.load(run_dir)
+        model = model if trust.reference is None else with_features(model)
+        done = predict(Predictor(model), run_dir, data, path, trust)
     if as_json:
         cli.print_json(json.loads(done.summary.read_text(encoding="utf-8")))
         return
     for line in lines(done, data.classes):
         say(line)
-    if isinstance(workers, parallel.Here):
-        say(timing.usage_line(timing.usage(threads)))
+    say_origin(run_dir, data)
+    say(timing.usage_line(timing.usage(threads)))
     say(f"{path}: the predictions; {done.plot.name}: over time; {done.summary.name}: this summary")
+
+
+def say_origin(run_dir: Path, data: Data) -> None:
+    """Say where shots are simulated that a model is applied to, or was trained on."""
+    trained, here = folder.provenance(run_dir), data.provenance
+    if provenance.banner(here):
+        say(provenance.banner(here))
+    if provenance.word(trained) != provenance.word(here):
+        say(f"The network was trained on {trained} shots, these are {here}.")
 
 
 def default_out(run_dir: Path, data_path: Path) -> Path:
@@ -115,7 +120,7 @@ def check(
     return data._replace(classes=classes)
 
 
-def predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
+def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
     """Write the predictions of `data` to `out`, and a plot and a summary (JSON) beside it.
 
     Images are read and predicted a few at a time; ids and probabilities stay in memory (40 bytes
@@ -125,13 +130,15 @@ def predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Tru
         return _predict(predictor, run_dir, data, out, trust)
 
 
-def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
+def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
     plot, summary = beside(out)
     origin = {
         "run": str(run_dir),
         "model_sha256": hashlib.sha256((run_dir / "model.keras").read_bytes()).hexdigest(),
         "data": data.path,
         "data_digest": data.digest,
+        "provenance": data.provenance,
+        "trained_on": folder.provenance(run_dir),
     }
     total = sum(len(split) for split in data.splits.values())
     parts: list[Part] = []
@@ -146,7 +153,7 @@ def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Tr
             progress.update(len(part.ids))
         progress.close()
     rate = total / (time.perf_counter() - start)
-    runs, of_splits = of_runs(parts, data.classes), of_labeled(parts)
+    runs, of_splits = of_runs(parts, data.classes, data.blocks), of_labeled(parts, data.blocks)
     atomic.write_text(
         summary,
         json.dumps({**origin, "classes": data.classes, "runs": runs, "splits": of_splits}, indent=1) + "\n",
@@ -155,7 +162,7 @@ def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Tr
     return Predicted(total, runs, of_splits, rate, plot, summary)
 
 
-def stream(predictor: Streams, split: Split, trust: Trust) -> Iterator[Part]:
+def stream(predictor: Predictor, split: Split, trust: Trust) -> Iterator[Part]:
     """The predictions of `split` in order, a few shots at a time; raises DataError for NaN or infinity."""
     done = 0
     for logits, energy, features in predictor.stream(split):
@@ -171,13 +178,13 @@ def stream(predictor: Streams, split: Split, trust: Trust) -> Iterator[Part]:
         if trust.reference is not None:
             flags = trust.reference.reasons(features.astype(np.float64))
         probability = softmax(logits.astype(np.float64), axis=1)
-        yield Part(split.name, split.ids[rows], labels, probability, interval, flags)
+        yield Part(split.name, split.ids[rows], labels, probability, split.simulated[rows], interval, flags)
         done += len(logits)
 
 
-def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> list[dict[str, Any]]:
+def of_runs(parts: Sequence[Part], classes: Sequence[str], blocks: Blocks) -> list[dict[str, Any]]:
     """For each run and split: n, its label if known, and for each class but the first the mean
-    probability and the share that is called so, with its 95 % Wilson interval."""
+    probability and the share that is called so, with its 95 % interval by blocks of time."""
     rows = []
     for run, split in sorted({(run, part.split) for part in parts for run in np.unique(part.ids["run"])}):
         chosen = [(part, part.ids["run"] == run) for part in parts if part.split == split]
@@ -191,11 +198,14 @@ def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> list[dict[str, Any
             "label": "+".join(classes[label] for label in labels) or None,
         }
         called = probability.argmax(axis=1)
+        block = blocks.of_times(np.concatenate([part.ids[mask] for part, mask in chosen]))
         for label, name in list(enumerate(classes))[1:]:
-            k = int((called == label).sum())
+            share = effective.share(called == label, block)
             row[f"mean_probability_{name}"] = float(probability[:, label].mean(dtype=np.float64))
-            row[f"called_{name}"] = k
-            row[f"interval_{name}"] = measure.wilson(k, len(probability))
+            row[f"called_{name}"] = share.k
+            row[f"interval_{name}"] = share.interval
+            row[f"n_effective_{name}"] = share.n_effective
+            row["interval_by"] = share.by
         if chosen[0][0].energy is not None:
             estimates = np.concatenate([part.energy[mask, 0] for part, mask in chosen])
             row["mean_pulse_energy"] = float(estimates.mean(dtype=np.float64))
@@ -206,31 +216,21 @@ def of_runs(parts: Sequence[Part], classes: Sequence[str]) -> list[dict[str, Any
     return rows
 
 
-def of_labeled(parts: Sequence[Part]) -> list[dict[str, Any]]:
+def of_labeled(parts: Sequence[Part], blocks: Blocks) -> list[dict[str, Any]]:
     """For each split whose labels are known: accuracy with n, interval and the share of the larger class."""
     rows = []
     for split in dict.fromkeys(part.split for part in parts if part.labels is not None):
         chosen = [part for part in parts if part.split == split]
         labels = np.concatenate([part.labels for part in chosen])
-        score = measure.score(labels, np.concatenate([part.predicted for part in chosen]))
-        rows.append(
-            {
-                "split": split,
-                "n": score.n,
-                "correct": score.correct,
-                "accuracy": score.accuracy,
-                "interval": score.interval,
-                "chance": score.chance,
-            }
-        )
+        block = blocks.of_times(np.concatenate([part.ids for part in chosen]))
+        score = measure.score(labels, np.concatenate([part.predicted for part in chosen]), block)
+        rows.append({"split": split, **score.to_json()})
     return rows
 
 
 def lines(done: Predicted, classes: Sequence[str]) -> list[str]:
     """The results as lines of text."""
-    of_splits = [
-        f"{row['split']}: {measure.Score(row['n'], row['correct'], row['chance'])}" for row in done.splits
-    ]
+    of_splits = [f"{row['split']}: {measure.Score.from_json(row)}" for row in done.splits]
     return [
         *text_table.lines([_cells(row, classes) for row in done.runs]),
         *of_splits,

@@ -6,6 +6,7 @@
     pulse_energy, pulse_energy_low, pulse_energy_high   mJ, with an interval that holds 90 % of the shots,
                                                         where the network tells it
     flag                                                why the shot is unlike those trained on; empty if not
+    simulated                                           true for a shot of no real machine, else false
 
 In HDF5 the columns are datasets (N,); `label` and `predicted` are int8, an index into the root
 attribute `classes`, -1 where unknown; `probability` is (N, classes) float64, `pulse_energy` (N, 3).
@@ -35,6 +36,7 @@ HDF5_ENDINGS = (".h5", ".hdf5")
 class Part(NamedTuple):
     """Shots of one split. ids: (n,) ID_DTYPE; labels: (n,) or None; probability: (n, classes) float64.
 
+    simulated: (n,) bool, those of no real machine.
     energy: (n, 3) float64, mJ, estimate and ends of its interval, or None. flags: n reasons, '' for
     shots like those trained on, or None.
     """
@@ -43,6 +45,7 @@ class Part(NamedTuple):
     ids: np.ndarray
     labels: Optional[np.ndarray]
     probability: np.ndarray
+    simulated: np.ndarray
     energy: Optional[np.ndarray] = None
     flags: Optional[list[str]] = None
 
@@ -89,6 +92,7 @@ class _Csv:
         columns = [f"probability_{name}" for name in classes]
         columns += ENERGY_COLUMNS if energy else []
         columns += ["flag"] if flags else []
+        columns += ["simulated"]
         self._writer.writerow(["split", "label", *ID_FIELDS, "predicted", *columns])
 
     def write(self, part: Part) -> None:
@@ -99,6 +103,7 @@ class _Csv:
             values = [f"{value:.9g}" for value in part.probability[n]]
             values += [] if part.energy is None else [f"{value:.5f}" for value in part.energy[n]]
             values += [] if part.flags is None else [part.flags[n]]
+            values += ["true" if part.simulated[n] else "false"]
             self._writer.writerow([part.split, label, *shot.tolist(), names[predicted], *values])
 
 
@@ -112,6 +117,7 @@ class _Hdf5:
         file.create_dataset("split", (n,), h5py.string_dtype())
         for name in ("label", "predicted"):
             file.create_dataset(name, (n,), "i1", fillvalue=-1)
+        file.create_dataset("simulated", (n,), bool)
         for name in ID_FIELDS:
             file.create_dataset(name, (n,), ID_DTYPE[name])
         file.create_dataset("probability", (n, len(classes)), "<f8")
@@ -129,6 +135,7 @@ class _Hdf5:
         for name in ID_FIELDS:
             file[name][rows] = part.ids[name]
         file["probability"][rows] = part.probability
+        file["simulated"][rows] = part.simulated
         if part.energy is not None:
             file["pulse_energy"][rows] = part.energy
         if part.flags is not None:

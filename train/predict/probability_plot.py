@@ -3,80 +3,106 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
 from common.files import atomic
-from common.report.drawing import COLORS, GRAY, new
+from common.report.drawing import COLORS, GRAY, clip, new
 from common.shots import time_in_run
 from train.predict.predictions import Part
 
 MOST_PANELS = 40
+SPLIT_COLORS = {"train": COLORS[0], "validation": COLORS[2], "test": COLORS[1], "predict": COLORS[3]}
 _WINDOW = 51  # shots of the running mean
+_GAP = 8.0  # times the median distance of shots: where they are further apart a line ends
+_STRIP = (-0.11, -0.05)  # of the probability axis: where the splits are marked
 
 
 def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) -> None:
-    """Write the probability of each class but the first over time, seconds since the run's first shot.
-
-    Points are single shots, colored by their label; lines are running means of 51 shots. The
-    first 40 runs are drawn.
-    """
+    """Write the probabilities of `parts` over time, run by run; see `figure`."""
     ids = np.concatenate([part.ids for part in parts])
     probability = np.concatenate([part.probability for part in parts])
     labels = np.concatenate(
         [np.full(len(part.ids), -1) if part.labels is None else part.labels for part in parts]
     )
+    split = np.concatenate([np.full(len(part.ids), part.split, dtype="U10") for part in parts])
+    drawn = figure(ids, probability, labels, split, classes, title)
+    with atomic.replacing(path) as partial:
+        drawn.savefig(partial, dpi=110)
+
+
+def figure(
+    ids: np.ndarray,
+    probability: np.ndarray,
+    labels: np.ndarray,
+    split: np.ndarray,
+    classes: Sequence[str],
+    title: Optional[str] = None,
+) -> Any:
+    """Probabilities over seconds since the run's first shot; a panel for each of the first 40 runs.
+
+    Points are single shots, lines running means of 51 shots that end where shots are missing for long;
+    a strip below tells the split. With two classes p of the second, points colored by the shot's own
+    class; with more, p of every class in its color. ids: (n,) ID_DTYPE; probability: (n, classes);
+    labels: (n,), -1 where unknown; split: (n,) names.
+    """
     runs, time = np.unique(ids["run"]), time_in_run(ids)
     shown = runs[:MOST_PANELS]
-    figure, axes = new(
-        10, 1.0 + 1.9 * len(shown), "constrained", nrows=len(shown), squeeze=False, sharey=True
-    )
-    axes = axes[:, 0]
-    for axis, run in zip(axes, shown):
-        of_run = ids["run"] == run
+    drawn, axes = new(10, 1.1 + 2.0 * len(shown), "constrained", nrows=len(shown), squeeze=False, sharey=True)
+    for axis, run in zip(axes[:, 0], shown):
+        of_run = np.flatnonzero(ids["run"] == run)
+        of_run = of_run[np.argsort(time[of_run], kind="stable")]
         _panel(axis, time[of_run], probability[of_run], labels[of_run], classes)
-        axis.set_title(f"run {run}, {int(of_run.sum())} shots", fontsize=10, loc="left")
-    axes[-1].set_xlabel("time since the run's first shot here (s)")
-    more = f" (the first {MOST_PANELS} of {len(runs)} runs)" if len(runs) > len(shown) else ""
-    figure.suptitle(f"{title}{more}", fontsize=11)
-    figure.legend(
-        *_legend(axes, classes), loc="outside lower center", ncols=4, fontsize=9, frameon=False, markerscale=2
+        _splits(axis, time[of_run], split[of_run])
+        known = [clip(classes[label]) for label in np.unique(labels[of_run]) if label >= 0]
+        what = "+".join(known) or "unlabeled"
+        axis.set_title(f"run {run}, {what}, {len(of_run)} shots", fontsize=10, loc="left")
+    axes[-1, 0].set_xlabel("time since the run's first shot here (s)")
+    more = f"the first {MOST_PANELS} of {len(runs)} runs" if len(runs) > len(shown) else ""
+    if title or more:
+        drawn.suptitle("; ".join(part for part in (title and clip(title, 110), more) if part), fontsize=11)
+    drawn.legend(
+        *_legend(axes[:, 0]), loc="outside lower center", ncols=5, fontsize=9, frameon=False, markerscale=2
     )
-    with atomic.replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
+    return drawn
+
+
+def stretches(time: np.ndarray) -> list[np.ndarray]:
+    """The rows of the stretches without a long gap, in order; time: (n,) s, rising."""
+    apart = np.diff(time)
+    usual = float(np.median(apart)) if len(apart) else 0.0
+    return np.split(np.arange(len(time)), np.flatnonzero(apart > _GAP * max(usual, 1e-3)) + 1)
 
 
 def _panel(
-    axis, time: np.ndarray, probability: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+    axis: Any, time: np.ndarray, probability: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> None:
-    order = np.argsort(time, kind="stable")
-    time, probability, labels = time[order], probability[order], labels[order]
-    for label in np.unique(labels):
-        of_label = labels == label
-        name, color = (f"{classes[label]} shots", COLORS[label % 6]) if label >= 0 else ("shots", GRAY)
-        for column in range(1, len(classes)) if len(classes) == 2 else ():
-            axis.plot(
-                time[of_label],
-                probability[of_label, column],
-                ".",
-                markersize=4 if len(time) < 2000 else 2,
-                alpha=0.5,
-                color=color,
-                label=name,
-                rasterized=True,
-            )
-    for column in range(1, len(classes)):
-        axis.plot(
-            time,
-            _running_mean(probability[:, column]),
-            color="black" if len(classes) == 2 else COLORS[column % 6],
-            linewidth=1.2,
-            label=f"p({classes[column]}), running mean",
-        )
-    axis.set_ylim(-0.03, 1.03)
-    axis.set_ylabel(f"p({classes[1]})" if len(classes) == 2 else "probability")
-    axis.grid(alpha=0.25)
+    size, two = 4 if len(time) < 2000 else 2, len(classes) == 2
+    if two:
+        for label in np.unique(labels):
+            mine = labels == label
+            name, color = (f"{clip(classes[label])} shots", COLORS[label]) if label >= 0 else ("shots", GRAY)
+            axis.plot(time[mine], probability[mine, 1], ".", ms=size, alpha=0.5, color=color, label=name)
+    for column in [1] if two else range(len(classes)):
+        color = "black" if two else COLORS[column % len(COLORS)]
+        name = clip(classes[column])
+        if not two:
+            axis.plot(time, probability[:, column], ".", ms=size, alpha=0.3, color=color, label=f"p({name})")
+        for n, rows in enumerate(stretches(time)):
+            mean = _running_mean(probability[rows, column])
+            label = f"p({name}), running mean" if n == 0 and two else None
+            axis.plot(time[rows], mean, color=color, lw=1.3, label=label)
+    axis.axhline(0.5, color=GRAY, ls=":", lw=1, label="0.5")
+    axis.set(ylim=(_STRIP[0] - 0.02, 1.04), ylabel=f"p({clip(classes[1], 20)})" if two else "probability")
+    axis.set_yticks([0, 0.5, 1])
+    axis.grid(alpha=0.25, axis="x")
+
+
+def _splits(axis: Any, time: np.ndarray, split: np.ndarray) -> None:
+    """Mark below the points which split the shots are of."""
+    for name in (name for name in SPLIT_COLORS if (split == name).any()):
+        axis.vlines(time[split == name], *_STRIP, color=SPLIT_COLORS[name], lw=1, label=f"split {name}")
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
@@ -88,8 +114,8 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _legend(axes: Sequence, classes: Sequence[str]) -> list:
-    named = {}
+def _legend(axes: Sequence) -> list:
+    named: dict[str, Any] = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels()):
             named.setdefault(name, handle)

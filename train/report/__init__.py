@@ -10,6 +10,7 @@ from common.files import atomic
 from common.report.drawing import drawing
 from common.report.page import render
 from train.data.dataset import Data, open_data
+from train.data.validation import with_validation
 from train.report import compare, page
 from train.report.evidence import Evidence, Run, look, read_run
 from train.run import folder
@@ -24,7 +25,7 @@ def write(run_dir: Path, out: Optional[Path] = None, force: bool = False) -> Pat
     run, shots, missing = read_run(run_dir), None, ""
     try:
         with open_data(run.config.data, run.config.input, ["train", "test"], "stream") as data:
-            shots = _look(run, data)
+            shots, run = _look(run, data), run.of(with_validation(data, run.config.validation_share))
     except DataError as error:
         missing = str(error)
     path = out or run_dir / folder.REPORT
@@ -48,7 +49,8 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     runs: list[Run] = [read_run(run_dir) for run_dir in run_dirs]
     with drawing():
         sections = compare.sections(runs)
-    atomic.write_text(out, render(f"{len(runs)} training runs", compare.subtitle(runs), sections))
+    text = render(f"{len(runs)} training runs", compare.subtitle(runs), sections, compare.banner(runs))
+    atomic.write_text(out, text)
     return out
 
 
@@ -63,5 +65,6 @@ def _look(run: Run, data: Data) -> Evidence:
 def _write(run: Run, shots: Optional[Evidence], missing: str, out: Path) -> Path:
     with drawing():
         sections = page.sections(run, shots, missing)
-    atomic.write_text(out, render(f"Training run {run.config.name}", page.subtitle(run), sections))
+    text = render(f"Training run {run.config.name}", page.subtitle(run), sections, run.banner)
+    atomic.write_text(out, text)
     return out

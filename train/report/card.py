@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import __version__
-from common.errors import DataError
 from common.files import atomic
 from train.controls import record
-from train.metrics import measure
+from train.metrics.measure import Score
+from train.report import first
 from train.report.evidence import Run, read_run
 from train.run import folder
 
@@ -34,10 +34,11 @@ def text(run: Run) -> str:
         f"{' and the pulse energy' if run.config.target == 'pulse_energy' else ''}; written by xtcav-lasing "
         f"{__version__} from what it measured.\n",
         "## Data\n",
-        f"{summary['data']}, digest {summary['data_digest'][:16]}. Seed {run.config.seed}, "
-        f"{summary['step']} steps.\n",
+        f"{summary['data']}, digest {summary['data_digest'][:16]}: {summary['provenance']} shots. Seed "
+        f"{run.config.seed}, {summary['step']} steps.\n",
+        *([f"**{run.banner}**\n"] if run.banner else []),
         _table(
-            ("split", "shots", "accuracy", "95 % interval", "larger class", "calibration error"),
+            ("split", "shots", "effective", "accuracy", "95 % interval", "larger class", "calibration error"),
             [_row(name, s) for name, s in summary["splits"].items()],
         ),
         "## Where it errs\n",
@@ -76,6 +77,7 @@ def _row(name: str, s: dict) -> tuple[str, ...]:
     return (
         name,
         str(s["n"]),
+        f"{s['n_effective']:.0f}",
         f"{s['accuracy']:.3f}",
         f"{low:.3f} to {high:.3f}",
         f"{s['chance']:.3f}",
@@ -89,13 +91,13 @@ def _errors(run: Run) -> list[str]:
         wrong = ", ".join(f"{n} {other}" for n, other in zip(counts, run.classes) if other != label)
         lines.append(f"- Of {sum(counts)} {label} test shots are called: {wrong}.")
     for band in test["by_pulse_energy"]:
-        low, high = measure.wilson(band["found"], band["n"])
+        low, high = band["interval"]
         lines.append(
-            f"- {band['name']} {run.classes[1]}, {band['low']:.4f} to {band['high']:.4f} mJ: "
+            f"- {band['name']} {band['class']}, {band['low']:.4f} to {band['high']:.4f} mJ: "
             f"{band['found']} of {band['n']} found [{low:.3f}, {high:.3f}]."
         )
-    if test.get("half_recognized") is not None:
-        lines.append(f"- Half of the {run.classes[1]} shots are found at {test['half_recognized']:.4f} mJ.")
+    for name, energy in test["half_recognized"].items():
+        lines.append(f"- Half of the {name} shots are found at {energy:.4f} mJ.")
     return [*lines, ""]
 
 
@@ -118,18 +120,14 @@ def _flags(run: Run) -> list[str]:
 
 
 def _controls(run: Run) -> list[str]:
-    how = f"`python -m train controls {run.run_dir / folder.CONFIG}`"
-    try:
-        kept = record.read(run.run_dir)
-    except DataError as error:  # the card has more to say than what the controls found
-        return [f"{error}\n"]
-    if not kept.rows or kept.key != record.key_of(run.config, run.summary["data_digest"]):
-        return [f"Not tested: {how} tests whether the accuracy comes from lasing.\n"]
-    cells = [record.cells(row) for row in kept.rows]
-    columns = ("control", "n", "result", "95 % by blocks", "finding")
-    names = [name for name in columns if name in cells[0]]
+    kept = first.controls(run)
+    if kept.record is None:
+        return [f"{kept.why}\n"]
+    cells = [record.cells(row) for row in kept.record.rows]
+    names = ("control", "n", "effective n", "result", "95 % by blocks", "finding")
+    found = kept.record.verdict
     return [
-        *(f"{line[0].upper()}{line[1:]}\n" for line in kept.verdict or [] if line),
+        *(f"{line}\n" for line in (found.lines if found else [])),
         _table(names, [[row[name] for name in names] for row in cells]),
     ]
 
@@ -138,13 +136,14 @@ def _limits(run: Run) -> list[str]:
     lines = [
         "- On shots that `predict` flags, and on runs of which many are flagged: another machine, another "
         "answer.",
-        f"- To count {run.classes[1]} shots that hardly lase: a label says what the run was, not what the "
-        "shot did.",
+        f"- To count {' or '.join(run.classes[1:])} shots that hardly lase: a label says what the run was, "
+        "not what the shot did.",
         "- On images prepared with other `image:` settings than its data.",
     ]
     test = run.summary["splits"]["test"]
-    if test["interval"][0] <= test["chance"]:
-        lines.insert(0, "- **At all: it is not told apart from always guessing the larger class.**")
+    score = Score.from_json(test)
+    if score.finding != "above chance":
+        lines.insert(0, f"- **At all: it is {score.compared} always guessing the larger class.**")
     if "temperature" not in run.summary.get("calibration", {}):
         lines.append("- For cuts on the probability: it was not calibrated.")
     flagged = run.summary.get("flags", {}).get("test")

@@ -7,8 +7,10 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from common.dataset import provenance
 from common.report.drawing import COLORS, GRAY, clip, new, svg
 from common.report.page import Block, Picture, Pictures, Section, Table, Text
+from train.metrics.measure import Score
 from train.report import figures
 from train.report.curves import splits_of
 from train.report.evidence import Run
@@ -22,13 +24,25 @@ def subtitle(runs: Sequence[Run]) -> str:
     return ", ".join(run.config.name for run in runs)
 
 
+def banner(runs: Sequence[Run]) -> str:
+    """What the top of the page says where not all runs are of real shots."""
+    found = {run.config.name: provenance.word(run.summary["provenance"]) for run in runs}
+    kinds = set(found.values())
+    if kinds == {provenance.SIMULATED}:
+        return provenance.banner(provenance.SIMULATED)
+    if kinds <= {provenance.REAL, "unknown"}:
+        return ""
+    each = ", ".join(f"{name} {kind}" for name, kind in found.items())
+    return f"Simulated data in part: the shots of the runs are {each}."
+
+
 def sections(runs: Sequence[Run]) -> list[Section]:
     """All sections of the page."""
     return [
-        Section("result", "What was learned", _result(runs)),
-        Section("settings", "Settings that differ", _settings(runs)),
-        Section("curves", "Learning curves", [Pictures(_curves(runs))]),
-        Section("cost", "Time and memory", _cost(runs)),
+        Section("result", "What was learned", _result(runs), "Result"),
+        Section("settings", "Settings that differ", _settings(runs), "Settings"),
+        Section("curves", "Learning curves", [Pictures(_curves(runs))], "Curves"),
+        Section("cost", "Time and memory", _cost(runs), "Cost"),
     ]
 
 
@@ -40,56 +54,89 @@ def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {key: of_key for key, of_key in values.items() if len(set(of_key)) > 1}
 
 
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs that can be compared by their test accuracy: of the same classes and the same test shots."""
+    found: dict[tuple, list[Run]] = {}
+    for run in runs:
+        of_test = run.summary.get("test_digest") or f"of the data {run.summary['data_digest']}"
+        found.setdefault((tuple(run.classes), of_test), []).append(run)
+    return list(found.values())
+
+
 def _result(runs: Sequence[Run]) -> list[Block]:
+    apart = groups(runs)
+    blocks: list[Block] = []
+    if len(apart) > 1:
+        blocks.append(Text(_why(apart), "strong"))
+    for n, group in enumerate(apart, 1):
+        blocks += _of_group(group, f"Group {n}: " if len(apart) > 1 else "")
+    return [
+        *blocks,
+        Text(
+            "The best of many runs on one test set looks better than it is; to choose among runs, use a "
+            "validation split.",
+            "note",
+        ),
+    ]
+
+
+def _why(apart: Sequence[Sequence[Run]]) -> str:
+    """Why not all of the runs can be compared."""
+    firsts = [group[0] for group in apart]
+    reasons = []
+    if len({tuple(run.classes) for run in firsts}) > 1:
+        reasons.append("they do not tell the same classes apart")
+    if len({tuple(run.classes) for run in firsts}) < len(firsts):
+        reasons.append("they were not tested on the same shots")
+    return (
+        f"These runs are {len(apart)} groups, and an accuracy of one says nothing against one of another: "
+        f"{' and '.join(reasons)}."
+    )
+
+
+def _of_group(runs: Sequence[Run], before: str) -> list[Block]:
+    """What was learned in runs of the same classes and the same test shots."""
     rows: list[tuple[Any, ...]] = []
     for run in runs:
         for split, s in run.summary["splits"].items():
-            low, high = s["interval"]
+            score = Score.from_json(s)
+            low, high = score.interval
             rows.append(
                 (
                     run.config.name,
                     split,
-                    s["n"],
-                    f"{s['accuracy']:.3f}",
+                    score.n,
+                    f"{score.share.n_effective:.0f}",
+                    f"{score.accuracy:.3f}",
                     f"{low:.3f} to {high:.3f}",
-                    f"{s['chance']:.3f}",
+                    f"{score.chance:.3f}",
                     run.summary["step"],
                     ", ".join(run.summary["watch"]) or "-",
                 )
             )
-    header = ("run", "split", "shots", "accuracy", "95 % interval", "larger class", "steps", "watch")
-    best = max(runs, key=lambda run: run.summary["splits"]["test"]["accuracy"])
-    test = best.summary["splits"]["test"]
-    low, high = test["interval"]
-    same_data = len({run.summary["data_digest"] for run in runs}) == 1
-    remark = (
-        ""
-        if same_data
-        else " These runs were not trained on one data file: their accuracies differ by that, too."
+    header = (
+        "run", "split", "shots", "effective", "accuracy", "95 % interval", "larger class", "steps", "watch"
+    )  # fmt: skip
+    picture = Picture(
+        svg(_accuracies(runs)),
+        "Test accuracy of each run with its interval",
+        "Test split, with 95 % intervals; gray: the larger class.",
     )
-    return [
-        Text(
-            f"Highest on the test shots: {best.config.name}, {100 * test['accuracy']:.1f} % of {test['n']} "
-            f"(95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %; always guessing the larger class: "
-            f"{100 * test['chance']:.1f} %).",
-            "strong",
-        ),
-        Pictures(
-            [
-                Picture(
-                    svg(_accuracies(runs)),
-                    "Test accuracy of each run with its interval",
-                    "Test split, with 95 % Wilson intervals; gray: the larger class.",
-                )
-            ]
-        ),
-        Table(header, rows),
-        Text(
-            "The best of many runs on one test set looks better than it is; to choose among runs, use a "
-            f"validation split.{remark}",
-            "note",
-        ),
-    ]
+    classes = ", ".join(runs[0].classes)
+    what = f"{before}{classes}, {runs[0].summary['splits']['test']['n']} test shots"
+    return [Text(_best(runs, what), "" if before else "strong"), Pictures([picture]), Table(header, rows)]
+
+
+def _best(runs: Sequence[Run], what: str) -> str:
+    """The highest test accuracy of runs that can be compared, or that of the only one."""
+    scores = [(run.config.name, Score.from_json(run.summary["splits"]["test"])) for run in runs]
+    name, best = max(scores, key=lambda item: item[1].accuracy)
+    low, high = (100 * end for end in best.interval)
+    highest = "highest of these: " if len(runs) > 1 else ""
+    return (
+        f"{what}: {highest}{name}, {100 * best.accuracy:.1f} % of {best.share.of_shots} ({low:.1f} to "
+        f"{high:.1f} %, 95 %), {best.compared} always guessing the larger class ({100 * best.chance:.1f} %)."
+    )
 
 
 def _accuracies(runs: Sequence[Run]) -> Any:

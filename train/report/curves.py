@@ -6,15 +6,17 @@ import math
 
 import numpy as np
 
-from common.report.drawing import GRAY, clip, svg
+from common.report.drawing import COLORS, GRAY, clip, svg
 from common.report.page import Picture
+from train.metrics.measure import Score
 from train.report import figures
 from train.report.evidence import Run
+from train.run import history
 
 
 def pictures(run: Run) -> list[Picture]:
-    """Loss, accuracy, |grad|, gr-ang, learning rate, #1s against the step."""
-    return [_loss(run), _accuracy(run), _norm(run), _cosine(run), _rate(run), _ones(run)]
+    """Loss, accuracy, |grad|, gr-ang, learning rate, shots called each class against the step."""
+    return [_loss(run), _accuracy(run), _norm(run), _cosine(run), _rate(run), _called(run)]
 
 
 def splits_of(run: Run) -> list[str]:
@@ -42,11 +44,14 @@ def _loss(run: Run) -> Picture:
 def _accuracy(run: Run) -> Picture:
     correct = {name: run.column(f"{name}_accuracy") for name in splits_of(run)}
     scores = run.summary["splits"]
-    sizes = {name: scores[name]["n"] for name in correct}
-    figure = figures.accuracy(run.column("step"), correct, sizes, scores["test"]["chance"])
+    test = Score.from_json(scores["test"])
+    figure = figures.accuracy(run.column("step"), correct, test)
     ends = ", ".join(f"{name} {values[-1]:.3f}" for name, values in correct.items())
-    counts = ", ".join(f"{n} {name}" for name, n in sizes.items())
-    return Picture(svg(figure), f"Curves of accuracy, at the end {ends}", f"Of all shots: {counts}.")
+    counts = ", ".join(f"{scores[name]['n']} {name}" for name in correct)
+    caption = (
+        f"Of all shots: {counts}. Band: for the {test.share.n_effective:.0f} effective test shots of the end."
+    )
+    return Picture(svg(figure), f"Curves of accuracy, at the end {ends}", caption)
 
 
 def _norm(run: Run) -> Picture:
@@ -83,22 +88,27 @@ def _rate(run: Run) -> Picture:
     return Picture(svg(figure), f"Curve of the learning rate, from {values[0]:.3g} to {values[-1]:.3g}")
 
 
-def _ones(run: Run) -> Picture:
-    scores = run.summary["splits"]
-    shares: dict[str, np.ndarray] = {
-        name: run.column(f"{name}_ones") / scores[name]["n"] for name in splits_of(run)
-    }
-    one = run.classes[1]
-    styles = {name: {"color": figures.SPLIT_COLORS[name]} for name in shares}
+def _called(run: Run) -> Picture:
+    """With two classes each split's shots called the second; with more, the test split's called each."""
+    scores, many = run.summary["splits"], len(run.classes) > 2
+    labels = [1] if not many else range(1, len(run.classes))
+    shares, styles = {}, {}
+    for label in labels:
+        for split in ["test"] if many else splits_of(run):
+            name = clip(run.classes[label]) if many else split
+            shares[name] = run.column(history.called_column(split, label)) / scores[split]["n"]
+            styles[name] = {"color": COLORS[label % len(COLORS)] if many else figures.SPLIT_COLORS[split]}
+    one = "each class, test" if many else clip(run.classes[1])
     figure, axes = figures.lines(
-        f"Shots called {clip(one)}, #1s", "share of the split", run.column("step"), shares, styles
+        f"Shots called {one}", "share of the split", run.column("step"), shares, styles
     )
-    truth = sum(scores["test"]["confusion"][1]) / scores["test"]["n"]
-    axes.axhline(truth, color=GRAY, ls=":", label="truth, test")
+    for label in labels:
+        truth = sum(scores["test"]["confusion"][label]) / scores["test"]["n"]
+        axes.axhline(truth, color=GRAY, ls=":", label="truth, test" if label == labels[-1] else None)
     axes.set_ylim(-0.03, 1.03)
     axes.legend()
     return Picture(
         svg(figure),
-        f"Curves of the share of shots called {one}",
+        f"Curves of the share of shots called {' or '.join(run.classes[label] for label in labels)}",
         "At 0 or 1 the network calls everything one class.",
     )

@@ -9,14 +9,17 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from scipy.special import softmax
 
+from common.dataset import provenance
 from common.dataset.view import View
 from common.errors import DataError
 from common.shots import ShotId, shot_id
 from common.stats import evenly
 from train.config import TrainConfig
 from train.data.dataset import Data
-from train.data.minibatches import Split, mean_image, some_batches
-from train.report import yardstick
+from train.data.minibatches import Split, some_batches
+from train.metrics import effective
+from train.metrics.earlier import upgraded
+from train.report import aligned, yardstick
 from train.report.yardstick import Yardstick
 from train.run import folder
 from train.run.history import History
@@ -38,6 +41,15 @@ class Run(NamedTuple):
     def classes(self) -> list[str]:
         return self.summary["classes"]
 
+    @property
+    def banner(self) -> str:
+        """What the top of a page says where the shots are not all real ones."""
+        return provenance.banner(self.summary["provenance"])
+
+    def of(self, data: Data) -> "Run":
+        """The run with what is known of its data; a run that an earlier version trained did not record it."""
+        return self._replace(summary={**self.summary, "provenance": data.provenance, "shots": data.shots})
+
     def column(self, name: str) -> np.ndarray:
         """A column of the table, (rows,) float64."""
         return np.array([row[name] for row in self.rows], np.float64)
@@ -56,18 +68,21 @@ class Example(NamedTuple):
 class Evidence(NamedTuple):
     """Predictions of the held-out shots, mean images, contributions and example shots.
 
-    split: which shots. labels, runs: (n,) integers; energy: (n,) mJ; probabilities: (n, classes).
+    split: which shots. ids: (n,) ID_DTYPE; labels: (n,) integers; energy: (n,) mJ; probabilities:
+    (n, classes); block: (n,) of time, None where the shots have no times.
     means, contributions: (classes, h, w), of `mean_shots` and `contribution_shots` shots of each
-    class; yardstick: what slices tell; kernel: the first convolution's, (rows, columns, channels in,
-    channels).
+    class; aligned: (classes, time, energy), counts (`aligned.Means`); yardstick: what slices tell;
+    kernel: the first convolution's, (rows, columns, channels in, channels).
     """
 
     split: str
+    ids: np.ndarray
     labels: np.ndarray
-    runs: np.ndarray
     energy: np.ndarray
     probabilities: np.ndarray
+    block: Optional[np.ndarray]
     means: np.ndarray
+    aligned: np.ndarray
     mean_shots: list[int]
     contributions: np.ndarray
     contribution_shots: list[int]
@@ -80,6 +95,19 @@ class Evidence(NamedTuple):
     def predicted(self) -> np.ndarray:
         return self.probabilities.argmax(axis=1)
 
+    @property
+    def runs(self) -> np.ndarray:
+        return self.ids["run"]
+
+    @property
+    def units(self) -> str:
+        """What intervals count as independent."""
+        return effective.BY_SHOTS if self.block is None else effective.BY_BLOCKS
+
+    def blocks_of(self, rows: np.ndarray) -> Optional[np.ndarray]:
+        """The blocks of time of some of the shots; None where the shots have no times."""
+        return None if self.block is None else self.block[rows]
+
 
 def read_run(run_dir: Path) -> Run:
     """Read the run in `run_dir`; raises DataError if there is none, it is unfinished, or it is damaged."""
@@ -90,7 +118,8 @@ def read_run(run_dir: Path) -> Run:
     try:
         summary = json.loads((run_dir / folder.SUMMARY).read_text(encoding="utf-8"))
         rows = list(History((run_dir / folder.METRICS).read_bytes()))
-    except ValueError as error:
+        summary = upgraded(summary)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run_dir}: summary.json or metrics.csv is damaged ({error})") from None
     return Run(run_dir, config, summary, rows)
 
@@ -105,23 +134,26 @@ def look(model: Any, data: Data) -> Evidence:
     split = data.splits["test"]
     probabilities = softmax(Predictor(model).predict(split).astype(np.float64), axis=1)
     classes = range(len(data.classes))
-    means, counts = [], []
+    of_class, counts = [], []
     for label in classes:
         rows = evenly(np.flatnonzero(data.splits["train"].labels == label), MEAN_SHOTS)
-        means.append(mean_image(data.splits["train"], rows))
+        of_class.append(aligned.means(data.splits["train"], rows, data.view))
         counts.append(len(rows))
-    reference = np.mean(means, axis=0)
+    means = np.array([of.stored for of in of_class])
+    reference = means.mean(axis=0)
     parts = []
     for label in classes:
         rows = evenly(np.flatnonzero(split.labels == label), SALIENCY_SHOTS)
         parts.append(saliency.contributions(model, some_batches(split, rows), reference, label))
     return Evidence(
         split=split.name,
+        ids=split.ids,
         labels=split.labels,
-        runs=split.ids["run"],
         energy=split.energy,
         probabilities=probabilities,
-        means=np.array(means),
+        block=data.blocks.of_times(split.ids),
+        means=means,
+        aligned=np.array([of.aligned for of in of_class]),
         mean_shots=counts,
         contributions=np.array([image for image, _ in parts]),
         contribution_shots=[n for _, n in parts],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Optional, Sequence
 
@@ -9,8 +10,9 @@ import numpy as np
 
 from common.dataset.view import View
 from common.report.drawing import COLORS, GRAY, SIGNED_COLORS, clip, new
-from train.metrics import measure, roc
-from train.metrics.measure import Share
+from train.metrics import effective, roc
+from train.metrics.effective import Share
+from train.metrics.measure import AtEnergy, Score
 
 SPLIT_COLORS = {"train": COLORS[0], "validation": COLORS[2], "test": COLORS[1]}
 
@@ -34,16 +36,16 @@ def lines(
     return figure, axes
 
 
-def accuracy(steps: np.ndarray, correct: dict[str, np.ndarray], sizes: dict[str, int], chance: float) -> Any:
-    """Accuracy of each split over the steps, with the Wilson interval of the test split."""
+def accuracy(steps: np.ndarray, correct: dict[str, np.ndarray], test: Score) -> Any:
+    """Accuracy of each split over the steps; test: the last, whose effective sample size gives the band."""
     styles = {name: {"color": SPLIT_COLORS[name]} for name in correct}
     figure, axes = lines("Accuracy on whole splits", "accuracy", steps, correct, styles)
-    n = sizes["test"]
-    low, high = zip(*(measure.wilson(round(value * n), n) for value in correct["test"]))
+    of = test.share
+    low, high = zip(*(effective.interval(value, of.n_effective, of.freedom) for value in correct["test"]))
     axes.fill_between(
         steps, low, high, color=SPLIT_COLORS["test"], alpha=0.18, lw=0, label="test, 95 % interval"
     )
-    axes.axhline(chance, color=GRAY, ls=":", label="larger class")
+    axes.axhline(test.chance, color=GRAY, ls=":", label="larger class")
     axes.legend(loc="best")
     return figure
 
@@ -66,16 +68,20 @@ def confusion(title: str, counts: np.ndarray, classes: Sequence[str]) -> Any:
     return figure
 
 
-def roc_curve(name: str, positive: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> Any:
-    """The curve with its band, and the point where the network decides."""
+def roc_curve(
+    name: str, positive: np.ndarray, scores: np.ndarray, called: np.ndarray, block: Optional[np.ndarray]
+) -> Any:
+    """The curve with its band by blocks of time, and the point where the network decides.
+
+    called: (n,) bool, the shots whose largest probability is this class's.
+    """
     figure, axes = new(4.3, 3.9)
     false, hits = roc.curve(positive, scores)
-    value, low, high = roc.area(positive, scores)
-    axes.fill_between(roc.GRID, *roc.band(positive, scores), color=COLORS[0], alpha=0.18, lw=0)
+    value, low, high = roc.area(positive, scores, block)
+    axes.fill_between(roc.GRID, *roc.band(positive, scores, block), color=COLORS[0], alpha=0.18, lw=0)
     axes.fill_between([], [], [], color=COLORS[0], alpha=0.18, lw=0, label="95 % band")
     axes.plot(false, hits, color=COLORS[0], label=f"AUC {value:.3f} [{low:.3f}, {high:.3f}]")
     axes.plot([0, 1], [0, 1], color=GRAY, ls=":", label="guessing")
-    called = scores >= threshold
     axes.plot(
         called[~positive].mean(), called[positive].mean(), "o", color=COLORS[1], ms=7, label="as decided"
     )
@@ -97,7 +103,7 @@ def reliability(splits: dict[str, list[dict[str, Any]]]) -> Any:
     axes.plot([0, 1], [0, 1], color=GRAY, ls=":", label="calibrated")
     for name, bins in splits.items():
         shares = np.array([each["correct"] / each["n"] for each in bins])
-        ends = np.array([measure.wilson(each["correct"], each["n"]) for each in bins])
+        ends = np.array([each["interval"] for each in bins])
         axes.errorbar(
             [each["confidence"] for each in bins], shares, np.abs(ends.T - shares), fmt="o", capsize=2,
             color=SPLIT_COLORS[name], label=name,
@@ -113,14 +119,62 @@ def reliability(splits: dict[str, list[dict[str, Any]]]) -> Any:
     return figure
 
 
-def by_energy(of_class: dict[str, list[Share]]) -> Any:
-    """The share classified correctly against pulse energy, for each class, with Wilson intervals."""
+def probability_histogram(p: np.ndarray, labels: np.ndarray, classes: Sequence[str], label: int) -> Any:
+    """How many shots of each class have which probability of class `label`. p, labels: (n,)."""
     figure, axes = new(4.3, 3.2)
-    for (name, shares), marker in zip(of_class.items(), "os^Dvp*"):
-        values = np.array([share.k / share.n for share in shares])
-        ends = np.array([measure.wilson(share.k, share.n) for share in shares])
+    edges = np.linspace(0, 1, 26)
+    for k, name in enumerate(classes):
+        counts, _ = np.histogram(p[labels == k], edges)
+        color = COLORS[k % len(COLORS)]
+        axes.stairs(counts, edges, color=color, fill=True, alpha=0.25)
+        axes.stairs(counts, edges, color=color, lw=1.5, label=f"{clip(name)} shots")
+    axes.axvline(0.5, color=GRAY, ls=":", lw=1)
+    axes.set(
+        title=f"Probability of {clip(classes[label])}",
+        xlabel=f"p({clip(classes[label])})",
+        ylabel="shots",
+        yscale="log",
+        xlim=(0, 1),
+    )
+    axes.set_ylim(bottom=0.7)
+    figure.legend(loc="outside lower center", ncols=len(classes))
+    return figure
+
+
+def probability_by_energy(
+    energy: np.ndarray, p: np.ndarray, labels: np.ndarray, classes: Sequence[str], label: int
+) -> Any:
+    """The probability of class `label` of each shot against its pulse energy, mJ, and the running median."""
+    figure, axes = new(4.3, 3.2)
+    for k, name in enumerate(classes):
+        mine = labels == k
+        axes.plot(
+            energy[mine], p[mine], ".", ms=4, alpha=0.45, color=COLORS[k % len(COLORS)], label=clip(name)
+        )
+    order = np.argsort(energy, kind="stable")
+    parts = [part for part in np.array_split(order, max(1, min(24, len(order) // 12))) if len(part)]
+    medians = [(np.median(energy[part]), np.median(p[part])) for part in parts]
+    axes.plot(*zip(*medians), color="black", lw=1.4, label="median")
+    axes.axhline(0.5, color=GRAY, ls=":", lw=1)
+    axes.set(
+        title=f"Probability of {clip(classes[label])}, by pulse energy",
+        xlabel="pulse energy in the gas detector (mJ)",
+        ylabel=f"p({clip(classes[label])})",
+        ylim=(-0.03, 1.03),
+    )
+    _energy_axis(axes, float(energy.min()))
+    figure.legend(loc="outside lower center", ncols=len(classes) + 1)
+    return figure
+
+
+def by_energy(of_class: dict[str, list[AtEnergy]]) -> Any:
+    """The share classified correctly against pulse energy, for each class, with intervals."""
+    figure, axes = new(4.3, 3.2)
+    for (name, shares), marker in zip(of_class.items(), itertools.cycle("os^Dvp*")):
+        values = np.array([each.share.value for each in shares])
+        ends = np.array([each.share.interval for each in shares])
         axes.errorbar(
-            [share.energy for share in shares],
+            [each.energy for each in shares],
             values,
             np.abs(ends.T - values),
             marker=marker,
@@ -133,22 +187,17 @@ def by_energy(of_class: dict[str, list[Share]]) -> Any:
         ylabel="share classified correctly",
         ylim=(-0.02, 1.04),
     )
-    energies = [share.energy for shares in of_class.values() for share in shares]
-    if min(energies) > 0:  # without lasing the detector reads a few microjoules: crowded at the left end
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(_ticks_125())
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("")
+    _energy_axis(axes, min(each.energy for shares in of_class.values() for each in shares))
     axes.grid(axis="y")
     axes.legend(loc="lower right")
     return figure
 
 
-def by_run(runs: Sequence[tuple[str, int, int, int]], classes: Sequence[str]) -> Any:
-    """(name, label, correct, n) of each run: accuracy with its Wilson interval."""
+def by_run(runs: Sequence[tuple[str, int, Share]], classes: Sequence[str]) -> Any:
+    """(name, label, share classified correctly) of each run, with intervals."""
     figure, axes = new(4.3, 1.1 + 0.3 * len(runs))
-    for y, (_, label, correct, n) in enumerate(runs):
-        value, (low, high) = correct / n, measure.wilson(correct, n)
+    for y, (_, label, share) in enumerate(runs):
+        value, (low, high) = share.value, share.interval
         axes.errorbar(
             value, y, xerr=[[max(value - low, 0)], [max(high - value, 0)]], fmt="o", capsize=3,
             color=COLORS[label % len(COLORS)],
@@ -193,7 +242,12 @@ def finite_log(axes: Any, values: np.ndarray) -> None:
         axes.set_yscale("log")
 
 
-def _ticks_125() -> Any:
+def _energy_axis(axes: Any, least: float) -> None:
+    """Logarithmic where no energy is below 0: without lasing the detector reads a few microjoules."""
     from matplotlib.ticker import LogLocator
 
-    return LogLocator(subs=(1, 2, 5))
+    if least > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 
 from common.config import dump
-from common.errors import DataError
 from common.report.drawing import svg
 from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
 from train.controls import record
 from train.fit.watch import HELPS, swings
+from train.metrics.measure import Score
 from train.model.shapes import describe
-from train.report import curves, figures, images, trust
+from train.report import curves, errors, figures, first, images, trust
 from train.report.evidence import Evidence, Run
-from train.run import folder
 
 
 def subtitle(run: Run) -> str:
@@ -25,37 +24,53 @@ def subtitle(run: Run) -> str:
 
 def sections(run: Run, shots: Optional[Evidence], missing: str) -> list[Section]:
     """All sections of the page. `shots` is None if the images cannot be read; `missing` says why."""
-    first, *of_images = images.sections(run, shots) if shots else images.left_out(missing)
+    left_out = [
+        Text(f"Left out, because it is drawn from the images, and they cannot be read: {missing}", "note")
+    ]
+
+    def drawn(section: Callable[[Run, Evidence], list[Block]]) -> list[Block]:
+        return section(run, shots) if shots else left_out
+
     return [
-        Section("result", "What was learned", _result(run)),
-        first,
-        Section("curves", "Learning curves", [Pictures(curves.pictures(run))]),
-        Section("confusion", "Confusion matrices", _confusion(run)),
-        *of_images,
-        Section("trust", "How far the probabilities can be relied on", trust.blocks(run)),
-        Section("controls", "Controls: lasing, or differences between runs?", _controls(run)),
-        Section("network", "The network", _network(run)),
-        Section("cost", "Where the time and memory went", _cost(run)),
-        Section("watch", "What the watch found", _watch(run)),
-        Section("config", "Config", [Code(dump(run.config))]),
+        Section("result", "What was learned", _result(run), "Result"),
+        Section(
+            "slices", "Energy and spread along the bunches: the yardstick", drawn(images.slices), "Slices"
+        ),
+        Section("confusion", "Confusion matrices", _confusion(run), "Errors"),
+        Section("probabilities", "Probabilities by class", drawn(errors.probabilities), "Errors"),
+        Section("roc", "ROC", drawn(errors.roc_curves), "Errors"),
+        Section("energy", "Accuracy and probability against pulse energy", drawn(errors.energy), "Errors"),
+        Section("runs", "Accuracy per run", drawn(errors.runs), "Runs"),
+        Section("time", "Probability over time", drawn(errors.time), "Runs"),
+        Section("saliency", "Where in the image the decision comes from", drawn(images.saliency), "Decision"),
+        Section("kernels", "Learned kernels", drawn(images.kernels), "Decision"),
+        Section("means", "Mean images", drawn(images.means), "Images"),
+        Section("aligned", "Images aligned on their centroid", drawn(images.aligned_means), "Images"),
+        Section("gallery", "Right and wrong shots", drawn(images.gallery), "Images"),
+        Section("trust", "How far the probabilities can be relied on", trust.blocks(run), "Trust"),
+        Section("controls", "Controls: lasing, or differences between runs?", _controls(run), "Controls"),
+        Section("curves", "Learning curves", [Pictures(curves.pictures(run))], "Training"),
+        Section("watch", "What the watch found", _watch(run), "Training"),
+        Section("cost", "Where the time and memory went", _cost(run), "Training"),
+        Section("network", "The network", _network(run), "Network"),
+        Section("config", "Config", [Code(dump(run.config))], "Config"),
     ]
 
 
 def sentence(run: Run) -> str:
     """The test accuracy with its interval, in one sentence."""
     test = run.summary["splits"]["test"]
-    low, high = test["interval"]
-    found = (
-        "better than"
-        if low > test["chance"]
-        else "worse than"
-        if high < test["chance"]
-        else "not told apart from"
+    score = Score.from_json(test)
+    low, high = score.interval
+    how = (
+        "plain Wilson interval, as these shots have no times"
+        if score.share.freedom is None
+        else f"interval by blocks of time, effective sample size {score.share.n_effective:.0f}"
     )
     return (
-        f"Of {test['n']} held-out test shots the network calls {100 * test['accuracy']:.1f} % right "
-        f"(95 % Wilson interval {100 * low:.1f} to {100 * high:.1f} %): {found} always guessing the larger "
-        f"class, which is right in {100 * test['chance']:.1f} %."
+        f"Of {score.n} held-out test shots the network calls {100 * score.accuracy:.1f} % right "
+        f"({100 * low:.1f} to {100 * high:.1f} %, 95 % {how}): {score.compared} always guessing the larger "
+        f"class, which is right in {100 * score.chance:.1f} %."
     )
 
 
@@ -66,6 +81,7 @@ def _result(run: Run) -> list[Block]:
             (
                 name,
                 s["n"],
+                f"{s['n_effective']:.0f}",
                 f"{s['accuracy']:.3f}",
                 f"{s['interval'][0]:.3f} to {s['interval'][1]:.3f}",
                 f"{s['chance']:.3f}",
@@ -73,16 +89,17 @@ def _result(run: Run) -> list[Block]:
                 f"{s['p_value']:.2g}",
             )
         )
-    header = ("split", "shots", "accuracy", "95 % interval", "larger class", "Z", "p")
+    header = ("split", "shots", "effective", "accuracy", "95 % interval", "larger class", "Z", "p")
     return [
+        first.facts(run),
         Text(sentence(run), "strong"),
         Table(header, rows),
         Text(
-            f"Ended at step {run.summary['step']}: {run.summary['stopped']}. Z counts standard deviations "
-            "from a coin's guesses; p is the one-tailed binomial chance of as many right by always guessing "
-            "the larger class. Neighboring shots are alike, so intervals are somewhat too narrow. Where the "
-            "classes are different runs, whatever else differs between the runs can be learned, too: see "
-            "where in the image the decision comes from.",
+            f"Ended at step {run.summary['step']}: {run.summary['stopped']}. Shots of one block of time are "
+            "alike and count for fewer: for so many as are effective. Z counts standard deviations from "
+            "always guessing the larger class; p is the one-tailed chance of as many right by that. Where "
+            "the classes are different runs, whatever else differs between the runs can be learned, too: see "
+            "the controls, and where in the image the decision comes from.",
             "note",
         ),
     ]
@@ -102,28 +119,17 @@ def _confusion(run: Run) -> list[Block]:
 
 
 def _controls(run: Run) -> list[Block]:
-    how = f"`python -m train controls {run.run_dir / folder.CONFIG}`"
-    try:
-        kept = record.read(run.run_dir)
-    except DataError as error:
-        return [Text(str(error))]
-    if not kept.rows:
-        return [
-            Text(
-                "Not run yet. Where the classes are different runs, a network can learn whatever differs "
-                f"between the runs. {how} tests this with permuted labels, beam-free pixels, runs it was not "
-                "trained on, and simple regressions."
-            )
-        ]
-    if kept.key != record.key_of(run.config, run.summary["data_digest"]):
-        return [Text(f"The controls here are of another config or data file; {how} --force runs them again.")]
-    cells = [record.cells(row) for row in kept.rows]
-    columns = [name for name in cells[0] if name != "95 % Wilson"]  # which is too narrow, and leaves no room
-    head, *reasons = kept.verdict or [f"Not all of the controls are done yet; {how} continues."]
+    kept = first.controls(run)
+    if kept.record is None:
+        return [Text(kept.why)]
+    rows, found = kept.record.rows, kept.record.verdict
+    unfinished = [f"Not all of the controls are done yet; {first.how(run)} continues."]
+    head, *reasons = found.lines if found else unfinished
+    cells = [record.cells(row) for row in rows]
     return [
         Text(head, "strong"),
-        *(Text(f"{reason[0].upper()}{reason[1:]}.") for reason in reasons if reason),
-        Table(columns, [[row[name] for name in columns] for row in cells]),
+        *map(Text, reasons),
+        Table(list(cells[0]), [list(row.values()) for row in cells]),
         Text(
             "effective n: the shots of one block of time are classified correctly or not together and count "
             "for fewer; the interval by blocks is of so many. The networks of the controls are trained anew, "

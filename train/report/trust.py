@@ -14,7 +14,7 @@ from train.report.evidence import Run
 def blocks(run: Run) -> list[Block]:
     """The reliability diagram of the test split, what a threshold costs, the energy, the flags."""
     test = run.summary["splits"]["test"]
-    if "reliability" not in test:  # runs of earlier versions
+    if not test["reliability"]:  # runs of earlier versions
         return [Text("This run was trained by a version that did not measure it; train it again.")]
     found: list[Block] = [Text(calibration_sentence(run))]
     splits = {name: s["reliability"] for name, s in run.summary["splits"].items() if name != "train"}
@@ -24,12 +24,10 @@ def blocks(run: Run) -> list[Block]:
         for each in bins
     )
     found.append(Pictures([Picture(svg(figures.reliability(splits)), f"Reliability diagram. {told}")]))
-    if test.get("thresholds"):
-        found.append(_thresholds(test["thresholds"], run.classes))
-    if test.get("half_recognized") is not None:
-        found.append(
-            Text(f"Half of the {run.classes[1]} shots are recognized at {test['half_recognized']:.4f} mJ.")
-        )
+    if test["thresholds"]:
+        found.append(_thresholds(test["thresholds"]))
+    for name, energy in test["half_recognized"].items():
+        found.append(Text(f"Half of the {name} shots are recognized at {energy:.4f} mJ."))
     if "pulse_energy" in test:
         found.append(_energies(run.summary["splits"]))
     for name, of in run.summary.get("flags", {}).items():
@@ -39,11 +37,12 @@ def blocks(run: Run) -> list[Block]:
     return found
 
 
-def _thresholds(rows: list[dict[str, Any]], classes: list[str]) -> Table:
+def _thresholds(rows: list[dict[str, Any]]) -> Table:
     return Table(
-        (f"called {classes[1]} from a probability of", f"{classes[1]} shots found", "others called so"),
+        ("class", "called so from a probability of", "its shots found", "others called so"),
         [
             (
+                row["class"],
                 f"{row['threshold']:g}",
                 f"{row['found']} of {row['of']} ({row['found'] / max(row['of'], 1):.3f})",
                 f"{row['false']} of {row['of_others']} ({row['false'] / max(row['of_others'], 1):.3f})",

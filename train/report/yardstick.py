@@ -49,7 +49,7 @@ def of_data(data: Data) -> Optional[Yardstick]:
     if known.any() and len(np.unique(labels[:n])) > 1 and (found[1].status == slices.FOUND).any():
         every = np.arange(len(labels))
         predicted = baselines.predict(features, labels, data.blocks.apart(ids), every[:n], every[n:])
-        score = measure.score(labels[n:], predicted)
+        score = measure.score(labels[n:], predicted, data.blocks.of_times(ids[n:]))
     return Yardstick(found[1], chosen[1], score)
 
 
@@ -64,12 +64,10 @@ def section(
     if yardstick.score is None:
         return found
     score, network = yardstick.score, float((labels[rows] == predicted[rows]).mean())
-    low, high = score.interval
     place = "is below it and has not earned its place" if network < score.accuracy else "is not below it"
     text = (
-        f"A logistic regression on mean energy and spread of the slices classifies {score.accuracy:.3f} of "
-        f"{score.n} test shots correctly (95 % Wilson interval {low:.3f} to {high:.3f}); the network, with "
-        f"{network:.3f} of them, {place}."
+        f"A logistic regression on mean energy and spread of the slices classifies {score.share} correctly "
+        f"(95 % interval by {score.share.by}); the network, with {network:.3f} of them, {place}."
     )
     return [Text(text, "strong"), *found]
 

@@ -146,6 +146,12 @@ def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
     return state
 
 
+def provenance(run_dir: Path) -> str:
+    """Of the shots that the run was trained and tested on: `common.dataset.provenance`'s words."""
+    found = _summary(run_dir).get("provenance")
+    return found if isinstance(found, str) else "unknown"
+
+
 def classes(run_dir: Path) -> list[str]:
     """The names of the classes that the run was trained on; raises DataError if it did not finish."""
     names = _finished(run_dir).get("classes")

@@ -8,10 +8,11 @@ import statistics
 from typing import Any, Callable, Sequence
 
 from common import text_table
+from common.dataset import provenance
 from common.manifest import SPLITS
 from train.config import TrainConfig
 from train.fit.watch import collapsed, swings
-from train.metrics.measure import wilson
+from train.metrics.earlier import upgraded
 from train.run import folder
 from train.sweep.grid import Case
 
@@ -41,7 +42,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
-    ends = [json.loads((config.run_dir / folder.SUMMARY).read_text()) for config in finished]
+    ends = [upgraded(json.loads((config.run_dir / folder.SUMMARY).read_text())) for config in finished]
     row: Row = {"settings": case.label, "runs": len(case.runs), "finished": len(ends)}
     row["nan"] = sum(_is_nan(config) for config in case.runs if config not in finished)
     if not ends:
@@ -50,6 +51,9 @@ def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
         scores = [end["splits"][split] for end in ends]
         row.update(_spread(split, [score["accuracy"] for score in scores], statistics.mean))
         row.update({f"{split}_n": scores[0]["n"], f"{split}_chance": scores[0]["chance"]})
+        row[f"{split}_n_effective"] = statistics.median(score["n_effective"] for score in scores)
+        row[f"{split}_better"] = sum(score["finding"] == "above chance" for score in scores)
+    row["provenance"] = provenance.word(ends[0].get("provenance", "unknown"))
     row.update(_spread("steps", [end["step"] for end in ends], statistics.median))
     row["collapsed"] = sum(not {"collapsed", "lagging"}.isdisjoint(end["watch"]) for end in ends)
     row["vanished"] = sum("vanished" in end["watch"] for end in ends)
@@ -115,15 +119,18 @@ def _shown(row: Row, splits: Sequence[str]) -> dict[str, str]:
 def _about(rows: Sequence[Row], splits: Sequence[str]) -> list[str]:
     """Notes on the number of shots, the accuracy of guessing, and its interval."""
     text = []
+    if any(row.get("provenance") == provenance.SIMULATED for row in rows):
+        text.append(provenance.banner(provenance.SIMULATED))
     for split in splits:
-        sizes: list[tuple[int, float]] = sorted(
-            {(row[f"{split}_n"], row[f"{split}_chance"]) for row in rows if f"{split}_n" in row}
-        )
-        for n, chance in sizes:
-            low, high = wilson(round(chance * n), n)
+        of_split = [row for row in rows if f"{split}_n" in row]
+        for n, chance in sorted({(row[f"{split}_n"], row[f"{split}_chance"]) for row in of_split}):
+            mine = [row for row in of_split if (row[f"{split}_n"], row[f"{split}_chance"]) == (n, chance)]
+            count = [row[f"{split}_n_effective"] for row in mine]
+            better, runs = (sum(row[name] for row in mine) for name in (f"{split}_better", "finished"))
             text.append(
-                f"{split}: {n} shots, the same for all seeds; always guessing the larger class is right on "
-                f"{chance:.3f}, and chance alone gives one run {low:.3f} to {high:.3f} (95 %)"
+                f"{split}: {n} shots, the same for all seeds ({min(count):.0f} to {max(count):.0f} "
+                f"effective); always guessing the larger class is right on {chance:.3f}, and {better} of "
+                f"{runs} runs are better than that (95 % interval)"
             )
     if len(rows) > 1 and "validation" not in splits and "test" in splits:
         text.append(
