@@ -67,13 +67,48 @@ def stand_in(monkeypatch) -> Path:
 def prepare() -> Callable[..., object]:
     """Run `python -m prepare ARGS` in this process; the result has exit_code and output."""
 
-    def run(*args: str):
-        result = CliRunner().invoke(main, args)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception  # a traceback is never what a user should see
-        return result
-
     return run
+
+
+def run(*args: str):
+    result = CliRunner().invoke(main, args)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception  # a traceback is never what a user should see
+    return result
+
+
+def refused(result, *words: str) -> None:
+    """Assert that a command ended with one line for the user that has all of `words`."""
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.output
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A folder with the manifest and the data set, one file, of the small experiment; to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = folder / "small.yaml"
+    config.write_text(yaml.safe_dump(settings(folder), sort_keys=False))
+    for command in ("select", "build"):
+        assert run(command, str(config)).exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def built(finished: Path, tmp_path: Path) -> Path:
+    """A data file of the small experiment, with its manifest."""
+    for name in ("manifest", "data"):
+        shutil.copytree(finished / name, tmp_path / name)
+    return tmp_path / "data" / "small.h5"
+
+
+@pytest.fixture
+def expected(finished: Path) -> str:
+    """The digest of the small experiment's content, in however many files."""
+    return digest(finished)
 
 
 class ArraySource(Source):

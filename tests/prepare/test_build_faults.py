@@ -21,8 +21,7 @@ from common.dataset.index import data_files
 from common.files import atomic
 from common.shots import ID_DTYPE, shot_id
 from prepare.sources.native import XtcSource
-from tests.prepare.conftest import SLOWED, digest, whole
-from tests.prepare.test_commands import refused
+from tests.prepare.conftest import SLOWED, digest, refused, whole
 
 
 @pytest.fixture

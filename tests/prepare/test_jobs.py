@@ -74,9 +74,8 @@ def test_any_number_of_jobs_gives_the_same_content(write_config, prepare, tmp_pa
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, "first"])
-def test_a_killed_process_ends_the_build_and_another_goes_on(ready, prepare, tmp_path, which):
+def test_a_killed_process_ends_the_build_and_another_goes_on(ready, prepare, tmp_path, expected, which):
     """One of those that share the work, or the first, which started them."""
-    expected = whole(ready, prepare, tmp_path)
     process = slowed(ready)
     processes = pids(tmp_path)
     assert process.pid not in processes
@@ -93,8 +92,7 @@ def test_a_killed_process_ends_the_build_and_another_goes_on(ready, prepare, tmp
 
 
 @pytest.mark.parametrize("number", ["0000", "0002"])
-def test_a_process_that_fails_ends_the_build_with_its_line(ready, prepare, tmp_path, number):
-    expected = whole(ready, prepare, tmp_path)
+def test_a_process_that_fails_ends_the_build_with_its_line(ready, prepare, tmp_path, expected, number):
     process = slowed(ready, PAUSE="0.05", FAIL=number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -115,9 +113,8 @@ def test_files_that_others_made_before_one_failed_are_kept(write_config, prepare
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_all_stops_all_with_one_line(ready, prepare, tmp_path, number, code):
+def test_a_signal_to_all_stops_all_with_one_line(ready, prepare, tmp_path, expected, number, code):
     """As from Slurm or the terminal."""
-    expected = whole(ready, prepare, tmp_path)
     process = slowed(ready)
     processes = pids(tmp_path)
     os.killpg(process.pid, number)
@@ -128,8 +125,7 @@ def test_a_signal_to_all_stops_all_with_one_line(ready, prepare, tmp_path, numbe
     goes_on(prepare, ready, tmp_path, expected)
 
 
-def test_only_the_first_process_listens_to_signals(ready, prepare, tmp_path):
-    expected = whole(ready, prepare, tmp_path)
+def test_only_the_first_process_listens_to_signals(ready, prepare, tmp_path, expected):
     process = slowed(ready)
     for pid in pids(tmp_path):
         os.kill(pid, signal.SIGTERM)
@@ -148,9 +144,8 @@ def test_a_mistake_is_told_once(write_config, ready, prepare):
     assert "exists already" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_shell_that_a_launcher_started_is_one_process(ready, prepare, tmp_path):
+def test_the_shell_that_a_launcher_started_is_one_process(ready, prepare, tmp_path, expected):
     """`srun -n 4 --pty bash` has the variables of four; without a terminal they are believed."""
-    expected = whole(ready, prepare, tmp_path)
     command = [sys.executable, "-m", "prepare", "build", ready, "--jobs", "2"]
     environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4"}
     shell, terminal = os.openpty()

@@ -11,8 +11,7 @@ import pytest
 from common.dataset import reading, writing
 from prepare.sources import FrameResult
 from prepare.sources.native import XtcSource
-from tests.prepare.conftest import digest
-from tests.prepare.test_commands import refused
+from tests.prepare.conftest import digest, refused
 
 
 def build(write_config, prepare, monkeypatch=None, **changes: object) -> str:

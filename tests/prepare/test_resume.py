@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from common import manifest
-from common.dataset import index, reading, writing
+from common.dataset import index, writing
 from common.files import atomic
 from common.files.lock import only_one
 from prepare.build import run as build_module
-from prepare.build.output import Output
-from prepare.config import load_config
-from tests.prepare.conftest import XTC1, Stop, digest, whole
-from tests.prepare.test_commands import refused
+from tests.prepare.conftest import XTC1, Stop, digest, refused
 
 
 def stop(prepare, config: str, *options: str) -> None:
@@ -28,8 +21,9 @@ def stop(prepare, config: str, *options: str) -> None:
 
 
 @pytest.mark.parametrize("at", [[1], [13], [29], [15, 15]])
-def test_an_interrupted_build_goes_on_and_ends_the_same(ready, prepare, tmp_path, building, stop_after, at):
-    expected = whole(ready, prepare, tmp_path)
+def test_an_interrupted_build_goes_on_and_ends_the_same(
+    ready, prepare, tmp_path, building, stop_after, expected, at
+):
     for n in at:
         stop_after(n)
         stop(prepare, ready)
@@ -56,8 +50,7 @@ def test_the_dark_is_not_averaged_again(ready, prepare, stop_after, monkeypatch)
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "other"])
-def test_what_is_damaged_is_made_again(ready, prepare, tmp_path, building, stop_after, damage):
-    expected = whole(ready, prepare, tmp_path)
+def test_what_is_damaged_is_made_again(ready, prepare, tmp_path, building, stop_after, expected, damage):
     stop_after(20)
     stop(prepare, ready)
     path = building / "small-0001.h5"
@@ -268,21 +261,21 @@ def test_force_starts_anew(ready, prepare, stop_after):
     assert "already" not in prepare("build", ready, "--force").output
 
 
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("replaces", [False, True])
 @pytest.mark.parametrize("module, step", [(writing, "finish"), (atomic, "put"), (index, "write_index")])
 def test_a_build_that_was_killed_at_a_step_goes_on(
-    write_config, ready, prepare, tmp_path, monkeypatch, module, step, finished
+    write_config, ready, prepare, tmp_path, monkeypatch, expected, module, step, replaces
 ):
     """Where it makes a data set, and where it replaces one."""
-    if finished:
+    if replaces:
         assert prepare("build", write_config(shard=10, image__log=False)).exit_code == 0
         ready = write_config(shard=10)
-    options = ["--force"] if finished else []
+    options = ["--force"] if replaces else []
     change, calls = getattr(module, step), [0]
 
     def stop_at_the_second(*args, **kwargs):
         calls[0] += 1
-        if calls[0] == (1 if step == "write_index" else 3 if finished else 2):
+        if calls[0] == (1 if step == "write_index" else 3 if replaces else 2):
             raise Stop
         return change(*args, **kwargs)
 
@@ -293,10 +286,9 @@ def test_a_build_that_was_killed_at_a_step_goes_on(
     monkeypatch.undo()
     result = prepare("build", ready)
     assert result.exit_code == 0, result.output
-    made = digest(tmp_path)
+    assert digest(tmp_path) == expected
     assert prepare("verify", str(tmp_path / "data" / "small")).exit_code == 0
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["small"]
-    assert whole(ready, prepare, tmp_path) == made
 
 
 def test_a_folder_that_a_build_did_not_finish_is_no_data_set(ready, prepare, tmp_path, building, stop_after):
@@ -310,104 +302,3 @@ def test_a_second_build_is_refused_by_name(ready, prepare, tmp_path):
     with only_one(tmp_path / "data" / ".small.lock", "small"):
         refused(prepare("build", ready), "small: is being worked on", f"process {os.getpid()}")
     assert prepare("build", ready).exit_code == 0
-
-
-# --- repair ---------------------------------------------------------------------------------------
-
-
-def flip(path: Path, at: int) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[at] ^= 1
-    path.write_bytes(raw)
-
-
-def image_at(path: Path) -> int:
-    with reading.open_data(path) as file:
-        return int(reading.image_offsets(file["train/images"])[0])
-
-
-@pytest.mark.parametrize("shard", [10, 2000])
-@pytest.mark.parametrize("damage", ["pixel", "cut", "gone"])
-def test_repair_makes_what_is_damaged_again(write_config, prepare, tmp_path, shard, damage):
-    config = write_config(shard=shard)
-    prepare("select", config)
-    assert prepare("build", config).exit_code == 0
-    expected = digest(tmp_path)
-    data = tmp_path / "data" / ("small" if shard == 10 else "small.h5")
-    files = index.data_files(data)
-    path = files[len(files) // 2]
-    before = {file: file.stat().st_mtime_ns for file in files}
-    if damage == "pixel":
-        flip(path, image_at(path) + 5)
-    elif damage == "cut":
-        os.truncate(path, path.stat().st_size // 2)
-    else:
-        path.unlink()
-    assert prepare("verify", str(data)).exit_code == 1
-    if damage == "cut":
-        refused(prepare("build", config), path.name, "prepare repair")
-    result = prepare("repair", config)
-    assert result.exit_code == 0, result.output
-    assert digest(tmp_path) == expected
-    assert prepare("verify", str(data)).exit_code == 0
-    assert [file for file in files if file.stat().st_mtime_ns != before[file]] == [path]
-    assert "nothing is left to do" in prepare("repair", config).output
-
-
-def test_repair_makes_no_other_content(write_config, prepare, tmp_path):
-    """As when the runs are not what they were."""
-    config = write_config(shard=10)
-    prepare("select", config)
-    assert prepare("build", config).exit_code == 0
-    data = tmp_path / "data" / "small"
-    path = index.data_files(data)[1]
-    flip(path, image_at(path) + 5)
-    damaged = path.read_bytes()
-    listed = index.read_index(index.index_path(data))
-    entries = [entry._replace(content_digest="0" * 64) for entry in listed.files]
-    index.write_index(index.index_path(data), listed._replace(files=entries))
-    refused(prepare("repair", config), "content digest", "--force")
-    assert path.read_bytes() == damaged
-
-
-# --- shards ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [1, 7, 10, 29, 30, 31])
-def test_any_size_of_the_files_gives_the_same_content(write_config, prepare, tmp_path, size):
-    config = write_config()
-    prepare("select", config)
-    expected = whole(config, prepare, tmp_path)
-    config = write_config(shard=size)
-    assert prepare("build", config).exit_code == 0
-    path = tmp_path / "data" / ("small" if size < 30 else "small.h5")
-    files = index.data_files(path)
-    assert len(files) == -(-30 // size)
-    assert digest(tmp_path) == expected
-    assert prepare("verify", str(path)).exit_code == 0
-
-
-def test_statistics_of_several_files_are_those_of_one(write_config, prepare, tmp_path):
-    found = []
-    config = write_config()
-    prepare("select", config)
-    for size, path in ((2000, "small.h5"), (7, "small")):
-        assert prepare("build", write_config(shard=size), "--force").exit_code == 0
-        with contextlib.ExitStack() as stack:
-            files = [
-                stack.enter_context(reading.open_data(f)) for f in index.data_files(tmp_path / "data" / path)
-            ]
-            images = np.concatenate([f["train/images"][...] for f in files if "train" in f]).astype("f8")
-            found.append(reading.statistics(files))
-            assert found[-1][0] == len(images) == 20
-            np.testing.assert_allclose(found[-1][1], images.mean(axis=0), rtol=1e-12)
-            np.testing.assert_allclose(found[-1][2], images.std(axis=0), rtol=1e-6, atol=1e-9)
-    for one, several in zip(*found):
-        np.testing.assert_allclose(one, several, rtol=1e-9)
-
-
-def test_shards_are_in_the_order_of_reading(ready):
-    config = load_config(ready)
-    rows = manifest.read(config.manifest_path)
-    shards = Output(config, rows).shards
-    assert [row for shard in shards for row in shard.rows] == sorted(rows, key=lambda row: row.shot)

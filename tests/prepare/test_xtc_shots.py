@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import struct
 import zlib
 from pathlib import Path
 
@@ -13,15 +11,13 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from common.shots import CALIBRATION_UNITS, EBEAM_UNITS, GAS_DETECTOR_UNITS, RECORD_DTYPE
-from prepare.formats.files import FileName, parse_name
+from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, RECORD_DTYPE
 from prepare.formats.xtc1 import writer
-from prepare.formats.xtc1.addresses import XTCAV_ADDRESS, address_of, source_phy
+from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.formats.xtc1.records import EBEAM_FIELDS, GAS_DETECTOR_FIELDS
 from prepare.shots import DAMAGED, DUPLICATE, NO_FRAME, USABLE
 from prepare.sources.native import XtcSource
 from tests.prepare import small_runs
-from tests.prepare.conftest import XTC1
 from tests.prepare.small_runs import EBEAM, GAS, RUN, ebeam, frame, gas_detector, keys, placeholder, shot
 
 REAL = Path(__file__).parents[1] / "data" / "real_xtc1"
@@ -306,119 +302,3 @@ def test_a_compressed_frame_says_what_reads_it(tmp_path):
     compressed[15] |= 0x80
     with pytest.raises(DataError, match=r"s00-c00.xtc: offset \d+: the frame is compressed.*kind: psana"):
         read(tmp_path, {0: [shot(0, segment([bytes(compressed)]))]})
-
-
-# --- EPICS values ----------------------------------------------------------------------------------
-
-
-def test_the_calibration_of_the_screen_is_read_once_a_run():
-    """What the generator wrote into the camera's stream (XTC1); the place of the region is (0, 0)."""
-    expected = {"um_per_pixel": 20.0, "streak_strength": 120.0, "rf_amplitude": 75.0, "rf_phase": 90.0,
-                "dump_energy": 13.6, "dump_dispersion": 0.56, "roi_start_x": 0, "roi_start_y": 0}  # fmt: skip
-    source = XtcSource(str(XTC1 / "experiment"), XTCAV_ADDRESS)
-    for run in (68, 69, 70, 71):
-        assert source.calibration(run) == expected
-    assert set(expected) == set(CALIBRATION_UNITS)
-
-
-def epics(number: int, value: float, name: str = "") -> bytes:
-    """A value of type double, with its name as Configure has it, or with a time as a shot has it."""
-    if name:
-        payload = struct.pack("<hhh64s", number, 34, 1, name.encode()).ljust(152, b"\0") + struct.pack(
-            "<d", value
-        )
-    else:
-        payload = struct.pack("<hhh", number, 20, 1).ljust(24, b"\0") + struct.pack("<d", value)
-    return writer.source(13, 1, 0x09000000, payload)
-
-
-@pytest.mark.parametrize("screen", ["DMP1", "DMPH"])
-@pytest.mark.parametrize("at_shot", [None, 0, 120, 300])
-def test_values_are_those_of_the_first_shot_that_has_them(tmp_path, screen, at_shot):
-    shots = [shot(n, segment([frame(n), *([epics(3, 21.5)] if n == at_shot else [])])) for n in range(302)]
-    names = [epics(3, 20.0, f"OTRS:{screen}:695:RESOLUTION"), epics(4, 1.0, "OTRS:LI21:291:RESOLUTION")]
-    folder = small_runs.write(tmp_path / "run", {0: shots}, configure=[segment(names)])
-    expected = 21.5 if at_shot in (0, 120) else 20.0  # two seconds are looked at
-    assert XtcSource(str(folder), XTCAV_ADDRESS).calibration(RUN) == {"um_per_pixel": expected}
-
-
-def test_a_run_without_such_values_has_no_calibration(tmp_path):
-    assert as_a_run("t1.xtc", tmp_path).calibration(99) == {}
-
-
-def test_values_cut_short_are_no_values(tmp_path):
-    cut = writer.source(13, 1, 0x09000000, epics(3, 20.0, "OTRS:DMP1:695:RESOLUTION")[20:100])
-    folder = small_runs.write(tmp_path / "run", {0: [shot(0)]}, configure=[segment([cut])])
-    assert XtcSource(str(folder), XTCAV_ADDRESS).calibration(RUN) == {}
-
-
-# --- addresses -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "address, phy",
-    [
-        (XTCAV_ADDRESS, 0x2E000300),
-        ("XppEndstation.0:Opal2000.3", 0x16001203),
-        ("AmoVMI.0:Opal1000.0", 0x06000300),
-        ("CxiDs1.1:Cspad.0", 0x20010A00),
-        ("DetLab.255:Alvium.7", 0x34FF3907),
-        ("46.0:3.0", 0x2E000300),
-    ],
-)
-def test_addresses_by_psanas_names(address, phy):
-    assert source_phy(address) == phy
-    assert source_phy(address_of(phy)) == phy
-
-
-@pytest.mark.parametrize(
-    "address, said",
-    [("XrayTransportDiagnostics.0:Opal1000.0", "no detector '.*'; did you mean 'XrayTransportDiagnostic'"),
-     ("XppEndstation.0:Opal200.3", "no device 'Opal200'; did you mean 'Opal2000'"),
-     ("AmoEndstation.0:Opal1000.256", "256 is no number of a detector")],
-)  # fmt: skip
-def test_an_address_that_there_is_not_is_no_alias(tmp_path, address, said):
-    with pytest.raises(DataError, match=said):
-        read(tmp_path, {0: [shot(0, segment([frame(0)]))]}, address)
-
-
-# --- what has a run's name -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["dead link", "link to itself", "folder", "pipe", "no permission"])
-@pytest.mark.parametrize("chunk", ["e815-r0055-s80-c03.xtc", "e815-r0055-s01-c01.xtc"])
-def test_what_has_a_runs_name_and_cannot_be_read_is_named(tmp_path, kind, chunk, monkeypatch):
-    folder = tmp_path / "untidy"
-    shutil.copytree(XTC1 / "untidy", folder)
-    path = folder / chunk
-    path.unlink()
-    if kind == "dead link":
-        path.symlink_to("gone.xtc")
-    elif kind == "link to itself":
-        path.symlink_to(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)  # to open it would wait for ever
-    else:
-        path.write_bytes(b"")
-        access = os.access
-        monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != path and access(p, mode))
-    with pytest.raises(DataError, match=f"{chunk}: .*: its shots are missing"):
-        XtcSource(str(folder), XTCAV_ADDRESS).shots(55)
-
-
-@pytest.mark.parametrize(
-    "name, form, parts",
-    [("e815-r0070-s80-c00.xtc", "xtc", ("e815", 70, 80, 0)),
-     ("amox12345-r12345-s00-c10.xtc.inprogress", "xtc", ("amox12345", 12345, 0, 10)),
-     ("tmo-a-r0001-s010-c000.xtc2", "xtc2", ("tmo-a", 1, 10, 0)),
-     ("e815-r0070-s80-c00.xtc2", "xtc", None), ("e815-r0070-s80-c00.xtc", "xtc2", None),
-     ("e815-r0070-s80-c00.smd.xtc", "xtc", None), ("partial.e815-r0070-s80-c00.xtc", "xtc", None),
-     ("e815-r70-s80-c00.xtc", "xtc", None), ("e815-r0070-s80-c00.xtc.bak", "xtc", None)],
-)  # fmt: skip
-def test_names_of_files(name, form, parts):
-    found = parse_name(name, form)
-    assert found == (None if parts is None else FileName(*parts, form))
-    if found is not None:
-        assert name.startswith(str(found))
