@@ -15,7 +15,7 @@ import numpy as np
 
 from common.cores import available_cores
 from common.dataset import layout, reading, writing
-from tests.benchmarks.race import Row, race, ratio
+from tests.benchmarks.race import Row, installed, race, ratio
 from tests.benchmarks.steps import STUDY, stepper
 from tests.benchmarks.steps import ours as step
 
@@ -110,7 +110,6 @@ def arrow(path: str) -> Callable[[], float]:
 
 def write_others(source: Path, folder: Path) -> None:
     """The same images as the other loaders want them."""
-    import datasets
     import tensorflow as tf
 
     with h5py.File(source, locking=False) as file:
@@ -125,6 +124,12 @@ def write_others(source: Path, folder: Path) -> None:
                 feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels]))
                 example = tf.train.Example(features=tf.train.Features(feature={"image": feature}))
                 out.write(example.SerializeToString())
+    if installed("datasets"):
+        _write_arrow(folder)
+
+
+def _write_arrow(folder: Path) -> None:
+    import datasets
 
     datasets.disable_progress_bars()
     made = datasets.Dataset.from_generator(
@@ -225,7 +230,7 @@ def _loaders(folder: Path, source: Path, repeat: int) -> Iterator[Row]:
             "ours": (ours, (str(source),)),
             "h5py list indexing": (list_indexing, (str(source),)),
             "TFRecord": (tfrecord, (str(folder / "images.tfr"),)),
-            "datasets": (arrow, (str(folder / "arrow"),)),
+            **({"datasets": (arrow, (str(folder / "arrow"),))} if installed("datasets") else {}),
             "np.memmap": (memmap, (str(folder / "images.raw"),)),
         },
         repeat,
@@ -233,6 +238,8 @@ def _loaders(folder: Path, source: Path, repeat: int) -> Iterator[Row]:
     )
     speeds = {name: statistics.median(values) for name, values in result.items()}
     for name, aim in (("h5py list indexing", 40), ("TFRecord", 2.5), ("datasets", 1.5), ("np.memmap", 0.5)):
+        if name not in speeds:
+            continue
         what = f"random minibatches of {MINIBATCH} a second, against {name}"
         note = f"{speeds['ours']:,.0f} against {speeds[name]:,.0f} images/s"
         yield Row(what, ratio(result, "ours", name), aim, False, result, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -32,6 +33,11 @@ class Row(NamedTuple):
         if self.aim is None:
             return None
         return self.figure <= self.aim if self.at_most else self.figure >= self.aim
+
+
+def installed(package: str) -> bool:
+    """Whether a peer can be raced against: the `bench` extra brings those that nothing else needs."""
+    return importlib.util.find_spec(package) is not None
 
 
 def race(
@@ -120,7 +126,7 @@ def line(row: Row) -> str:
     aim = "" if row.aim is None else f"{'<=' if row.at_most else '>='} {row.aim:g}"
     verdict = {True: "met", False: "MISSED", None: ""}[row.met]
     figure = f"{row.figure:.3f}" if abs(row.figure) < 10 else f"{row.figure:,.0f}"
-    return f"{row.what:<75}{figure:>8}  {aim:<8}{verdict:<8}{row.note}".rstrip()
+    return f"{row.what:<85}{figure:>8}  {aim:<8}{verdict:<8}{row.note}".rstrip()
 
 
 def write(folder: Path, about: dict[str, Any], rows: Sequence[Row]) -> None:

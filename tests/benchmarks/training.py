@@ -15,7 +15,9 @@ from pathlib import Path
 import click
 
 from tests.benchmarks import inputs, steps
-from tests.benchmarks.race import line, machine, write
+from tests.benchmarks.race import installed, line, machine, write
+
+PEERS = {"torch": "PyTorch", "datasets": "Hugging Face datasets"}
 
 
 @click.command(help=__doc__)
@@ -26,6 +28,8 @@ from tests.benchmarks.race import line, machine, write
 def main(repeat: int, only: str, images: int, out: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     about, table = machine(), []
+    if absent := [name for package, name in PEERS.items() if not installed(package)]:
+        click.echo(f"not installed, so left out: {', '.join(absent)}; `make bench` installs them", err=True)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         parts = {
             "steps": lambda: steps.rows(repeat),

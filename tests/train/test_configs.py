@@ -68,6 +68,18 @@ def test_describe_gives_the_shapes_of_the_2016_study(name, shapes, train):
         assert shape in output
 
 
+def test_describe_says_how_each_pass_of_a_layer_is_computed(train):
+    """Forward, gradient by the kernel, gradient by the input."""
+    output = train("describe", str(CONFIGS / "signal_noise_200.yaml")).output
+    ways = {line.split()[0]: line for line in output.splitlines() if line}
+    assert "  spectra / spectra / direct; 1 x 2 tiles, transforms 115 x 65" in ways["convolution_1"]
+    assert "  spectra / spectra / spectra; 1 x 1 tiles, transforms 32 x 32" in ways["convolution_2"]
+    output = train("describe", str(CONFIGS / "first_scale_up.yaml")).output
+    ways = {line.split()[0]: line for line in output.splitlines() if line}
+    assert ways["convolution_1"].endswith("  direct / phases, r = 1 / direct")
+    assert ways["average_pool_1"].endswith("  direct / matrix products")
+
+
 def test_the_number_of_outputs_is_that_of_the_datas_classes(tmp_path, write_config, train):
     """The successors' task of 4 classes, told by the data file alone."""
     write_data(tmp_path / "data.h5", {"train": 40, "test": 30}, classes=("none", "first", "second", "both"))

@@ -160,18 +160,26 @@ def test_in_bfloat16_the_spectra_are_in_float32():
     assert [g.dtype for g in got] == [tf.bfloat16] * 3
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize(
-    "window, strides, channels",
-    [((16, 16), (2, 2), 1), ((32, 25), (2, 3), 1), ((17, 40), (3, 2), 2), ((12, 12), (1, 1), 8)],
+    "window, strides, padding, channels, by_kernel",
+    [
+        ((16, 16), (2, 2), "same", 1, "phases"),
+        ((32, 25), (2, 3), "valid", 1, "phases"),
+        ((17, 40), (3, 2), "same", 2, "phases"),
+        ((24, 24), (4, 4), "valid", 12, "phases"),
+        ((12, 12), (1, 1), "valid", 8, "spectra"),
+        ((90, 71), (4, 3), "same", 6, "spectra"),  # larger than the image
+        ((70, 75), (2, 2), "same", 3, "spectra"),
+    ],
 )
-def test_the_layer_swaps_with_conv2d(padding, window, strides, channels):
+@pytest.mark.parametrize("compute, share", [("float32", 1e-5), ("mixed_bfloat16", 0.02)])
+def test_the_layer_swaps_with_conv2d(window, strides, padding, channels, by_kernel, compute, share):
     rng = np.random.default_rng(1)
     x = tf.constant(rng.standard_normal((3, 61, 70, channels)), tf.float32)
-    ours = Convolution(5, window, strides, padding)
-    stock = keras.layers.Conv2D(5, window, strides, padding)
+    ours = Convolution(5, window, strides, padding, dtype=compute)
+    stock = keras.layers.Conv2D(5, window, strides, padding, dtype=compute)
     ours.build(x.shape), stock.build(x.shape)
-    assert ours.ways.kernel != "direct"
+    assert ours.ways.kernel == by_kernel or compute != "float32"
     assert [w.shape for w in ours.weights] == [w.shape for w in stock.weights]
     stock.set_weights(ours.get_weights())
     results = []
@@ -179,9 +187,10 @@ def test_the_layer_swaps_with_conv2d(padding, window, strides, channels):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = layer(x)
-            loss = tf.reduce_mean(tf.square(y))
+            loss = tf.reduce_mean(tf.square(tf.cast(y, tf.float32)))
         results.append([y, *tape.gradient(loss, [x, *[w.value for w in layer.trainable_weights]])])
-    assert_close(*results, 1e-5)
+    assert [value.dtype for value in results[0]] == [value.dtype for value in results[1]]
+    assert_close(*results, share)
 
 
 def test_it_saves_and_loads_as_part_of_a_model(tmp_path):
@@ -194,13 +203,15 @@ def test_it_saves_and_loads_as_part_of_a_model(tmp_path):
     assert np.array_equal(model(x), loaded(x))
 
 
-def test_keras_loads_a_saved_model_and_its_own_layer_takes_the_weights(tmp_path):
+def test_a_saved_layer_is_the_stock_layer_by_its_config_and_weights(tmp_path):
     inputs = keras.Input((34, 34, 16))
     layer = Convolution(16, (32, 32), (2, 2), "same")
-    keras.Model(inputs, layer(inputs)).save(tmp_path / "m.keras")
-    loaded = keras.saving.load_model(tmp_path / "m.keras")
-    assert loaded.layers[1].ways == layer.ways and layer.ways.forward == "spectra"
-    stock = keras.Model(inputs, keras.layers.Conv2D(16, (32, 32), (2, 2), "same")(inputs))
+    model = keras.Model(inputs, layer(inputs))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras").layers[1]
+    assert loaded.ways == layer.ways and layer.ways.forward == "spectra"
+    stock = keras.layers.Conv2D.from_config(loaded.get_config())
+    stock.build((None, 34, 34, 16))
     stock.set_weights(loaded.get_weights())
     x = np.random.default_rng(0).standard_normal((2, 34, 34, 16)).astype("f4")
-    assert_close([loaded(x)], [stock(x)], 1e-5)
+    assert_close([model(x)], [stock(x)], 1e-5)

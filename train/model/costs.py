@@ -212,16 +212,17 @@ def least_operations(
     strides: Sequence[int],
     padding: str,
     channels: tuple[int, int],
-) -> list[float]:
+) -> list[tuple[float, str]]:
     """Operations of an image, forward and of the gradients by kernel and input, of the way that has fewer.
 
-    Each pass for itself, with the tiles that are best for it; what is written and read counts nothing.
+    With that way, "direct" or "spectra". Each pass for itself, with the tiles that are best for it; what is
+    written and read counts nothing.
     """
     plans = _plans(image, window, strides, padding, channels)
     direct = direct_costs(plans[0], 0)[0]  # the gradients do the same operations
     spectra = [spectral_costs(plan, word=0) for plan in plans]
     passes = zip(*((costs.forward, costs.kernel, costs.input) for costs in spectra))
-    return [min(direct, *operations) for operations in passes]
+    return [min((direct, "direct"), (min(operations), "spectra")) for operations in passes]
 
 
 def _plans(image, window, strides, padding, channels) -> list[Plan]:

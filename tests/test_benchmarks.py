@@ -1,0 +1,69 @@
+"""What the benchmark counts and how it goes on without a peer; its figures are for `make bench`."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from tests.benchmarks import bound, inputs, race, steps, training
+from train.model import costs
+
+
+def test_the_bound_of_a_step_is_the_sum_of_its_layers_and_passes():
+    config = steps.load("signal_noise_200")
+    first, second, hidden, output = bound.bounded(config)
+    assert first.before == (200, 200, 1) and len(first.operations) == 2  # none by its input
+    axes = (32, 32), (2, 2), "same"
+    least = costs.least_operations((34, 34), *axes, (16, 16))
+    assert [*zip(second.operations, second.ways)] == least and len(least) == 3
+    assert hidden.operations == [2 * 576 * 50] * 3 and output.operations == [2 * 50 * 2] * 3
+    result = {"ours": [2.0], "matrix product": [1.0]}
+    layers = first, second, hidden, output
+    for training_too, operations in (
+        (True, sum(sum(layer.operations) for layer in layers)),
+        (False, sum(layer.operations[0] for layer in layers)),
+    ):
+        row = bound.against_bound("a step", config, 5, training_too, result)
+        assert row.figure == pytest.approx(2 * 2 * bound.MATRIX**3 / (5 * operations))
+
+
+def test_each_pass_of_each_convolution_has_a_row(monkeypatch):
+    networks = [(name, steps.load(name), 4) for name in ("signal_noise_40", "signal_noise_200", "scale_up")]
+
+    def turns(contestants, repeat):
+        return {"layers": [dict.fromkeys(keys, 0.5)] * repeat, "matrix product": [1.0] * repeat}
+
+    keys = [
+        bound._key(name, layer, passed)
+        for name, layer, _ in bound._convolutions(networks)
+        for passed, _, _ in bound._timed(layer)
+    ]
+    monkeypatch.setattr(bound, "race", turns)
+    rows = list(bound.rows(networks, 3))
+    assert len(rows) == len(keys) == 3 * (2 + 3)
+    assert all("to its bound" in row.what and row.note.endswith(("direct", "spectra")) for row in rows)
+
+
+def test_peers_that_are_not_installed_are_named_and_left_out(monkeypatch, tmp_path):
+    found = race.importlib.util.find_spec
+    missing = ("torch", "datasets")
+    monkeypatch.setattr(
+        race.importlib.util, "find_spec", lambda name: None if name in missing else found(name)
+    )
+    raced = []
+
+    def turns(contestants, repeat, *more, **kinds):
+        raced.extend(contestants)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(steps, "race", turns)
+    result = CliRunner().invoke(training.main, ["--only", "steps", "--out", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "not installed, so left out: PyTorch, Hugging Face datasets" in result.output
+    assert "stock Keras" in raced and not any("PyTorch" in name for name in raced)
+    monkeypatch.setattr(inputs, "race", turns)
+    monkeypatch.setattr(inputs, "write_others", lambda *paths: None)
+    raced.clear()
+    with pytest.raises(SystemExit):
+        list(inputs._loaders(tmp_path, tmp_path / "images.h5", 1))
+    assert "TFRecord" in raced and "datasets" not in raced
