@@ -67,6 +67,18 @@ def write_data(
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """This process computes with as many threads as `write_config` gives the commands that tests start.
+
+    Sums over a whole minibatch depend in their last bits on how many threads share them.
+    """
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_data(tmp_path / "data.h5", {"train": 40, "test": 30})

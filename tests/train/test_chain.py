@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.ranks import Ranks
+from train.fit.moments import share_moments
 from train.model import chain
 from train.model.convolution import Convolution
 
@@ -87,3 +89,49 @@ def test_several_outputs_are_each_made_by_its_layer():
     assert found.keys() == expected.keys()
     for name in expected:
         assert np.array_equal(found[name], expected[name])
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-7])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_batch_normalization_is_its_layers_also_in_its_moving_averages(compute, epsilon):
+    keras.utils.set_random_seed(0)
+    policy = keras.DTypePolicy("mixed_bfloat16" if compute == "bfloat16" else "float32")
+    inputs = keras.Input((6, 5, 3), name="pixels")
+    layer = keras.layers.BatchNormalization(momentum=0.7, epsilon=epsilon, dtype=policy)
+    x = keras.layers.Activation("relu", dtype=policy)(layer(inputs))
+    x = keras.layers.Dense(2, dtype="float32")(keras.layers.Flatten(dtype=policy)(x))
+    model = keras.Model(inputs, x, name=chain.CONVNET)
+    layer.gamma.assign([0.5, 2.0, 1.5])
+    layer.beta.assign([0.1, -0.2, 0.3])
+    images = 3 * tf.random.stateless_normal((7, 6, 5, 3), (0, 0)) + 2
+    before, found = [v.numpy() for v in model.variables], []
+    for run in (lambda x: model(x, training=True), lambda x: chain.run(model, x, training=True)):
+        for variable, value in zip(model.variables, before):
+            variable.assign(value)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            y = run(images)
+            loss = tf.reduce_sum(tf.sin(y))
+        gradients = tape.gradient(loss, [images, *[v.value for v in model.trainable_variables]])
+        found.append([y, *gradients, layer.moving_mean.numpy(), layer.moving_variance.numpy()])
+    assert np.abs(found[0][-2]).min() > 0.1, "they have moved"
+    for expected, ours in zip(*found):
+        scale = float(tf.reduce_max(tf.abs(expected)))
+        tolerance = (1e-5 if compute == "float32" else 0.02) * scale
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance)
+
+
+def test_batch_normalization_in_training_is_one_operation():
+    """Counted in the graph; not where ranks give it moments of their own, nor in prediction."""
+
+    def operations(training):
+        graph = tf.function(lambda x: chain.run(model, x, training=training))
+        made = graph.get_concrete_function(tf.TensorSpec((None, 6, 5, 3))).graph
+        return [op.type for op in made.get_operations()].count("FusedBatchNormV3")
+
+    inputs = keras.Input((6, 5, 3), name="pixels")
+    layer = keras.layers.BatchNormalization()
+    model = keras.Model(inputs, layer(inputs), name=chain.CONVNET)
+    assert (operations(training=True), operations(training=False)) == (1, 0)
+    share_moments(model, Ranks())
+    assert operations(training=True) == 0
