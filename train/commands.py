@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Optional
 
@@ -91,7 +92,8 @@ def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
         from train.fit import loop
         from train.metrics import scores
         from train.metrics.calibration import EnergyError
-        from train.model.predictor import Predictor
+        from train.model.network import with_features
+        from train.model.predictor import OnRanks, Predictor
         from train.predict import trust as trusted
         from train.report import card
 
@@ -100,13 +102,13 @@ def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
         with result.clock.part("evaluation"):
             model, error = result.stepper.whole, result.calibration.get("pulse_energy")
             error = EnergyError(**error) if error else None
-            found = scores.of_data(Predictor(model), data, together, error)
+            found = scores.of_data(OnRanks(Predictor(model), together), data, error)
+            telling = OnRanks(Predictor(with_features(model)), together)
+            known = trusted.learn(telling, data)
+            flags = trusted.flagged(telling, known, data)
         if not together.first:
             return
-        with result.clock.part("evaluation"):
-            known = trusted.learn(model, data)
-            trusted.save(config.run_dir, known)
-            flags = trusted.flagged(model, known, data)
+        trusted.save(config.run_dir, known)
         used = timing.usage(threads)
         loop.write_summary(config, data, result, {"splits": found, "flags": flags, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
@@ -196,15 +198,21 @@ def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time
     type=cli.PATH,
     help="Data file (default: the run's).",
 )
+@jobs_option
 @cli.json_option
-def evaluate(run: str, data_path: Optional[str], as_json: bool) -> None:
+def evaluate(run: str, data_path: Optional[str], jobs: int, as_json: bool) -> None:
     """Compute the final scores of a finished run again, on its own or another data file.
 
     \b
     python -m train evaluate runs/demo
     python -m train evaluate runs/demo --data data/first_scale_up.h5
     """
-    run_dir = Path(run)
+    with parallel.executor(jobs) as workers:
+        if workers is not None:  # else a rank that has done its share
+            _evaluate(Path(run), data_path, workers, as_json)
+
+
+def _evaluate(run_dir: Path, data_path: Optional[str], workers: Executor, as_json: bool) -> None:
     config = folder.config_of(run_dir)
     with open_data(data_path or config.data, config.input, [], "stream") as data:
         if not data.splits:
@@ -214,28 +222,29 @@ def evaluate(run: str, data_path: Optional[str], as_json: bool) -> None:
             folder.check_data(run_dir, data)
         threads = runtime.start(config.threads, config.seed)
         from train.metrics import scores
-        from train.model import saved
-        from train.model.predictor import Predictor
+        from train.predict import spread
         from train.predict import trust as trusted
         from train.predict.job import say_origin
 
-        model = saved.load_model(run_dir)
-        data = with_validation(data, config.validation_share if data_path is None else 0)
+        share = config.validation_share if data_path is None else 0
+        data = with_validation(data, share)
         trust = trusted.load(run_dir)
-        found = scores.of_data(Predictor(model), data, error=trust.error)
+        origin = spread.Origin(run_dir, tuple(data.paths), share, features=False)
+        found = scores.of_data(spread.predictor(workers, origin), data, trust.error)
         if as_json:
-            origin = {"provenance": data.provenance, "trained_on": folder.provenance(run_dir)}
-            cli.print_json(
-                {"run": run, "data": data.path, **origin, "classes": data.classes, "splits": found}
-            )
+            places = {"run": str(run_dir), "data": data.path}
+            made = {"provenance": data.provenance, "trained_on": folder.provenance(run_dir)}
+            cli.print_json({**places, **made, "classes": data.classes, "splits": found})
             return
         for line in scores.lines(found, data.classes):
             say(line)
         say_origin(run_dir, data)
         if trust.reference is not None:
-            for line in trusted.lines(trusted.flagged(model, trust.reference, data)):
+            telling = spread.predictor(workers, origin._replace(features=True))
+            for line in trusted.lines(trusted.flagged(telling, trust.reference, data)):
                 say(line)
-        say(timing.usage_line(timing.usage(threads)))
+        if isinstance(workers, parallel.Here):
+            say(timing.usage_line(timing.usage(threads)))
 
 
 @main.command()
@@ -250,20 +259,29 @@ def evaluate(run: str, data_path: Optional[str], as_json: bool) -> None:
 @click.option(
     "--split", "splits", multiple=True, metavar="S", help="Only this split; repeatable (default: all splits)."
 )
+@jobs_option
 @force_option
 @cli.json_option
 def predict(
-    run: str, data_path: str, out: Optional[str], splits: tuple[str, ...], force: bool, as_json: bool
+    run: str,
+    data_path: str,
+    out: Optional[str],
+    splits: tuple[str, ...],
+    jobs: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Predict the class of every shot in DATA, labeled or not, with the network of RUN.
 
     \b
     python -m train predict runs/demo data/next.h5
-    python -m train predict runs/demo data/demo.h5 --split test --out test.h5
+    python -m train predict runs/demo data/demo.h5 --split test --out test.h5 --jobs 4
     """
     from train.predict import job
 
-    job.run(Path(run), data_path, splits, Path(out) if out else None, force, as_json)
+    with parallel.executor(jobs) as workers:
+        if workers is not None:  # else a rank that has done its share
+            job.run(Path(run), data_path, splits, Path(out) if out else None, force, as_json, workers)
 
 
 @main.command()

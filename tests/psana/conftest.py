@@ -23,7 +23,7 @@ if REASON:  # never a silent skip
 
 from prepare.config import load_config
 from prepare.simulate.run import simulate
-from tests.prepare.conftest import prepare  # noqa: F401
+from tests.prepare.conftest import prepare as prepare
 
 SIMULATED = {
     "name": "small",

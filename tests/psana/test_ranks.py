@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -11,13 +12,15 @@ import sys
 import time
 from pathlib import Path
 
-import mpi4py  # noqa: F401  without it there is nothing to test here
 import pytest
 import yaml
 
 from prepare.commands import main
 from tests.prepare.conftest import SLOWED, XTC1, digest, settings
 from tests.prepare.test_jobs import all_end
+
+if importlib.util.find_spec("mpi4py") is None:  # never a silent skip
+    raise pytest.UsageError("tests/psana/test_ranks.py needs mpi4py; run `make test-psana`")
 
 # Open MPI wants to be told that it may run as root, and more ranks than cores.
 ENVIRONMENT = {

@@ -17,7 +17,9 @@ except ImportError as error:
 if REASON:  # never a silent skip
     raise pytest.UsageError(f"tests/psana1 needs psana 1 ({REASON}); run it in the LCLS-I environment")
 
-from tests.prepare.conftest import XTC1, prepare, write_config  # noqa: F401
+from tests.prepare.conftest import XTC1
+from tests.prepare.conftest import prepare as prepare
+from tests.prepare.conftest import write_config as write_config
 from tests.prepare.small_data import write_small_data
 
 

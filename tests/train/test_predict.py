@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -17,6 +20,7 @@ from common.report.drawing import drawing
 from common.shots import ID_DTYPE, ID_FIELDS
 from tests.train.conftest import write_data
 from tests.train.test_commands import refused
+from tests.train.test_ranks import MPIRUN
 from train.data.dataset import open_data
 from train.model import saved
 from train.model.predictor import Predictor
@@ -98,6 +102,44 @@ def test_the_summary_has_n_interval_and_baseline_and_agrees_with_evaluate(data, 
     assert summary["runs"][2]["called_lasing"] == sum(row["predicted"] == "lasing" for row in of_test)
     low, high = summary["runs"][2]["interval_lasing"]
     assert low <= summary["runs"][2]["called_lasing"] / 15 <= high
+
+
+WAYS = {"jobs": ["--jobs", "2"], "ranks": [str(MPIRUN), "-n", "3"]}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_other_processes_say_the_same(run, train, tmp_path, way):
+    """1,300 shots are three chunks; two chunks are not whole batches."""
+    path = write_data(tmp_path / "next.h5", {"test": 600, "predict": 1300}, seed=3)
+    assert train("predict", run, str(path), "--out", str(tmp_path / "here.csv")).exit_code == 0
+    python, words = [sys.executable, "-m", "train"], ["predict", run, str(path), "--out", "there.csv"]
+    command = [*python, *words, *WAYS[way]] if way == "jobs" else [*WAYS[way], *python, *words]
+    where = {"PYTHONPATH": str(Path(__file__).parents[2]), **os.environ}
+    done = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1900 shots, ") == 1
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+    here, there = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("here", "there"))
+    assert there == here
+
+
+def test_an_error_of_another_process_is_one_line(run, train, tmp_path):
+    path = write_data(tmp_path / "next.h5", {"test": 40, "predict": 600}, seed=3)
+    with h5py.File(path, "r+") as file:
+        file["predict/images"][590] = 7.0  # not what its checksum says
+    command = [sys.executable, "-m", "train", "predict", run, str(path), "--jobs", "2", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "next.h5: predict/images: image 590" in done.stderr
+    assert not list(Path(run).glob("*predictions_next*"))
+
+
+def test_other_processes_evaluate_the_same(data, run, train):
+    here = train("evaluate", run, "--json")
+    command = [sys.executable, "-m", "train", "evaluate", run, "--json", "--jobs", "2"]
+    there = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert there.returncode == 0, there.stderr
+    assert json.loads(there.stdout) == json.loads(here.stdout)
 
 
 def test_hdf5_holds_the_same_as_csv(data, run, train, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from typing import Sequence, Union
@@ -40,7 +41,7 @@ class ImageFile:
         self.shape, self._dtype = self._dataset.shape, self._dataset.dtype
         self.where = f"{group.file.filename}: {group.name.strip('/')}/images"
         self.seconds = 0.0  # of reading, decoding and checking so far
-        self._file = open(group.file.filename, "rb", buffering=0)  # noqa: SIM115
+        self._file = io.FileIO(group.file.filename)
         self._offsets = reading.image_offsets(self._dataset)
         if self._offsets is not None and len(self) and self._end() > os.fstat(self._file.fileno()).st_size:
             self._offsets = None  # HDF5 will say what is wrong

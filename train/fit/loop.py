@@ -28,9 +28,9 @@ from train.fit.runtime import Runtime
 from train.fit.step import Stepper, StepResult
 from train.fit.timing import Stopwatch, short
 from train.fit.watch import Watcher, not_finite
-from train.metrics import calibration, measure, scores
+from train.metrics import calibration, measure
 from train.model import network, optimizers
-from train.model.predictor import Predictor
+from train.model.predictor import OnRanks, Predictor
 from train.run import checkpoint, folder, history
 from train.run.checkpoint import Checkpoint
 from train.run.history import History, line
@@ -160,6 +160,7 @@ class _Run:
         self, config: TrainConfig, data: Data, stepper: Stepper, state: Optional[Checkpoint]
     ) -> None:
         self.config, self.stepper, self.stored, self.ranks = config, stepper, data, stepper.ranks
+        self.predictor = OnRanks(stepper, stepper.ranks)
         splits = {name: _prepared(config, stepper, split) for name, split in data.splits.items()}
         self.data = data._replace(splits=splits)
         self.step = state.step if state else 0
@@ -241,7 +242,7 @@ class _Run:
         """Calibrate the model that is to be kept, on the validation split, where there is one."""
         split, found = self.data.splits.get(VALIDATION), {}
         if split is not None:
-            logits, energy, _ = scores.predict(self.stepper, split, self.ranks)
+            logits, energy, _ = self.predictor.outputs(split)
             found["temperature"] = calibration.temperature(logits, split.labels)
             if energy is not None and (known := np.isfinite(split.energy)).any():
                 estimate = energy[known] * network.ENERGY_UNIT
@@ -272,7 +273,7 @@ class _Run:
         for name, split in self.data.splits.items():
             rows = self.judged[name]
             chosen = rows if len(rows) < len(split) else None
-            predicted = scores.predict(self.stepper, split, self.ranks, chosen).logits.argmax(axis=1)
+            predicted = self.predictor.outputs(split, chosen).logits.argmax(axis=1)
             self.called[name] = predicted
             values[f"{name}_accuracy"] = float((split.labels[rows] == predicted).mean())
             called = np.bincount(predicted, minlength=len(self.data.classes))

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Protocol
 
 import numpy as np
 from scipy.special import softmax
 
-from common.ranks import Ranks
 from train.data.dataset import Data
 from train.data.minibatches import Samples
 from train.metrics import calibration, measure
 from train.metrics.calibration import EnergyError
 from train.metrics.measure import Score
-from train.model.predictor import Outputs, Predictor
+from train.model.predictor import Outputs
 
 
-def of_data(
-    predictor: Predictor, data: Data, ranks: Optional[Ranks] = None, error: Optional[EnergyError] = None
-) -> dict[str, Any]:
+class Predicts(Protocol):
+    """What tells the classes of shots: a `Predictor`, or one that has others work for it."""
+
+    def outputs(self, split: Samples, rows: Optional[np.ndarray] = None) -> Outputs:
+        """All it says of the shots `rows` of `split`, or of all."""
+
+
+def of_data(predictor: Predicts, data: Data, error: Optional[EnergyError] = None) -> dict[str, Any]:
     """Per split: accuracy with its interval, chance, Z, p-value, confusion, calibration, by pulse energy.
 
-    `ranks` predict a share each, and all get all. error: of the pulse energy that the network tells.
+    error: of the pulse energy that the network tells.
     """
     return {
         name: of_outputs(
-            predict(predictor, split, ranks or Ranks()),
+            predictor.outputs(split),
             split,
             data.classes,
             data.blocks.of_times(split.ids),
@@ -33,15 +37,6 @@ def of_data(
         )
         for name, split in data.splits.items()
     }
-
-
-def predict(predictor: Predictor, split: Samples, ranks: Ranks, rows: Optional[np.ndarray] = None) -> Outputs:
-    """What the model says of the shots `rows` of `split`, or of all, each rank making a share."""
-    if ranks.size == 1:
-        return predictor.outputs(split, rows)
-    rows = np.arange(len(split)) if rows is None else rows
-    mine = predictor.outputs(split, rows[ranks.share(len(rows))])
-    return Outputs(*(None if part is None else ranks.gather(part) for part in mine))
 
 
 def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from common.ranks import Ranks
 from train.data.images import ALIGNMENT
 from train.data.minibatches import Samples
 from train.model import chain
@@ -37,6 +38,16 @@ class Outputs(NamedTuple):
     features: Optional[np.ndarray]
 
 
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """Parts of the shots, one behind the other."""
+    return Outputs(*(None if part[0] is None else np.concatenate(part) for part in zip(*parts)))
+
+
+def batch_size(image: tuple[int, ...]) -> int:
+    """How many images of that shape a forward pass takes at once."""
+    return max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * int(np.prod(image))))))
+
+
 class Predictor:
     """A model that predicts in batches, without the gradient."""
 
@@ -46,8 +57,7 @@ class Predictor:
         self._outputs = tf.function(
             lambda images: chain.outputs(model, images), input_signature=[self._image]
         )
-        pixels = int(np.prod(model.input_shape[1:]))
-        self._batch = max(1, min(PREDICT_BATCH, int(PREDICT_BYTES / (4 * pixels))))
+        self._batch = batch_size(model.input_shape[1:])
 
     def images(self, images: np.ndarray) -> np.ndarray:
         """What a model of images makes of (n, rows, columns, 1) float32."""
@@ -62,7 +72,7 @@ class Predictor:
         parts = list(self.stream(split, rows))
         if not parts:  # no shots: what it says of any, cut to none
             parts = [Outputs(*(None if part is None else part[:0] for part in self._of_batch(self._any())))]
-        return Outputs(*(None if part[0] is None else np.concatenate(part) for part in zip(*parts)))
+        return joined(parts)
 
     def stream(self, split: Samples, rows: Optional[np.ndarray] = None) -> Iterator[Outputs]:
         """The same in order, a few shots at a time; NaN for an image with values that are not numbers."""
@@ -82,3 +92,18 @@ class Predictor:
 
     def _any(self) -> np.ndarray:
         return np.zeros((1, *self.model.input_shape[1:]), np.float32)
+
+
+class OnRanks:
+    """A predictor whose shots are divided among ranks, which all call it and all get all answers."""
+
+    def __init__(self, predictor: Predictor, ranks: Ranks) -> None:
+        self._predictor, self._ranks = predictor, ranks
+
+    def outputs(self, split: Samples, rows: Optional[np.ndarray] = None) -> Outputs:
+        """All the model says of the shots `rows` of `split`, or of all."""
+        if self._ranks.size == 1:
+            return self._predictor.outputs(split, rows)
+        rows = np.arange(len(split)) if rows is None else rows
+        mine = self._predictor.outputs(split, rows[self._ranks.share(len(rows))])
+        return Outputs(*(None if part is None else self._ranks.gather(part) for part in mine))

@@ -7,13 +7,14 @@ import itertools
 import json
 import time
 from collections import Counter
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 from scipy.special import softmax
 
-from common import cli, text_table
+from common import cli, parallel, text_table
 from common.blocks import Blocks
 from common.dataset import provenance
 from common.errors import DataError
@@ -25,14 +26,16 @@ from train.data.dataset import Data, open_data
 from train.data.minibatches import Split
 from train.fit import runtime, timing
 from train.metrics import effective, measure
-from train.predict import predictions, probability_plot
+from train.predict import predictions, probability_plot, spread
 from train.predict.predictions import Part
 from train.run import folder
 
 if TYPE_CHECKING:
     from train.model.predictor import Predictor
+    from train.predict.spread import Spread
     from train.predict.trust import Trust
 
+    Streams = Union[Predictor, Spread]
 
 MOST_FLAGGED = 0.1  # of a run; 0.01 of the training machine's shots are flagged
 
@@ -49,7 +52,13 @@ class Predicted(NamedTuple):
 
 
 def run(
-    run_dir: Path, data_path: str, splits: Sequence[str], out: Optional[Path], force: bool, as_json: bool
+    run_dir: Path,
+    data_path: str,
+    splits: Sequence[str],
+    out: Optional[Path],
+    force: bool,
+    as_json: bool,
+    workers: Executor,
 ) -> None:
     """The whole of `python -m train predict`. Raises UserError."""
     config = folder.config_of(run_dir)
@@ -57,21 +66,19 @@ def run(
         path = out or default_out(run_dir, data.paths[0])
         data = check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
-        from train.model import saved  # TensorFlow is loaded after what can be refused without it
-        from train.model.network import with_features
-        from train.model.predictor import Predictor
-        from train.predict import trust as trusted
+        from train.predict import trust as trusted  # TensorFlow is loaded after what is refused without it
 
-        model, trust = saved.load_model(run_dir), trusted.load(run_dir)
-        model = model if trust.reference is None else with_features(model)
-        done = predict(Predictor(model), run_dir, data, path, trust)
+        trust = trusted.load(run_dir)
+        origin = spread.Origin(run_dir, tuple(data.paths), 0, trust.reference is not None)
+        done = predict(spread.predictor(workers, origin), run_dir, data, path, trust)
     if as_json:
         cli.print_json(json.loads(done.summary.read_text(encoding="utf-8")))
         return
     for line in lines(done, data.classes):
         say(line)
     say_origin(run_dir, data)
-    say(timing.usage_line(timing.usage(threads)))
+    if isinstance(workers, parallel.Here):
+        say(timing.usage_line(timing.usage(threads)))
     say(f"{path}: the predictions; {done.plot.name}: over time; {done.summary.name}: this summary")
 
 
@@ -120,7 +127,7 @@ def check(
     return data._replace(classes=classes)
 
 
-def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
+def predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
     """Write the predictions of `data` to `out`, and a plot and a summary (JSON) beside it.
 
     Images are read and predicted a few at a time; ids and probabilities stay in memory (40 bytes
@@ -130,7 +137,7 @@ def predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: T
         return _predict(predictor, run_dir, data, out, trust)
 
 
-def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
+def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
     plot, summary = beside(out)
     origin = {
         "run": str(run_dir),
@@ -162,7 +169,7 @@ def _predict(predictor: Predictor, run_dir: Path, data: Data, out: Path, trust: 
     return Predicted(total, runs, of_splits, rate, plot, summary)
 
 
-def stream(predictor: Predictor, split: Split, trust: Trust) -> Iterator[Part]:
+def stream(predictor: Streams, split: Split, trust: Trust) -> Iterator[Part]:
     """The predictions of `split` in order, a few shots at a time; raises DataError for NaN or infinity."""
     done = 0
     for logits, energy, features in predictor.stream(split):

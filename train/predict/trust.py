@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from common.errors import DataError
 from common.files import atomic
 from common.stats import evenly
 from train.data.dataset import Data
-from train.data.validation import VALIDATION, Part
+from train.data.minibatches import Samples
+from train.data.validation import VALIDATION
 from train.metrics.calibration import EnergyError
-from train.model.network import with_features
+from train.metrics.scores import Predicts
 from train.model.novelty import Reference, reference
-from train.model.predictor import Predictor
 from train.run import folder
 from train.run.archive import ZIP_ERRORS, read_arrays
 
@@ -34,22 +34,24 @@ class Trust(NamedTuple):
     reference: Optional[Reference] = None
 
 
-def learn(model: Any, data: Data) -> Reference:
-    """What the flag needs, from the train split and, where there is one, the validation split."""
-    predictor = Predictor(with_features(model))
-    train = _some(data.splits["train"])
-    held_out = data.splits.get(VALIDATION)
-    features = predictor.outputs(train).features
-    others = features[:0] if held_out is None else predictor.outputs(_some(held_out)).features
-    return reference(features, train.labels, others)
+def learn(predictor: Predicts, data: Data) -> Reference:
+    """What the flag needs, from the train split and, where there is one, the validation split.
+
+    predictor: of a model `with_features`.
+    """
+    train, held_out = data.splits["train"], data.splits.get(VALIDATION)
+    features = _some(predictor, train)
+    others = features[:0] if held_out is None else _some(predictor, held_out)
+    return reference(features, train.labels[_rows(train)], others)
 
 
-def flagged(model: Any, known: Reference, data: Data) -> dict[str, dict[str, int]]:
+def flagged(predictor: Predicts, known: Reference, data: Data) -> dict[str, dict[str, int]]:
     """Of each split but train: how many shots were looked at, how many of them are flagged."""
-    predictor, found = Predictor(with_features(model)), {}
-    for split in (_some(split) for name, split in data.splits.items() if name != "train"):
-        beyond = known.distance(predictor.outputs(split).features) > known.limit
-        found[split.name] = {"n": len(split), "flagged": int(beyond.sum())}
+    found = {}
+    for name, split in data.splits.items():
+        if name != "train":
+            beyond = known.distance(_some(predictor, split)) > known.limit
+            found[name] = {"n": len(beyond), "flagged": int(beyond.sum())}
     return found
 
 
@@ -85,5 +87,10 @@ def load(run_dir: Path) -> Trust:
         raise DataError(f"{run_dir / folder.SUMMARY}: is damaged ({error})") from None
 
 
-def _some(split: Any) -> Part:
-    return Part(split, evenly(np.arange(len(split)), MOST_SHOTS), split.name)
+def _rows(split: Samples) -> np.ndarray:
+    return evenly(np.arange(len(split)), MOST_SHOTS)
+
+
+def _some(predictor: Predicts, split: Samples) -> np.ndarray:
+    """The features of some shots of `split`."""
+    return predictor.outputs(split, _rows(split)).features
