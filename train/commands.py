@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Optional
 
@@ -13,16 +12,14 @@ import click
 
 from common import __version__, cli, interrupt, parallel, ranks
 from common.cli import CommandGroup, config_argument, force_option
-from common.dataset import provenance
-from common.errors import DataError, UserError
+from common.errors import UserError
 from common.files import atomic
-from common.progress import say, warn
-from common.ranks import Ranks
-from train.config import TrainConfig, load_config
-from train.data.dataset import Data, class_names, number_of_images, open_data
-from train.data.validation import with_validation
-from train.fit import runtime, timing
+from common.progress import say
+from train.config import load_config
+from train.data.dataset import class_names, number_of_images
+from train.fit import runtime
 from train.run import folder
+from train.training import train
 
 run_argument = click.argument("run", metavar="RUN", type=cli.FOLDER)
 AGAIN = "the same command continues where it stopped"
@@ -74,63 +71,16 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
         stack.enter_context(interrupt.advising(go_on))
         if together.first:
             stack.enter_context(folder.claimed(config.run_dir, resume, force))
-        _fit(config, resume, together)
-
-
-def _fit(config: TrainConfig, resume: bool, together: Ranks) -> None:
-    """What `fit` does once the run's folder is its own."""
-    with open_data(
-        config.data,
-        config.input,
-        config.needed_splits,
-        config.cache,
-        check=config.check_images,
-        processes=together.place.size,
-    ) as data:
-        threads = runtime.start(config.threads, config.seed, together)
-        runtime.check_compute(config.compute)
-        from train.fit import loop
-        from train.metrics import scores
-        from train.metrics.calibration import EnergyError
-        from train.model.network import with_features
-        from train.model.predictor import OnRanks, Predictor
-        from train.predict import trust as trusted
-        from train.report import card
-
-        data = with_validation(data, config.validation_share)
-        result = loop.fit(config, data, threads, resume, together)
-        with result.clock.part("evaluation"):
-            model, error = result.stepper.whole, result.calibration.get("pulse_energy")
-            error = EnergyError(**error) if error else None
-            found = scores.of_data(OnRanks(Predictor(model), together), data, error)
-            telling = OnRanks(Predictor(with_features(model)), together)
-            known = trusted.learn(telling, data)
-            flags = trusted.flagged(telling, known, data)
-        if not together.first:
-            return
-        trusted.save(config.run_dir, known)
-        used = timing.usage(threads)
-        loop.write_summary(config, data, result, {"splits": found, "flags": flags, "usage": used})
-        say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
-        for line in scores.lines(found, data.classes):
-            say(line)
-        for line in trusted.lines(flags):
-            say(line)
-        if provenance.banner(data.provenance):
-            say(provenance.banner(data.provenance))
-        say(timing.line(result.clock.times(data.reading)))
-        say(timing.usage_line(used))
-        say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
-        say(f"{card.write(config.run_dir)}: the model's card")
-        if config.report:
-            _report_of_fit(config.run_dir, result.stepper.whole, data)
+        train(config, resume, together)
 
 
 @main.command()
 @config_argument
 @cli.json_option
 def describe(config_path: str, as_json: bool) -> None:
-    """List the layers of CONFIG's network: variables, output shape, memory in MB (2^20 bytes).
+    """List the layers of CONFIG's network.
+
+    Variables, shape of the output and memory in MB (2^20 bytes) of each layer. No data file is needed.
 
     \b
     python -m train describe configs/train/first_scale_up.yaml
@@ -157,27 +107,21 @@ def describe(config_path: str, as_json: bool) -> None:
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=A,B", help="Values to try for a key; repeatable."
 )
-@click.option(
-    "--seeds",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Train each setting with seeds 1 to N.",
-)
+@cli.count_option("--seeds", 1, "Train each setting with seeds 1 to N.")
 @click.option("--one-at-a-time", is_flag=True, help="Change one setting of CONFIG at a time instead.")
 @jobs_option
 def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int) -> None:
-    """Train CONFIG with every combination of settings and write one table of the results.
+    """Train CONFIG with every combination of settings.
 
-    KEY is a dotted key of the config or the end of one; `*` stands for any keys in between. Started
-    again, it skips finished runs and resumes interrupted ones. A run that fails does not stop the
-    others; the exit code is then 1.
+    One table has the results of all runs. KEY is a dotted key of the config or the end of one; `*`
+    stands for any keys in between. Started again, a sweep skips finished runs and resumes interrupted
+    ones. A run that fails does not stop the others; the exit code is then 1.
 
     \b
     python -m train sweep configs/train/signal_noise_100.yaml --seeds 5
     python -m train sweep configs/train/scale_up.yaml --set momentum=.9,.99 --set learning_rate.start=.1,.01
-    python -m train sweep configs/train/scale_up.yaml --set 'preprocess=[],[log]' --set 'network.*.bias=0.1' \
-        --one-at-a-time --seeds 5 --jobs 2
+    python -m train sweep configs/train/scale_up.yaml --set 'preprocess=[],[log]' \\
+        --set 'network.*.bias=0.1' --one-at-a-time --seeds 5 --jobs 2
     srun python -m train sweep configs/train/scale_up.yaml --seeds 20   # runs spread over the ranks
     """
     with parallel.executor(jobs) as workers, interrupt.advising(AGAIN):
@@ -191,17 +135,13 @@ def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time
 
 @main.command()
 @run_argument
-@click.option(
-    "--data",
-    "data_path",
-    default=None,
-    type=cli.PATH,
-    help="Data file (default: the run's).",
-)
+@click.option("--data", "data_path", default=None, type=cli.PATH, help="Data file (default: the run's).")
 @jobs_option
 @cli.json_option
 def evaluate(run: str, data_path: Optional[str], jobs: int, as_json: bool) -> None:
-    """Compute the final scores of a finished run again, on its own or another data file.
+    """Compute the scores of a finished run again.
+
+    On the data that it was trained on, or on others with the same classes and image processing.
 
     \b
     python -m train evaluate runs/demo
@@ -209,42 +149,9 @@ def evaluate(run: str, data_path: Optional[str], jobs: int, as_json: bool) -> No
     """
     with parallel.executor(jobs) as workers:
         if workers is not None:  # else a rank that has done its share
-            _evaluate(Path(run), data_path, workers, as_json)
+            from train.predict.evaluate import evaluate
 
-
-def _evaluate(run_dir: Path, data_path: Optional[str], workers: Executor, as_json: bool) -> None:
-    config = folder.config_of(run_dir)
-    with open_data(data_path or config.data, config.input, [], "stream") as data:
-        if not data.splits:
-            raise DataError(f"{data.path}: has no labeled split; give it to `python -m train predict`")
-        folder.check_fits(run_dir, data)
-        if data_path is None:
-            folder.check_data(run_dir, data)
-        threads = runtime.start(config.threads, config.seed)
-        from train.metrics import scores
-        from train.predict import spread
-        from train.predict import trust as trusted
-        from train.predict.job import say_origin
-
-        share = config.validation_share if data_path is None else 0
-        data = with_validation(data, share)
-        trust = trusted.load(run_dir)
-        origin = spread.Origin(run_dir, tuple(data.paths), share, features=False)
-        found = scores.of_data(spread.predictor(workers, origin), data, trust.error)
-        if as_json:
-            places = {"run": str(run_dir), "data": data.path}
-            made = {"provenance": data.provenance, "trained_on": folder.provenance(run_dir)}
-            cli.print_json({**places, **made, "classes": data.classes, "splits": found})
-            return
-        for line in scores.lines(found, data.classes):
-            say(line)
-        say_origin(run_dir, data)
-        if trust.reference is not None:
-            telling = spread.predictor(workers, origin._replace(features=True))
-            for line in trusted.lines(trusted.flagged(telling, trust.reference, data)):
-                say(line)
-        if isinstance(workers, parallel.Here):
-            say(timing.usage_line(timing.usage(threads)))
+            evaluate(Path(run), data_path, workers, as_json)
 
 
 @main.command()
@@ -271,7 +178,10 @@ def predict(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Predict the class of every shot in DATA, labeled or not, with the network of RUN.
+    """Predict the class of every shot in DATA.
+
+    With the network of RUN; the shots can be labeled or not. Written are the probabilities with the key
+    of each shot, a plot over time, and a summary.
 
     \b
     python -m train predict runs/demo data/next.h5
@@ -286,12 +196,13 @@ def predict(
 
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=cli.FOLDER)
-@click.option("--out", default=None, type=cli.FILE, help="Where to write the page.")
+@cli.page_option
 @force_option
 def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
-    """Write RUN/report.html for a finished run, or compare several runs on one page.
+    """Write the report of a run, or compare several runs.
 
-    The comparison is comparison.html beside the first run. Each page is one file that opens offline.
+    The report is RUN/report.html, the comparison comparison.html beside the first run. Each page is one
+    file that opens offline.
 
     \b
     python -m train report runs/demo
@@ -312,27 +223,17 @@ def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
     card.write(folders[0])
 
 
-def _report_of_fit(run_dir: Path, model: object, data: Data) -> None:
-    """The report at the end of a training, which has succeeded, whatever happens here."""
-    from train.report import write_with
-
-    try:
-        say(f"{write_with(run_dir, model, data)}: open it in a browser")
-    except Exception as error:  # hours of training must not end as a failure for want of a picture
-        reason = " ".join(str(error).split()) or type(error).__name__
-        warn(f"no report was drawn ({reason}); try again with: python -m train report {run_dir}")
-
-
 @main.command()
 @config_argument
 @click.option("--steps", default=None, type=click.IntRange(1), help="Training steps (default: the config's).")
 @force_option
 def controls(config_path: str, steps: Optional[int], force: bool) -> None:
-    """Test whether the accuracy comes from lasing or from run-to-run differences.
+    """Test whether accuracy comes from lasing or from the runs.
 
-    Trains CONFIG's network on permuted labels, on beam-free pixels alone and without one run at a
-    time; compares it with logistic regressions on a few numbers; correlates its probability with the
-    pulse energy. Started again, it continues where it stopped.
+    The label is the run, so a network can learn any other difference between runs, too. The controls
+    train CONFIG's network on permuted labels, on beam-free pixels alone and without one run at a time,
+    compare it with logistic regressions on a few numbers, and correlate its probability with the pulse
+    energy. Started again, the command continues where it stopped.
 
     \b
     python -m train controls configs/train/demo.yaml
@@ -344,7 +245,7 @@ def controls(config_path: str, steps: Optional[int], force: bool) -> None:
         from train.controls import job
     except ImportError as error:
         raise UserError(f"controls need scikit-learn ({error}); install: pip install -e '.[train]'") from None
-    with interrupt.advising("the same command continues where it stopped"):
+    with interrupt.advising(AGAIN):
         job.run(config, force)
     if folder.is_finished(config):
         from train.report import card

@@ -1,0 +1,76 @@
+"""A training from its config to the finished folder: the loop, the scores, the model's card, the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.dataset import provenance
+from common.progress import say, warn
+from common.ranks import Ranks
+from train.config import TrainConfig
+from train.data.dataset import Data, open_data
+from train.data.validation import with_validation
+from train.fit import runtime, timing
+
+
+def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
+    """Train in the folder of the run, which the caller holds, and write all that a finished run has.
+
+    together: the ranks that train; rank 0 alone writes and prints. Raises DataError and Interrupted.
+    """
+    with open_data(
+        config.data,
+        config.input,
+        config.needed_splits,
+        config.cache,
+        check=config.check_images,
+        processes=together.place.size,
+    ) as data:
+        threads = runtime.start(config.threads, config.seed, together)
+        runtime.check_compute(config.compute)
+        from train.fit import loop  # Keras, after its threads and seed are set
+        from train.metrics import scores
+        from train.metrics.calibration import EnergyError
+        from train.model.network import with_features
+        from train.model.predictor import OnRanks, Predictor
+        from train.predict import trust
+        from train.report import card
+
+        data = with_validation(data, config.validation_share)
+        result = loop.fit(config, data, threads, resume, together)
+        with result.clock.part("evaluation"):
+            model, error = result.stepper.whole, result.calibration.get("pulse_energy")
+            error = EnergyError(**error) if error else None
+            found = scores.of_data(OnRanks(Predictor(model), together), data, error)
+            telling = OnRanks(Predictor(with_features(model)), together)
+            known = trust.learn(telling, data)
+            flags = trust.flagged(telling, known, data)
+        if not together.first:
+            return
+        trust.save(config.run_dir, known)
+        used = timing.usage(threads)
+        loop.write_summary(config, data, result, {"splits": found, "flags": flags, "usage": used})
+        say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
+        for line in scores.lines(found, data.classes):
+            say(line)
+        for line in trust.lines(flags):
+            say(line)
+        if provenance.banner(data.provenance):
+            say(provenance.banner(data.provenance))
+        say(timing.line(result.clock.times(data.reading)))
+        say(timing.usage_line(used))
+        say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
+        say(f"{card.write(config.run_dir)}: the model's card")
+        if config.report:
+            _report(config.run_dir, result.stepper.whole, data)
+
+
+def _report(run_dir: Path, model: object, data: Data) -> None:
+    """The report at the end of a training, which has succeeded, whatever happens here."""
+    from train.report import write_with
+
+    try:
+        say(f"{write_with(run_dir, model, data)}: open it in a browser")
+    except Exception as error:  # hours of training must not end as a failure for want of a picture
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warn(f"no report was drawn ({reason}); try again with: python -m train report {run_dir}")
