@@ -39,6 +39,7 @@ def main() -> None:
     python -m train evaluate runs/first_scale_up                 # the final scores again
     python -m train predict  runs/first_scale_up data/next.h5    # every shot's probability
     python -m train controls configs/train/first_scale_up.yaml   # lasing, or differences between runs?
+    python -m train export   runs/first_scale_up --format onnx   # for programs without this package
     python -m train report   runs/first_scale_up                 # the report again
     """
 
@@ -192,6 +193,38 @@ def predict(
     with parallel.executor(jobs) as workers:
         if workers is not None:  # else a rank that has done its share
             job.run(Path(run), data_path, splits, Path(out) if out else None, force, as_json, workers)
+
+
+@main.command()
+@run_argument
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["keras", "saved_model", "onnx"]),
+    help="Of the file.",
+)
+@click.option(
+    "--out", default=None, type=cli.PATH, help="File, or folder of a SavedModel (default: in RUN/exported/)."
+)
+@click.option(
+    "--data", "data_path", default=None, type=cli.PATH, help="Images to compare on (default: the run's data)."
+)
+@force_option
+def export(run: str, kind: str, out: Optional[str], data_path: Optional[str], force: bool) -> None:
+    """Write the network of RUN for programs that do not have this package.
+
+    It takes stored images and tells probabilities, and the pulse energy where RUN does. On images of the
+    data it must tell what `predict` tells, to 1e-5, or nothing is written.
+
+    \b
+    python -m train export runs/demo --format keras         # standard Keras layers
+    python -m train export runs/demo --format saved_model   # a folder for TensorFlow
+    python -m train export runs/demo --format onnx          # for ONNX Runtime
+    """
+    from train.export import job
+
+    job.run(Path(run), kind, Path(out) if out else None, data_path, force)
 
 
 @main.command()

@@ -68,6 +68,28 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Union[str, Path]) -> Iterator[Path]:
+    """As `replacing`, of a folder, which the body makes; one that was there is removed on success."""
+    path = Path(path)
+    make_folder(path.parent)
+    partial, before = (path.with_name(PARTIAL_PREFIX + end + path.name) for end in ("", "replaced."))
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        for there in (*partial.rglob("*"), partial):
+            sync_folder(there) if there.is_dir() else _fsync(there)
+        if path.exists():
+            os.replace(path, before)
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    finally:
+        if before.exists() and not path.exists():
+            os.replace(before, path)
+        for left in (partial, before):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def put(partial: Path, path: Path) -> None:
     """Flush the complete file `partial` to disk and give it the name `path`, on the same file system."""
     _fsync(partial)

@@ -32,6 +32,37 @@ def test_a_failure_leaves_what_was_there(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "deep" / "a"
+    for text in ("new", "newer"):
+        with atomic.replacing_folder(path) as partial:
+            (partial / "b").mkdir(parents=True)
+            (partial / "b" / text).write_text(text)
+        assert [there.name for there in (path / "b").iterdir()] == [text]
+        assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_folder_that_was_there(tmp_path, error, monkeypatch):
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(error), atomic.replacing_folder(path) as partial:
+        partial.mkdir()
+        raise error
+    real = os.replace
+
+    def failing(source, target):
+        if (source, target) == (partial, path):
+            raise error
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(error), atomic.replacing_folder(path) as partial:
+        partial.mkdir()
+    assert list(tmp_path.iterdir()) == [path] and (path / "old").exists()
+
+
 def test_refuse_existing(tmp_path):
     path = tmp_path / "a.txt"
     atomic.refuse_existing(path, force=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Callable, Optional
@@ -84,34 +85,35 @@ def data(tmp_path: Path) -> Path:
     return write_data(tmp_path / "data.h5", {"train": 40, "test": 30})
 
 
+def small_config(place: Path, **changes: object) -> str:
+    """Write the config of a small network, with changes, for data.h5 in `place`; gives its path."""
+    config = {
+        "name": "small",
+        "data": str(place / "data.h5"),
+        "runs_dir": str(place / "runs"),
+        "threads": {"intra": 1, "inter": 1},
+        "input": list(SHAPE),
+        "network": [
+            {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}},
+            "relu",
+            {"average_pool": {"pool_size": [3, 3], "strides": [2, 2]}},
+            {"output": {"stddev": 1e-4}},
+        ],
+        "learning_rate": {"start": 0.02, "decay": 0.9, "steps": 4},
+        "minibatch": 16,
+        "steps": 11,
+        "report": False,  # drawing takes seconds; tests/train/test_report.py draws
+        **changes,
+    }
+    path = place / "small.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return str(path)
+
+
 @pytest.fixture
 def write_config(tmp_path: Path) -> Callable[..., str]:
     """Write a config of a small network, with changes; gives its path."""
-
-    def write(**changes: object) -> str:
-        config = {
-            "name": "small",
-            "data": str(tmp_path / "data.h5"),
-            "runs_dir": str(tmp_path / "runs"),
-            "threads": {"intra": 1, "inter": 1},
-            "input": list(SHAPE),
-            "network": [
-                {"convolution": {"kernel_size": [4, 4], "filters": 3, "strides": [2, 2], "stddev": 0.1}},
-                "relu",
-                {"average_pool": {"pool_size": [3, 3], "strides": [2, 2]}},
-                {"output": {"stddev": 1e-4}},
-            ],
-            "learning_rate": {"start": 0.02, "decay": 0.9, "steps": 4},
-            "minibatch": 16,
-            "steps": 11,
-            "report": False,  # drawing takes seconds; tests/train/test_report.py draws
-            **changes,
-        }
-        path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        return str(path)
-
-    return write
+    return functools.partial(small_config, tmp_path)
 
 
 @pytest.fixture

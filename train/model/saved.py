@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
+from typing import Optional
 
 import h5py
 import keras
@@ -26,15 +27,17 @@ from train.run.archive import ZIP_ERRORS, members
 WEIGHTS = "model.weights.h5"  # Keras' name for the member with the numbers
 
 
-def load_model(run_dir: Path) -> keras.Model:
+def load_model(run_dir: Path, compute: Optional[str] = None) -> keras.Model:
     """The Keras model of a finished run; raises DataError if there is none or it does not fit its config.
 
-    Memory is bounded by a few times the size of model.keras.
+    compute: what its layers compute in, instead of what the config says. Memory is bounded by a few times
+    the size of model.keras.
     """
     path = run_dir / folder.MODEL
     if not path.exists():
         raise DataError(f"{path}: no such model; finish the run with `python -m train fit CONFIG --resume`")
     config, classes = load_config(str(run_dir / folder.CONFIG)), folder.classes(run_dir)
+    config = config.model_copy(update={"compute": compute or config.compute})
     raw = _weights(path)
     shapes = layer_shapes(config.network, network_input(config), len(classes))
     if sum(layer.variables for layer in shapes) * FLOAT_BYTES > len(raw):

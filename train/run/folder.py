@@ -20,6 +20,7 @@ from train.run.checkpoint import Checkpoint
 CONFIG, METRICS, MODEL, SUMMARY = "config.yaml", "metrics.csv", "model.keras", "summary.json"
 REPORT, BOARD = "report.html", "tensorboard"
 REFERENCE, CARD = "reference.npz", "card.md"
+EXPORTED = "exported"  # a folder: the model in formats of others
 LOCK = "lock"
 
 # Keys of the config that may differ between a run and its resumption.
@@ -92,6 +93,12 @@ def check_data(run_dir: Path, data: Data) -> None:
         )
 
 
+def calibration(run_dir: Path) -> dict[str, Any]:
+    """What was fitted on the validation split of the run; empty where nothing was."""
+    found = _summary(run_dir).get("calibration")
+    return found if isinstance(found, dict) else {}
+
+
 def _started_in(run_dir: Path) -> Optional[Path]:
     """The folder in which the run was trained, if it has finished."""
     start = _summary(run_dir).get("started_in")
@@ -114,7 +121,7 @@ def clear(run_dir: Path) -> None:
     for name in (METRICS, CONFIG):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / BOARD, ignore_errors=True)
-    for path in sorted(run_dir.glob("predictions_*.csv")):
+    for path in sorted([*run_dir.glob("predictions_*.csv"), *run_dir.glob(EXPORTED)]):
         warn(f"{path}: made by the model that is being replaced; it is left there")
 
 
