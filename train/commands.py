@@ -38,6 +38,7 @@ def main() -> None:
     python -m train fit      configs/train/first_scale_up.yaml   # train -> runs/first_scale_up/
     python -m train evaluate runs/first_scale_up                 # the final scores again
     python -m train predict  runs/first_scale_up data/next.h5    # every shot's probability
+    python -m train compare  runs/first_scale_up runs/demo       # side by side
     python -m train controls configs/train/first_scale_up.yaml   # lasing, or differences between runs?
     python -m train export   runs/first_scale_up --format onnx   # for programs without this package
     python -m train report   runs/first_scale_up                 # the report again
@@ -225,6 +226,25 @@ def export(run: str, kind: str, out: Optional[str], data_path: Optional[str], fo
     from train.export import job
 
     job.run(Path(run), kind, Path(out) if out else None, data_path, force)
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=cli.FOLDER)
+@click.option("--data", "more", multiple=True, type=cli.PATH, help="Other labeled data, too; repeatable.")
+@cli.json_option
+def compare(runs: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
+    """Say how the networks of finished runs do, side by side, on test shots.
+
+    That is, on the test shots of their data, on the same shots with lasing switched where
+    `python -m prepare counterfactual` has made them, and on those of other data; for each network also how
+    many shots it flags as unlike those trained on, and how it does on the others.
+
+    \b
+    python -m train compare runs/recommended runs/demo --data data/unseen.h5
+    """
+    from train.predict import comparison
+
+    comparison.run([Path(name) for name in runs], [Path(path) for path in more], as_json)
 
 
 @main.command()
