@@ -44,26 +44,24 @@ def test_each_pass_of_each_convolution_has_a_row(monkeypatch):
     assert all("to its bound" in row.what and row.note.endswith(("direct", "spectra")) for row in rows)
 
 
-def test_peers_that_are_not_installed_are_named_and_left_out(monkeypatch, tmp_path):
-    found = race.importlib.util.find_spec
-    missing = ("torch", "datasets")
+def test_absent_peers_are_named_and_left_out_and_a_failure_ends_nothing(monkeypatch, tmp_path):
+    found, missing, raced = race.importlib.util.find_spec, ("torch", "datasets"), []
     monkeypatch.setattr(
         race.importlib.util, "find_spec", lambda name: None if name in missing else found(name)
     )
-    raced = []
 
     def turns(contestants, repeat, *more, **kinds):
-        raced.extend(contestants)
-        raise SystemExit(0)
+        raced.append(list(contestants))
+        raise RuntimeError(f"{raced[-1][0]}: ValueError: no")
 
-    monkeypatch.setattr(steps, "race", turns)
-    result = CliRunner().invoke(training.main, ["--only", "steps", "--out", str(tmp_path)])
-    assert result.exit_code == 0
+    for module in (steps, inputs, bound):
+        monkeypatch.setattr(module, "race", turns)
+    for name in ("write_others", "write_file"):
+        monkeypatch.setattr(inputs, name, lambda *given: None)
+    result = CliRunner().invoke(training.main, ["--out", str(tmp_path)])
+    assert result.exit_code == 1, result.output
     assert "not installed, so left out: PyTorch, Hugging Face datasets" in result.output
-    assert "stock Keras" in raced and not any("PyTorch" in name for name in raced)
-    monkeypatch.setattr(inputs, "race", turns)
-    monkeypatch.setattr(inputs, "write_others", lambda *paths: None)
-    raced.clear()
-    with pytest.raises(SystemExit):
-        list(inputs._loaders(tmp_path, tmp_path / "images.h5", 1))
-    assert "TFRecord" in raced and "datasets" not in raced
+    assert result.output.count("error: left out: ours: ValueError: no") > 5
+    assert len(raced) > 15 and ["layers", "matrix product"] in raced
+    names = {name for each in raced for name in each}
+    assert {"stock Keras", "TFRecord"} <= names and not names & {"datasets", *steps.TORCH}

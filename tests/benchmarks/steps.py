@@ -20,9 +20,6 @@ from train.fit import runtime
 
 CONFIGS = Path("configs/train")
 STUDY = "first_scale_up"
-# A step of less than SHORT seconds is as long as a disturbance: the ratio of one of 5 ms was seen at 1.08
-# with 7 turns, with 61 of them at 0.94 and 0.97.
-SHORT, MORE = 0.03, 9
 TORCH = {"PyTorch, channels last": True, "PyTorch, contiguous": False}
 PREDICTED = {"signal_noise_200": 64, "signal_noise_1000": 16}  # config: images, as `train` takes at once
 
@@ -136,8 +133,20 @@ def prediction(images: int) -> Callable[[], Any]:
     return predict
 
 
-def rows(repeat: int) -> Iterator[Row]:
-    """The 2016 network against everything; the other networks of the catalog against stock Keras."""
+def parts(repeat: int) -> Iterator[Iterator[Row]]:
+    """The 2016 network against everything, the others of the catalog against stock Keras, and each layer."""
+    yield _study(repeat)
+    for name, n, aim in catalog():
+        yield _against_stock(f"step of {name}, {n} images", (ours, stock), name, n, aim, repeat)
+    networks = [(STUDY, 80), *((name, n) for name, n, _ in catalog())]
+    yield bound.rows([(name, load(name), n) for name, n in networks], repeat)
+    for name, n in PREDICTED.items():
+        what = f"prediction of {name}, {n} images"
+        yield _against_stock(what, (predicting, stock_predicting), name, n, 0.75, repeat)
+    yield _on_one_core(repeat)
+
+
+def _study(repeat: int) -> Iterator[Row]:
     busy: dict[str, list[float]] = {}
     result = race(
         {
@@ -158,13 +167,9 @@ def rows(repeat: int) -> Iterator[Row]:
         yield Row(f"{what}, against {to}", ratio(result, "ours", to), aim, True, result, note)
     yield bound.against_bound(what, load(STUDY), 80, True, result)
     yield Row(f"{what}, bfloat16 against float32", ratio(result, "bfloat16", "ours"), None, True, result)
-    for name, n, aim in catalog():
-        yield from _against_stock(f"step of {name}, {n} images", (ours, stock), name, n, aim, repeat)
-    networks = [(STUDY, 80), *((name, n) for name, n, _ in catalog())]
-    yield from bound.rows([(name, load(name), n) for name, n in networks], repeat)
-    for name, n in PREDICTED.items():
-        what = f"prediction of {name}, {n} images"
-        yield from _against_stock(what, (predicting, stock_predicting), name, n, 0.75, repeat)
+
+
+def _on_one_core(repeat: int) -> Iterator[Row]:
     result = race({"ours": (prediction, (256,))}, repeat)
     figure = statistics.median(result["ours"])
     yield Row("prediction of the 2016 network on 1 core, images/s", figure, 360, False, result)
@@ -181,9 +186,6 @@ def _against_stock(
     }
     busy: dict[str, list[float]] = {}
     result = race(contestants, repeat, busy=busy)
-    if statistics.median(result["ours"]) < SHORT:
-        busy.clear()
-        result = race(contestants, MORE * repeat, busy=busy)
     note = f"{statistics.median(result['ours']):.4f} s, {_processor(busy, 'stock Keras')}"
     yield Row(f"{what}, against stock Keras", ratio(result, "ours", "stock Keras"), aim, True, result, note)
     yield bound.against_bound(what, load(name), n, ways[0] is ours, result)

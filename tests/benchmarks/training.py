@@ -8,6 +8,7 @@ the temporary folder, 8 GB of memory, and a quiet machine for about 15 minutes.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -27,20 +28,27 @@ PEERS = {"torch": "PyTorch", "datasets": "Hugging Face datasets"}
 @click.option("--out", default="runs/benchmark", show_default=True, type=click.Path(file_okay=False))
 def main(repeat: int, only: str, images: int, out: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    about, table = machine(), []
+    about, table, failed = machine(), [], False
     if absent := [name for package, name in PEERS.items() if not installed(package)]:
         click.echo(f"not installed, so left out: {', '.join(absent)}; `make bench` installs them", err=True)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        parts = {
-            "steps": lambda: steps.rows(repeat),
-            "inputs": lambda: inputs.rows(Path(folder), repeat, images),
+        wholes = {
+            "steps": lambda: steps.parts(repeat),
+            "inputs": lambda: inputs.parts(Path(folder), repeat, images),
         }
-        for name, part in parts.items():
-            for row in part() if only in (None, name) else ():
-                table.append(row)
-                click.echo(line(row))
-                write(Path(out), about, table)  # what there is so far
+        for part in itertools.chain.from_iterable(
+            whole() for name, whole in wholes.items() if only in (None, name)
+        ):
+            try:
+                for row in part:
+                    table.append(row)
+                    click.echo(line(row))
+                    write(Path(out), about, table)  # what there is so far
+            except RuntimeError as error:  # of a contestant; the others still have their turns
+                click.echo(f"error: left out: {error}", err=True)
+                failed = True
     click.echo(f"{out}: training.txt, training.json")
+    raise SystemExit(int(failed))
 
 
 if __name__ == "__main__":
