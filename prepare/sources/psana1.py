@@ -21,10 +21,12 @@ import numpy as np
 from common.errors import DataError
 from common.progress import warn
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS
-from prepare.formats.files import files_by_run, files_of_run
+from prepare.formats.files import files_by_run, files_of_run, parse_name
 from prepare.formats.xtc1 import records
 from prepare.formats.xtc1.addresses import address_of, source_phy
 from prepare.formats.xtc1.epics import read_calibration
+from prepare.formats.xtc1.format import FIRST_RECORDER_STREAM, JOIN_SECONDS
+from prepare.formats.xtc1.join import attach, by_fiducial, clock, partners, sharing, unclear_line
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, merge_repeats
 from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
@@ -33,8 +35,10 @@ from prepare.sources.reconcile import reconcile
 
 Key = tuple[int, int, int]  # seconds, nanoseconds, fiducial
 Received = tuple[Key, Optional[np.ndarray]]
-# A row of a listing: a shot, and which of psana's events it is.
-_LISTED = np.dtype([*SHOT_DTYPE.descr, ("event", "<i4")])
+# A row of a listing: a shot, which of psana's events it is (or has its frame), which streams are in
+# that; psana gives none that is `empty`.
+_LISTED = np.dtype([*SHOT_DTYPE.descr, ("event", "<i4"), ("daq", "?"), ("recorder", "?"), ("empty", "?")])
+_FROM_RECORDER = ("status", "event", "recorder")
 # Frames that came before their turn and are kept: shots that only the camera's stream has are put in
 # order by the camera's clock, which may be a second off.
 _KEPT = 128
@@ -127,14 +131,39 @@ class Psana1Source(Source):
 
     def _read_list(self, run: int) -> np.ndarray:
         events = enumerate(self._open(run).events())
-        listed = np.fromiter(((*self._shot(run, event), n) for n, event in events), _LISTED)
+        rows = ((*self._shot(run, event), n, *self._streams(event), False) for n, event in events)
+        listed = np.fromiter(rows, _LISTED)
         self._pass = None  # what it would give now belongs to this DataSource
         if not len(listed):
             raise DataError(f"run {run}: psana 1 finds no events in it; {ADVICE}")
         if not (listed["status"] == USABLE).any():
             self._detector(run)  # an error if there is no such camera
-        listed = listed[np.lexsort([listed["fiducial"], listed["nanoseconds"], listed["seconds"]])]
-        return merge_repeats(listed)[0]
+        return merge_repeats(_sorted(self._joined(run, listed)))[0]
+
+    def _joined(self, run: int, listed: np.ndarray) -> np.ndarray:
+        """`listed`, joined as the native reader does (prepare/formats/xtc1/join.py).
+
+        psana joins in the order of fiducials: where they are not in the order of time it leaves apart what
+        belongs together, and of two events with one fiducial it takes either.
+        """
+        unclear = partners(clock(self._look(run).unclear), clock(listed)) >= 0
+        alone, with_frame = listed["recorder"] & ~listed["daq"], listed["status"] == USABLE
+        if (with_frame & ~listed["recorder"]).any():  # the camera is in a DAQ stream
+            return listed
+        daq = by_fiducial(listed[~alone])
+        shared = daq["event"][sharing(daq) & daq["recorder"]]
+        taken = with_frame & ~alone & (unclear | np.isin(listed["event"], shared))
+        listed["status"][taken] = NO_FRAME
+        table, again, left_out = attach(listed[~alone], listed[alone & ~unclear], _FROM_RECORDER)
+        for line in unclear_line(run, left_out + int((taken | alone & unclear).sum())):
+            warn(line)
+        return np.concatenate([table, again])
+
+    def _streams(self, event) -> tuple[bool, bool]:
+        """Whether the event has parts of DAQ streams, and of recorders'."""
+        names = map(parse_name, map(os.path.basename, event.get(self._psana.EventOffset).filenames()))
+        recorders = {name.stream >= FIRST_RECORDER_STREAM for name in names}
+        return False in recorders, True in recorders
 
     def _shot(self, run: int, event) -> tuple:
         """A row of SHOT_DTYPE."""
@@ -199,7 +228,8 @@ class Psana1Source(Source):
         return at, event
 
     def _check_key(self, run: int, event, key: Key) -> None:
-        if _key(self._psana, event) != key:
+        seconds, _, fiducial = _key(self._psana, event)  # the time may be the recorder's
+        if fiducial != key[2] or abs(seconds - key[0]) >= JOIN_SECONDS:
             raise DataError(f"run {run}: psana 1 gives other shots than before; start again")
 
     # --- psana ---------------------------------------------------------------------------------
@@ -230,6 +260,10 @@ def _fields(bld: object, record: str, units: dict[str, str]) -> dict[type, list[
     kinds = [getattr(bld, name) for name in dir(bld) if re.fullmatch(rf"{record}(V\d+)?", name)]
     # Under the name without a version psana has the oldest one, or a list of all.
     return {kind: [f for f in units if hasattr(kind, f)] for kind in kinds if isinstance(kind, type)}
+
+
+def _sorted(listed: np.ndarray) -> np.ndarray:
+    return listed[np.lexsort([listed["fiducial"], listed["nanoseconds"], listed["seconds"]])]
 
 
 def _key(psana: ModuleType, event) -> Key:

@@ -13,25 +13,39 @@ import struct
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+import numpy as np
+
 from common.errors import DataError
+from common.shots import nanoseconds
 from prepare.formats.files import Files, check_readable, is_growing, missing_chunks, parse_name, small_data
-from prepare.formats.xtc1.format import DATAGRAM_SIZE, EXTENT_OFFSET, L1_ACCEPT, XTC, XTC_SIZE
+from prepare.formats.xtc1.format import (
+    DATAGRAM_SIZE,
+    EXTENT_OFFSET,
+    FIRST_RECORDER_STREAM,
+    L1_ACCEPT,
+    XTC,
+    XTC_SIZE,
+)
+from prepare.formats.xtc1.join import by_fiducial, sharing
 from prepare.formats.xtc1.reader import Datagram, XtcFile
 
 ADVICE = "`kind: xtc` reads the run without psana and without small data"
 _TYPE_ORIGINAL = 90  # SmlDataOrigDgramOffset
 _ORIGINAL = struct.Struct("<qI")  # offset of the datagram in the large file, extent of its outermost Xtc
+_EVENT = np.dtype([("fiducial", "<u4"), ("seconds", "<u4"), ("nanoseconds", "<u4")])
 _SAME = 20  # first bytes of a datagram, which are the same in the large file: clock, fiducial, env
 
 
 class RunFiles(NamedTuple):
     """The files of one run that psana reads, those of the small data last.
 
-    cut: {name of a large file: offset of its first datagram that is not whole}; warnings: a line each.
+    cut: {name of a large file: offset of its first datagram that is not whole}; unclear: fiducial and
+    time of events of recorders whose shot cannot be told (`join.sharing`); warnings: a line each.
     """
 
     paths: tuple[Path, ...]
     cut: dict[str, int]
+    unclear: np.ndarray
     warnings: list[str]
 
 
@@ -49,10 +63,30 @@ def look(run: int, files: Files) -> RunFiles:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; psana 1 reads a run by its small data; {ADVICE}")
     _refuse_missing(run, folder, pairs)
-    run_files = RunFiles((*large, *(small for _, small in pairs)), {}, missing_chunks(run, sorted(files)))
+    run_files = RunFiles(
+        (*large, *(small for _, small in pairs)), {}, np.zeros(0, _EVENT), missing_chunks(run, sorted(files))
+    )
+    recorders: dict[int, list[tuple]] = {}
     for path, small in pairs:
-        _compare(path, small, run_files)
-    return run_files
+        stream = parse_name(path.name).stream
+        events = recorders.setdefault(stream, []) if stream >= FIRST_RECORDER_STREAM else []
+        _compare(path, small, run_files, events)
+    tables = [np.array(events, _EVENT) for events in recorders.values()]
+    for stream, events in zip(recorders, tables):
+        _refuse_repeats(run, stream, events)
+    unclear = [events[sharing(events)] for events in map(by_fiducial, tables)]
+    return run_files._replace(unclear=by_fiducial(np.concatenate([run_files.unclear, *unclear])))
+
+
+def _refuse_repeats(run: int, stream: int, events: np.ndarray) -> None:
+    """Raise DataError for two events of one time in a stream out of order: psana 1 drops others then."""
+    time = nanoseconds(events)
+    again = len(time) - len(np.unique(time))
+    if again and (np.diff(time) < 0).any():
+        raise DataError(
+            f"run {run}: stream {stream} is not in order of time and has {again} events twice, where psana 1 "
+            f"leaves out others; copy the run again, or {ADVICE}"
+        )
 
 
 def _refuse_missing(run: int, folder: Path, pairs: list[tuple[Path, Path]]) -> None:
@@ -77,12 +111,15 @@ def _refuse_missing(run: int, folder: Path, pairs: list[tuple[Path, Path]]) -> N
             )
 
 
-def _compare(path: Path, small: Path, run_files: RunFiles) -> None:
+def _compare(path: Path, small: Path, run_files: RunFiles, events: list[tuple]) -> None:
     """Compare the large file at `path` with its small data, and note in `run_files` if it is cut off.
+
+    Its events are added to `events`.
 
     Raises DataError where the small data are cut off, of another file, or shorter than the large one.
     """
     with XtcFile(path) as file, XtcFile(small) as smd:
+        file.check_begins()
         known: list[tuple[Datagram, int]] = []  # the first datagram, the last whole L1Accept; their places
         beyond: list[int] = []  # places of the L1Accepts that do not end in the file
         end = 0
@@ -90,6 +127,8 @@ def _compare(path: Path, small: Path, run_files: RunFiles) -> None:
             end = datagram.end
             is_shot = datagram.transition == L1_ACCEPT
             start, stop = _original(smd, datagram) if is_shot else (0, 0)
+            if is_shot:
+                events.append((datagram.fiducial, datagram.seconds, datagram.nanoseconds))
             if stop > file.size:
                 beyond.append(start)
             elif is_shot or not known:

@@ -10,6 +10,7 @@ from prepare.formats.xtc1.format import (
     CONFIGURE,
     DATAGRAM,
     DATAGRAM_SIZE,
+    INCOMPLETE,
     L1_ACCEPT,
     TYPE_EVR_DATA,
     TYPE_XTC,
@@ -41,7 +42,7 @@ def _datagram(file: XtcFile, datagram: Datagram) -> bytes:
     if datagram.transition == CONFIGURE:
         payload = _added(CONFIG, struct.pack("<I", _THRESHOLD)) + payload
     elif datagram.transition == L1_ACCEPT:
-        if not payload:
+        if not payload or datagram.damage & INCOMPLETE:
             return b""
         original = struct.pack("<qI", datagram.start, header[9])
         payload = _added(ORIGINAL, original) + _children(payload, datagram.start + DATAGRAM_SIZE)

@@ -54,6 +54,26 @@ def open_source(psana, tmp_path):
         source.close()
 
 
+def test_what_psana_does_not_join_where_fiducials_run_backwards_is_joined(open_source, tmp_path, capsys):
+    """The original gives the DAQ's event and the camera's apart; both readers have the same shots."""
+    folder = tmp_path / "experiment"
+    open_source("experiment")
+    path = folder / "psana1-r0070.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    native = XtcSource(str(folder), ADDRESS)
+    for n in (3, 9):
+        camera = {**events[n], "nsec": events[n]["nsec"] - 8_000}
+        del events[n]["crc32"], camera["ebeam_charge"]
+        events.append(camera)
+    path.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    source = open_source("experiment")
+    assert source.shots(70)["status"].tolist() == native.shots(70)["status"].tolist()
+    for name in ID_FIELDS:
+        assert np.array_equal(source.shots(70)[name], native.shots(70)[name])
+    for result in source.frames(70, usable(source, 70)):
+        assert np.array_equal(result.frame, native.frame(70, result.index))
+
+
 def usable(source: Psana1Source, run: int) -> list:
     return np.flatnonzero(source.shots(run)["status"] == USABLE).tolist()
 

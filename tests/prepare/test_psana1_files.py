@@ -99,6 +99,14 @@ def test_a_run_that_is_whole_as_far_as_its_small_data_say(tmp_path, name, run):
     )
 
 
+def repeated(folder: Path) -> None:
+    """The camera's third event again after its sixth."""
+    raw, places = large(folder).read_bytes(), shots(large(folder))
+    (start, end), at = places[2], places[5][1]
+    large(folder).write_bytes(raw[:at] + raw[start:end] + raw[at:])
+    write_small_data(folder)
+
+
 REFUSED = {
     "no folder": (lambda f: shutil.rmtree(f / "smalldata"), "smalldata: no such folder; psana 1 reads"),
     "run missing": (
@@ -150,6 +158,15 @@ REFUSED = {
         lambda f: (large(f).unlink(), large(f).symlink_to("/gone")),
         f"{CAMERA}.xtc: is a link to /gone",
     ),
+    "large file empty": (lambda f: cut(large(f), 0), f"{CAMERA}.xtc: is empty; copy it again"),
+    "large file cut in Configure": (
+        lambda f: cut(large(f), 500),
+        f"{CAMERA}.xtc: is cut off before its first shot; copy it again",
+    ),
+    "an event twice, out of order": (
+        lambda f: repeated(f),
+        "stream 80 is not in order of time and has 1 events twice, where psana 1 leaves out others; copy",
+    ),
 }  # fmt: skip
 
 
@@ -171,8 +188,6 @@ CUT = {
     "by one byte": (lambda all_shots: all_shots[-1][1] - 1, 1),
     "at a boundary": (lambda all_shots: all_shots[-5][0], 5),
     "in the middle": (lambda all_shots: all_shots[10][0] + 5000, 19),
-    "in Configure": (lambda _: 500, 29),
-    "empty": (lambda _: 0, 29),
 }
 
 

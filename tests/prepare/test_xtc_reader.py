@@ -15,7 +15,7 @@ import pytest
 from common.errors import DataError
 from prepare.formats.xtc1.format import FIDUCIALS
 from prepare.formats.xtc1.reader import XtcFile
-from prepare.shots import BAD_FIDUCIAL, DAMAGED, DUPLICATE, NO_FRAME, USABLE
+from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, USABLE
 from prepare.sources.native import XtcSource
 from tests.prepare.conftest import XTC1
 
@@ -189,10 +189,13 @@ def test_an_invalid_fiducial_is_left_out(plain):
     assert (shots["status"] == NO_FRAME).sum() == 1  # the DAQ's half of the same shot
 
 
-def test_a_second_frame_of_a_shot_is_put_aside(plain):
+def test_of_two_frames_with_one_fiducial_neither_is_taken(plain, capsys):
+    whole = (read(plain.folder)["status"] == USABLE).sum()
     second = FIRST_EVENT + struct.unpack_from("<I", plain.path.read_bytes(), FIRST_EVENT + 36)[0] + 20
     plain(second + 12, "<I", struct.unpack_from("<I", plain.path.read_bytes(), FIRST_EVENT + 12)[0])
-    assert (read(plain.folder)["status"] == DUPLICATE).sum() == 1
+    shots = read(plain.folder)
+    assert (shots["status"] == NO_FRAME).sum() == 2 and (shots["status"] == USABLE).sum() == whole - 2
+    assert "2 events of the camera recorder are left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("skew, joined", [(84, True), (85, False)])
@@ -213,8 +216,14 @@ def test_rubbish_between_datagrams_is_refused(plain):
         read(plain.folder)
 
 
-def test_an_empty_file_is_a_stream_without_shots(plain):
-    plain.path.write_bytes(b"")
+@pytest.mark.parametrize(
+    "size, how", [(0, "is empty"), (30, "is cut off before its first shot"), (300, "is cut")]
+)
+def test_a_file_that_ends_before_its_first_shot_is_an_error_unless_it_grows(plain, size, how):
+    plain.path.write_bytes(plain.path.read_bytes()[:size])
+    with pytest.raises(DataError, match=f"{STREAM}: {how}"):
+        read(plain.folder)
+    plain.path.rename(f"{plain.path}.inprogress")
     assert (read(plain.folder)["status"] == NO_FRAME).all()
 
 

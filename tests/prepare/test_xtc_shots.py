@@ -176,6 +176,21 @@ def test_of_two_frames_of_one_time_the_first_counts(tmp_path):
     assert shots["status"].tolist() == [USABLE, DUPLICATE]
 
 
+def test_a_fiducial_of_two_events_is_no_shots(tmp_path, capsys):
+    """Of the DAQ or of a recorder, less than 85 s apart: whose the frame is cannot be told; a part of a split
+    event has the time of the other part.
+    """
+    daq = [shot(n, ebeam(), fiducial=1000 + 3 * (n - (n == 2))) for n in range(6)]
+    daq.insert(4, shot(4, gas_detector(), fiducial=1012, damage=DROPPED))
+    recorder = [shot(n, segment([frame(n)]), fiducial=1000 + 3 * (n + (n == 2))) for n in (0, 1, 2, 3, 4, 5)]
+    shots, frames = read(tmp_path, {0: daq, 80: recorder})
+    assert len(shots) == 6 and frames == [0, None, None, None, 4, 5]
+    assert "3 events of the camera recorder are left out: more than one event has" in capsys.readouterr().err
+    far = [shot(0, ebeam()), shot(1, ebeam(), fiducial=1000, skew=85)]
+    _, frames = read(tmp_path, {0: far, 80: [shot(0, segment([frame(7)]))]})
+    assert frames == [7, None]
+
+
 def test_two_events_of_one_time_in_the_recorders_stream_are_trusted_neither(tmp_path, capsys):
     recorder = [shot(n, segment([frame(n)]), skew=3) for n in range(N)]
     recorder.insert(3, shot(3, segment([frame(99)]), skew=3))
@@ -278,9 +293,11 @@ def test_what_contains_incomplete_is_damaged(tmp_path, where):
     assert shots["status"].tolist() == [USABLE, DAMAGED]
 
 
-def test_a_datagram_that_is_incomplete_is_not_entered(tmp_path):
+def test_a_datagram_that_is_incomplete_is_no_event(tmp_path, capsys):
+    """Nobody knows what is in it, and psana has no small data of it."""
     shots, _ = read(tmp_path, {0: [shot(n, segment([frame(n)]), damage=INCOMPLETE * n) for n in range(2)]})
-    assert shots["status"].tolist() == [USABLE, DAMAGED]
+    assert shots["status"].tolist() == [USABLE]
+    assert "1 events did not arrive completely and are left out" in capsys.readouterr().err
 
 
 def test_an_incomplete_part_of_another_detector_leaves_the_frame_alone(tmp_path):

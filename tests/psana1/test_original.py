@@ -103,6 +103,18 @@ def fiducial(folder: Path, stem: str, n: int, value: int) -> None:
     edit(large(folder, stem), n, change)
 
 
+def fiducial_of(folder: Path, stem: str, n: int) -> int:
+    return (
+        struct.unpack_from("<I", large(folder, stem).read_bytes(), shots(large(folder, stem))[n][0] + 12)[0]
+        & 0x1FFFF
+    )
+
+
+def again(folder: Path, stem: str, n: int, of: int) -> None:
+    """The `n`-th event has the fiducial of the event `of`."""
+    fiducial(folder, stem, n, fiducial_of(folder, stem, of))
+
+
 CHANGES = {
     "the camera's clock a minute late": lambda f: skew(f, 60),
     "the camera's clock a minute early": lambda f: skew(f, -60),
@@ -126,6 +138,19 @@ CHANGES = {
         lambda content, at: struct.pack_into(
             "<I", content, content.index(struct.pack("<I", 15 | 7 << 16), at), 15 | 6 << 16
         ),
+    ),
+    "a DAQ fiducial that is smaller": lambda f: fiducial(f, DAQ, 4, fiducial_of(f, DAQ, 4) - 7),
+    "DAQ fiducials that begin again": lambda f: [fiducial(f, DAQ, n, 5 + 3 * n) for n in range(5, 15)],
+    "a DAQ fiducial twice": lambda f: again(f, DAQ, 4, 3),
+    "a camera's fiducial twice in a row": lambda f: again(f, CAMERA, 4, 3),
+    "a camera's fiducial later": lambda f: again(f, CAMERA, 14, 3),
+    "a camera's fiducial earlier": lambda f: again(f, CAMERA, 0, 28),
+    "a camera's fiducial three times": lambda f: [again(f, CAMERA, n, 3) for n in (4, 5)],
+    "an incomplete DAQ datagram": lambda f: edit(
+        large(f, DAQ), 4, lambda c, at: struct.pack_into("<I", c, at + 20, 1 << 15)
+    ),
+    "an incomplete datagram of the camera": lambda f: edit(
+        large(f), 4, lambda c, at: struct.pack_into("<I", c, at + 20, 1 << 15)
     ),
     "a damaged frame": lambda f: edit(
         large(f), 4, lambda c, at: struct.pack_into("<I", c, c.index(CAMERA_FRAME, at) - 8, 1 << 12)

@@ -40,6 +40,9 @@ def index_run(run: int, files: Files, address: str) -> RunIndex:
     names = sorted(files)
     paths = tuple(files[name] for name in names)
     warnings = missing_chunks(run, names)
+    for path in paths:
+        with XtcFile(path) as file:
+            file.check_begins()
     phy = _camera_phy(run, names, paths, address)
     tables: list[np.ndarray] = []
     with_frames = set()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import numpy as np
 
+from common.shots import nanoseconds
 from prepare.formats.xtc1.format import FIDUCIALS, FIRST_RECORDER_STREAM, JOIN_SECONDS
 from prepare.formats.xtc1.walk import LOCATION_DTYPE
 from prepare.shots import DUPLICATE, NO_FRAME, SHOT_DTYPE, USABLE, merge_repeats, quality
+
+# What an event of a recorder gives to its shot.
+_FROM_RECORDER = ("status", *LOCATION_DTYPE.names)
 
 
 class Joined(NamedTuple):
@@ -26,15 +30,19 @@ def join(run: int, events: np.ndarray) -> Joined:
     their seconds differ by less than JOIN_SECONDS (fiducials repeat every 364 s); the DAQ's time
     then is the shot's time, without one that of the first stream. Left out, as by psana: what
     the level-3 trigger trimmed, what holds EPICS values alone, and two events of one time in a
-    recorder's stream.
+    recorder's stream; and events of a recorder whose shot cannot be told (`sharing`).
     """
     warnings: list[str] = []
     table = events[events["stream"] < FIRST_RECORDER_STREAM]
     recorder = _without_twins(run, events[events["stream"] >= FIRST_RECORDER_STREAM], warnings)
-    again = []
+    again, unclear = [], 0
     for stream in np.unique(recorder["stream"]):
-        table, more = _attach(table, recorder[recorder["stream"] == stream])
+        of_stream = by_fiducial(recorder[recorder["stream"] == stream])
+        shared = sharing(of_stream)
+        table, more, of_shared = attach(table, of_stream[~shared], _FROM_RECORDER)
         again.append(more)
+        unclear += int(shared.sum()) + of_shared
+    warnings += unclear_line(run, unclear)
     trimmed = table["trimmed"] & (table["stream"] < FIRST_RECORDER_STREAM)
     if trimmed.any():
         warnings.append(f"run {run}: {trimmed.sum()} events that the level-3 trigger trimmed are left out")
@@ -53,10 +61,18 @@ def join(run: int, events: np.ndarray) -> Joined:
     return Joined(shots, locations[kept], warnings)
 
 
-def _attach(table: np.ndarray, recorder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`table` with the frames of one recorder's events, those without a partner added; second frames."""
-    table = table[np.argsort(_clock(table), kind="stable")]
-    partner = _partners(_clock(table), _clock(recorder))
+def attach(
+    table: np.ndarray, recorder: np.ndarray, moved: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`table` with the frames of one recorder's events, those without a partner added; second frames.
+
+    moved: the columns that a recorder's event gives to its shot. The last number is of recorder's
+    events that are left out, because DAQ events of different times have their fiducial (`sharing`).
+    """
+    table = by_fiducial(table)
+    partner = partners(clock(table), clock(recorder))
+    unclear = (partner >= 0) & np.append(sharing(table), False)[partner]
+    partner, recorder = partner[~unclear], recorder[~unclear]
     joined = np.flatnonzero(partner >= 0)
     table["empty"][partner[joined]] &= recorder["empty"][joined]
     # Of several events for a shot the earliest counts, of a split one the part with the frame.
@@ -66,14 +82,41 @@ def _attach(table: np.ndarray, recorder: np.ndarray) -> tuple[np.ndarray, np.nda
     best = joined[first]
     best = best[table["status"][partner[best]] != USABLE]  # a frame in an earlier stream comes first
     better = best[(recorder["status"][best] != NO_FRAME) & (recorder["fiducial"][best] < FIDUCIALS)]
-    for name in ("status", *LOCATION_DTYPE.names):
+    for name in moved:
         table[name][partner[better]] = recorder[name][better]
     second = np.zeros(len(recorder), bool)
     second[joined] = recorder["status"][joined] == USABLE
     second[better] = False
     again = recorder[second]
     again["status"] = DUPLICATE
-    return np.concatenate([table, recorder[partner < 0]]), again
+    return np.concatenate([table, recorder[partner < 0]]), again, int(unclear.sum())
+
+
+def by_fiducial(events: np.ndarray) -> np.ndarray:
+    """`events` sorted by fiducial, then by time."""
+    return events[np.lexsort([events["nanoseconds"], events["seconds"], events["fiducial"]])]
+
+
+def sharing(events: np.ndarray) -> np.ndarray:
+    """(n,) bool of events of the DAQ, or of one recorder, `by_fiducial`: another one has the fiducial, too.
+
+    At another time, less than JOIN_SECONDS away: which of them belong to one shot then cannot be told.
+    """
+    far = np.diff(clock(events)) >= JOIN_SECONDS
+    group = np.append(0, np.cumsum(far))[: len(events)]
+    other_time = np.diff(nanoseconds(events)) != 0
+    of = group[1:][other_time & ~far & (events["fiducial"][1:] < FIDUCIALS)]
+    return np.isin(group, of)
+
+
+def unclear_line(run: int, events: int) -> list[str]:
+    """The warning of `events` that `attach` left out, if there are any."""
+    if not events:
+        return []
+    return [
+        f"run {run}: {events} events of the camera recorder are left out: more than one event has their "
+        "fiducial, and which shot they are of cannot be told"
+    ]
 
 
 def _without_twins(run: int, recorder: np.ndarray, warnings: list[str]) -> np.ndarray:
@@ -98,12 +141,12 @@ def _without_twins(run: int, recorder: np.ndarray, warnings: list[str]) -> np.nd
     return recorder[~suspect]
 
 
-def _clock(events: np.ndarray) -> np.ndarray:
+def clock(events: np.ndarray) -> np.ndarray:
     """(fiducial, seconds) as one sortable int64."""
     return (events["fiducial"].astype("i8") << 33) + events["seconds"]
 
 
-def _partners(table: np.ndarray, recorder: np.ndarray) -> np.ndarray:
+def partners(table: np.ndarray, recorder: np.ndarray) -> np.ndarray:
     """For each recorder clock the index of the nearest matching clock of `table` (sorted), or -1."""
     partner = np.full(len(recorder), -1)
     best = np.full(len(recorder), JOIN_SECONDS, "i8")

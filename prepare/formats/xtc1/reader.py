@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple, Optional
 
 from common.errors import DataError
-from prepare.formats.files import open_file
+from prepare.formats.files import is_growing, open_file
 from prepare.formats.xtc1.format import (
     COMPRESSED,
     DATAGRAM,
@@ -24,6 +24,7 @@ from prepare.formats.xtc1.format import (
     EXTENT_OFFSET,
     FIDUCIAL_MASK,
     INCOMPLETE,
+    L1_ACCEPT,
     TRANSITION_MASK,
     TRANSITION_SHIFT,
     TYPE_XTC,
@@ -117,6 +118,17 @@ class XtcFile:
             transition = word2 >> TRANSITION_SHIFT & TRANSITION_MASK
             yield Datagram(start, end, seconds, nanoseconds, transition, word3 & FIDUCIAL_MASK, env, damage)
             start = end
+
+    def check_begins(self) -> None:
+        """Raise DataError for a file that is empty or cut off before its first shot, unless it grows."""
+        end = 0
+        for datagram in self.datagrams():
+            end = datagram.end
+            if datagram.transition == L1_ACCEPT:
+                return
+        if (end < self.size or not end) and not is_growing(self.path):
+            how = "is cut off before its first shot" if self.size else "is empty"
+            raise DataError(f"{self.path}: {how}; copy it again, or remove it if it never had any")
 
     def contributions(self, datagram: Datagram) -> Iterator[Contribution]:
         """Every Xtc inside `datagram`, depth first, containers before what they hold.

@@ -66,10 +66,12 @@ class Walk:
         """A row of EVENT_DTYPE for every L1Accept of the file, in tables of at most _ROWS."""
         tables: list[np.ndarray] = []
         rows: list[tuple] = []
-        end = 0
+        end = unknown = 0
         for datagram in self.file.datagrams():
             end = datagram.end
-            if datagram.transition == L1_ACCEPT:
+            if datagram.transition == L1_ACCEPT and datagram.damage & INCOMPLETE:
+                unknown += 1  # psana has no small data of it
+            elif datagram.transition == L1_ACCEPT:
                 rows.append(self._event(datagram))
             if len(rows) == _ROWS:
                 tables.append(np.array(rows, EVENT_DTYPE))
@@ -78,6 +80,10 @@ class Walk:
             what = "is still being written" if files.is_growing(self.file.path) else "is cut off"
             self.warnings.append(
                 f"{self.file.path}: offset {end}: the last datagram {what}; its stream ends here"
+            )
+        if unknown:
+            self.warnings.append(
+                f"{self.file.path}: {unknown} events did not arrive completely and are left out"
             )
         return [*tables, np.array(rows, EVENT_DTYPE)]
 
