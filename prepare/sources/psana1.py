@@ -122,7 +122,7 @@ class Psana1Source(Source):
         if run not in self._listed:
             files = self._look(run)
             version = getattr(self._psana, "__version__", None) or getattr(self._psana, "__file__", "")
-            made_by = ("psana1", version, self._experiment, self._camera)
+            made_by = ("psana1", version, self._experiment, self._camera, str(_LISTED))
             listed = self._listings.get(run, made_by, files.paths, lambda: self._read_list(run))
             if not (listed["status"] == USABLE).any():
                 warn(f"run {run}: not one frame of camera {self._camera}")
