@@ -174,6 +174,13 @@ class Psana2Source(Source):
         if self._files.has_small_data(run):
             yield from (((time,), read(event)) for time, event, read in self._events(run, camera, times))
             return
+        with_camera = [stream for stream in self._files.streams(run) if camera in stream.detectors]
+        if len(with_camera) > 1:
+            raise DataError(
+                f"run {run}: detector '{camera}' has parts in {len(with_camera)} streams (second: "
+                f"{with_camera[1].paths[0].name}), which psana 2 puts together only with small-data files; "
+                "make them with psana's smdwriter"
+            )
         if self._pass is None or self._pass[0] != run or self._passed >= times[0]:
             self._pass = (run, self._events(run, camera))
         for time, event, read in self._pass[1]:  # goes on where the last request ended

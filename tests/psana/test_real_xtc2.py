@@ -88,6 +88,16 @@ def listed_as_if_all_had_a_frame(source: Psana2Source) -> Psana2Source:
     return source
 
 
+def test_a_camera_of_several_streams_needs_small_data(real):
+    """One stream's frame would be a part of the picture."""
+    folder = real("mixed_rate")
+    shutil.rmtree(folder / "smalldata")
+    source = open_folder(folder)
+    wanted = np.flatnonzero(source.shots(14)["status"] == USABLE).tolist()
+    with pytest.raises(DataError, match="run 14: detector 'xppcspad' has parts in 2 streams .*smdwriter"):
+        list(source.frames(14, wanted))
+
+
 def test_a_frame_that_psana_cannot_read_is_missing_with_the_reason(monkeypatch):
     results = list(listed_as_if_all_had_a_frame(open_folder(REAL / "mixed_rate")).frames(14, range(100)))
     assert sum(r.frame is not None for r in results) == 10
