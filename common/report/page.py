@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures side by side as there is room: "wide" (alone), "large", "medium" or "small" ones."""
+    """Pictures side by side as there is room: "large", "medium" or "small" ones."""
 
     pictures: Sequence[Picture]
     size: str = "large"
@@ -51,6 +51,11 @@ class Table:
     rows: Sequence[Sequence[object]]
     caption: str = ""
     kind: ClassVar[str] = "table"
+
+    @property
+    def numbers(self) -> list[bool]:
+        """Of each column whether it holds numbers only."""
+        return [all(map(_is_number, column)) for column in zip(*self.rows)] or [False] * len(self.header)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,15 @@ class Facts:
     kind: ClassVar[str] = "facts"
 
 
-Block = Union[Text, Pictures, Table, Code, Facts]
+@dataclass(frozen=True)
+class Columns:
+    """Blocks side by side where there is room."""
+
+    blocks: Sequence["Block"]
+    kind: ClassVar[str] = "columns"
+
+
+Block = Union[Text, Pictures, Table, Code, Facts, Columns]
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,14 @@ def render(title: str, subtitle: str, sections: Sequence[Section], banner: str =
         banner=banner,
         made=f"xtcav-lasing {__version__}, {now}",
     )
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(str(cell) or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def not_installed(error: ImportError) -> UserError:

@@ -35,16 +35,19 @@ def blocks(slices: Slices, label: np.ndarray, names: dict[int, str], view: View)
     """Words and figure for a page. label: (n,), a key of `names` for each shot."""
     if not (slices.status == FOUND).any():
         return [Text(told(slices))]
-    unit = _units(view)
-    alt = "; ".join(_summary(slices, label == key, name, unit) for key, name in names.items())
-    caption = (
-        "Lines: medians over the shots; bands: the middle 68 % of them. Each bunch is cut into "
-        f"{PLACES} slices between 2 % and 98 % of its charge, energies are relative to the bunch's mean."
-    )
+    bunches = max(int(slices.bunches.max()), 1)
+    pictures = []
+    for bunch in range(bunches):
+        alt = "; ".join(_summary(slices, label == key, name, bunch, view) for key, name in names.items())
+        drawn = figure(slices, label, names, view, bunch)
+        which = f", bunch {bunch + 1}" if bunch else ""
+        pictures.append(Picture(svg(drawn), f"Slices{which}: {alt}"))
     return [
         Text(told(slices)),
-        Pictures([Picture(svg(figure(slices, label, names, view)), f"Slices: {alt}", caption)]),
+        Pictures(pictures),
         Text(
+            "Lines: medians over the shots; bands: the middle 68 % of them. Each bunch is cut into "
+            f"{PLACES} slices between 2 % and 98 % of its charge, energies are relative to the bunch's mean. "
             "Slices that lase have lost energy and are wider than the same slices without lasing; what is "
             "another all along a bunch is the machine, not the lasing.",
             "note",
@@ -52,28 +55,26 @@ def blocks(slices: Slices, label: np.ndarray, names: dict[int, str], view: View)
     ]
 
 
-def figure(slices: Slices, label: np.ndarray, names: dict[int, str], view: View) -> Any:
-    """Mean energy above, rms spread below, against time within the bunch; a column for each bunch."""
-    bunches = max(int(slices.bunches.max()), 1)
+def figure(slices: Slices, label: np.ndarray, names: dict[int, str], view: View, bunch: int) -> Any:
+    """Mean energy above, rms spread below, against time within a bunch."""
     (energy, energy_unit), (time, time_unit) = _units(view)
-    drawn, axes = new(4.3 * bunches, 4.6, nrows=2, ncols=bunches, squeeze=False, sharex="col", sharey="row")
-    for bunch in range(bunches):
-        length = np.nanmedian(slices.length[:, bunch]) * time
-        place = ((np.arange(PLACES) + 0.5) / PLACES - 0.5) * length
-        for n, (key, name) in enumerate(names.items()):
-            rows = (label == key) & (slices.bunches > bunch)
-            if rows.sum() < _FEWEST:
-                continue
-            for row, values in enumerate((slices.energy, slices.spread)):
-                _curve(axes[row, bunch], place, values[rows, bunch] * energy, COLORS[n], clip(name))
-        axes[0, bunch].set_title(f"bunch {bunch + 1} of {bunches}" if bunches > 1 else "the bunch")
-        axes[1, bunch].set_xlabel(f"time from the bunch's middle ({time_unit})")
-    axes[0, 0].set_ylabel(f"mean energy ({energy_unit})")
-    axes[1, 0].set_ylabel(f"rms energy spread ({energy_unit})")
-    axes[1, 0].set_ylim(bottom=0)
-    for each in axes.flat:
+    drawn, (above, below) = new(4.3, 4.4, nrows=2, sharex="col")
+    length = np.nanmedian(slices.length[:, bunch]) * time
+    place = ((np.arange(PLACES) + 0.5) / PLACES - 0.5) * length
+    for n, (key, name) in enumerate(names.items()):
+        rows = (label == key) & (slices.bunches > bunch)
+        if rows.sum() >= _FEWEST:
+            _curve(above, place, slices.energy[rows, bunch] * energy, COLORS[n % len(COLORS)], clip(name))
+            _curve(below, place, slices.spread[rows, bunch] * energy, COLORS[n % len(COLORS)], clip(name))
+    several = int(slices.bunches.max()) > 1
+    above.set(title=f"Bunch {bunch + 1}" if several else "The bunch", ylabel=f"mean energy ({energy_unit})")
+    below.set(
+        xlabel=f"time from the bunch's middle ({time_unit})", ylabel=f"rms energy spread ({energy_unit})"
+    )
+    below.set_ylim(bottom=0)
+    for each in (above, below):
         each.grid(axis="y")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles, labels = above.get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=max(len(labels), 1), labelcolor=GRAY)
     return drawn
 
@@ -91,13 +92,14 @@ def _units(view: View) -> Sequence:
     return (view.scale[0], "MeV"), (view.scale[1], "fs")
 
 
-def _summary(slices: Slices, rows: np.ndarray, name: str, unit: Sequence) -> str:
-    found = rows & (slices.status == FOUND)
+def _summary(slices: Slices, rows: np.ndarray, name: str, bunch: int, view: View) -> str:
+    found = rows & (slices.status == FOUND) & (slices.bunches > bunch)
     if not found.any():
         return f"{name}: none could be read"
-    scale, of = unit[0]
-    median = np.nanmedian(slices.spread[found, 0]) * scale
-    return f"{name}: {int(found.sum())} shots, median slice spread of the first bunch {median:.3g} {of}"
+    scale, of = _units(view)[0]
+    median = np.nanmedian(slices.spread[found, bunch]) * scale
+    which = "first" if bunch == 0 else "second"
+    return f"{name}: {int(found.sum())} shots, median slice spread of the {which} bunch {median:.3g} {of}"
 
 
 def _kinds(slices: Slices) -> list[tuple]:

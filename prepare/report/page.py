@@ -10,7 +10,7 @@ from common.dataset.safety import read_json
 from common.dataset.view import View
 from common.report.camera import camera_image
 from common.report.drawing import png, svg
-from common.report.page import Block, Code, Fact, Facts, Picture, Pictures, Section, Table, Text
+from common.report.page import Block, Code, Columns, Fact, Facts, Picture, Pictures, Section, Table, Text
 from common.report.slices import blocks as slice_blocks
 from prepare.report import figures
 from prepare.report.contents import (
@@ -37,8 +37,7 @@ def sections(contents: Contents) -> list[Section]:
     return [
         Section("contents", "What is in it", _contents(contents), "Contents"),
         Section("slices", "Energy and spread along the bunches", _slices(contents), "Slices"),
-        Section("skipped", "What was left out", _left_out(contents), "Left out"),
-        Section("splits", "Splits", _splits(contents), "Splits"),
+        Section("splits", "Splits, and what was left out", _splits(contents), "Splits"),
         Section("samples", "Shots before and after each step", _samples(contents), "Shots"),
         Section("dark", "Dark", _dark(contents), "Dark"),
         Section("intensity", "Mean intensity of each run over time", _intensity(contents), "Intensity"),
@@ -90,7 +89,8 @@ def _contents(contents: Contents) -> list[Block]:
             "bad" if contents.missing else "",
         ),
     ]
-    return [Facts(facts), Table(("run", *contents.splits, "all", "from first to last, s"), table)]
+    runs = Table(("run", *contents.splits, "all", "from first to last, s"), table)
+    return [Facts(facts), runs]
 
 
 def _slices(contents: Contents) -> list[Block]:
@@ -142,7 +142,8 @@ def _splits(contents: Contents) -> list[Block]:
             f"Blocks of {settings['length']:g} s belong to one split, with {settings['guard']:g} s left out "
             "at the start of each, because neighboring shots are near-copies."
         )
-    return [Text(how), Pictures([Picture(svg(figure), "Times of the shots of each split, run by run", "")])]
+    picture = Picture(svg(figure), "Times of the shots of each split, run by run")
+    return [Text(how), Columns([Pictures([picture]), *_left_out(contents)])]
 
 
 def _samples(contents: Contents) -> list[Block]:

@@ -21,7 +21,6 @@ from tests.prepare.conftest import XTC1
 
 SECTIONS = {
     "contents",
-    "skipped",
     "slices",
     "splits",
     "samples",

@@ -21,8 +21,8 @@ from train.report import compare, evidence, page
 from train.run import folder
 
 SECTIONS = {
-    "result", "slices", "curves", "confusion", "probabilities", "roc", "energy", "runs", "time", "means",
-    "aligned", "gallery", "kernels", "saliency", "trust", "controls", "network", "cost", "watch", "config",
+    "result", "slices", "errors", "time", "decision", "means", "aligned", "gallery", "trust", "controls",
+    "curves", "watch", "cost", "network",
 }  # fmt: skip
 HOSTILE = '<script>alert("1")</script> & $x_{1}$'
 
@@ -41,12 +41,11 @@ def test_fit_ends_with_a_report_that_has_every_part(run):
     check(page, SECTIONS)
     test = json.loads((run / "summary.json").read_text())["splits"]["test"]
     low, high = (100 * end for end in test["interval"])
+    assert f"{100 * test['accuracy']:.1f} % right" in page.text
     assert (
-        f"Of 30 held-out test shots the network calls {100 * test['accuracy']:.1f} % right "
-        f"({low:.1f} to {high:.1f} %, 95 % interval by blocks of time, effective sample size "
-        f"{test['n_effective']:.0f})" in page.text
+        f"{low:.1f} to {high:.1f} % (95 %), 30 shots ({test['n_effective']:.0f} effective): not told apart "
+        "from always guessing the larger class (50.0 %)" in page.text
     )
-    assert "always guessing the larger class, which is right in 50.0 %" in page.text
     for words in ("AUC (95 % interval)", "lasing, called lasing", "run 70", "convolution_1", "minibatch: 16"):
         assert words in page.text
     assert (run / "report.html").stat().st_size < 5e6
@@ -133,7 +132,6 @@ def test_the_watch_speaks_in_plain_words(data, write_config, train, tmp_path):
     text = Page(tmp_path / "runs" / "small" / "report.html").text
     assert "the first loss was far from ln(classes)" in text
     assert "a smaller stddev or preprocess helps" in text
-    assert "The network has no convolution" in text
 
 
 def test_a_report_that_cannot_be_drawn_does_not_fail_the_training(

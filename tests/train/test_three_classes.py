@@ -150,6 +150,7 @@ def test_the_pages_tell_each_class(folder, config, fitted):
     for name in CLASSES:
         assert any(alt.startswith(f"ROC curve of {name}") for alt, _ in page.images)
         assert f"Of {name}" in text or f"{name}, called" in text
+    assert any(alt.startswith("Histogram of p(strong) by class") for alt, _ in page.images)
     assert any("called weak or strong" in alt for alt, _ in page.images)
     assert "better than always guessing the larger class" in text
     table = command("sweep", config, "--set", "steps=3", "--seeds", "2")

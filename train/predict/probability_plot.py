@@ -14,6 +14,7 @@ from train.predict.predictions import Part
 
 MOST_PANELS = 40
 SPLIT_COLORS = {"train": COLORS[0], "validation": COLORS[2], "test": COLORS[1], "predict": COLORS[3]}
+_TIME = "time since the run's first shot here (s)"
 _WINDOW = 51  # shots of the running mean
 _GAP = 8.0  # times the median distance of shots: where they are further apart a line ends
 _STRIP = (-0.11, -0.05)  # of the probability axis: where the splits are marked
@@ -47,18 +48,12 @@ def figure(
     class; with more, p of every class in its color. ids: (n,) ID_DTYPE; probability: (n, classes);
     labels: (n,), -1 where unknown; split: (n,) names.
     """
-    runs, time = np.unique(ids["run"]), time_in_run(ids)
+    runs = np.unique(ids["run"])
     shown = runs[:MOST_PANELS]
     drawn, axes = new(10, 1.1 + 2.0 * len(shown), "constrained", nrows=len(shown), squeeze=False, sharey=True)
     for axis, run in zip(axes[:, 0], shown):
-        of_run = np.flatnonzero(ids["run"] == run)
-        of_run = of_run[np.argsort(time[of_run], kind="stable")]
-        _panel(axis, time[of_run], probability[of_run], labels[of_run], classes)
-        _splits(axis, time[of_run], split[of_run])
-        known = [clip(classes[label]) for label in np.unique(labels[of_run]) if label >= 0]
-        what = "+".join(known) or "unlabeled"
-        axis.set_title(f"run {run}, {what}, {len(of_run)} shots", fontsize=10, loc="left")
-    axes[-1, 0].set_xlabel("time since the run's first shot here (s)")
+        of_run(axis, run, ids, probability, labels, split, classes)
+    axes[-1, 0].set_xlabel(_TIME)
     more = f"the first {MOST_PANELS} of {len(runs)} runs" if len(runs) > len(shown) else ""
     if title or more:
         drawn.suptitle("; ".join(part for part in (title and clip(title, 110), more) if part), fontsize=11)
@@ -66,6 +61,40 @@ def figure(
         *_legend(axes[:, 0]), loc="outside lower center", ncols=5, fontsize=9, frameon=False, markerscale=2
     )
     return drawn
+
+
+def figure_of_run(
+    run: int,
+    ids: np.ndarray,
+    probability: np.ndarray,
+    labels: np.ndarray,
+    split: np.ndarray,
+    classes: Sequence[str],
+) -> Any:
+    """The panel of one run as a figure of its own; see `figure`."""
+    drawn, axis = new(4.3, 2.6)
+    of_run(axis, run, ids, probability, labels, split, classes)
+    axis.set_xlabel(_TIME)
+    drawn.legend(*_legend([axis]), loc="outside lower center", ncols=2, fontsize=7, markerscale=2)
+    return drawn
+
+
+def of_run(
+    axis: Any,
+    run: int,
+    ids: np.ndarray,
+    probability: np.ndarray,
+    labels: np.ndarray,
+    split: np.ndarray,
+    classes: Sequence[str],
+) -> None:
+    """Draw the shots of one run; see `figure`."""
+    time, rows = time_in_run(ids), np.flatnonzero(ids["run"] == run)
+    rows = rows[np.argsort(time[rows], kind="stable")]
+    _panel(axis, time[rows], probability[rows], labels[rows], classes)
+    _splits(axis, time[rows], split[rows])
+    known = [clip(classes[label]) for label in np.unique(labels[rows]) if label >= 0]
+    axis.set_title(f"run {run}, {'+'.join(known) or 'unlabeled'}, {len(rows)} shots", fontsize=10, loc="left")
 
 
 def stretches(time: np.ndarray) -> list[np.ndarray]:

@@ -63,6 +63,7 @@ def _look(run: Run, data: Data) -> Evidence:
 
 
 def _write(run: Run, shots: Optional[Evidence], missing: str, out: Path) -> Path:
+    run = run.judged(shots) if shots else run
     with drawing():
         sections = page.sections(run, shots, missing)
     text = render(f"Training run {run.config.name}", page.subtitle(run), sections, run.banner)

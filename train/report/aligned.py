@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, Sequence
 import numpy as np
 
 from common.dataset.view import View
-from common.report.camera import camera_image
-from common.report.drawing import COLORS, GRAY, clip, new, png, svg
+from common.report.drawing import COLORS, GRAY, IMAGE_COLORS, SIGNED_COLORS, clip, new, png, svg
 from common.report.page import Block, Picture, Pictures, Text
 from train.data.minibatches import Samples, some_batches
 
+_LIT, _MARGIN = 0.02, 0.08  # of the brightest pixel: what is shown; and of that, how much around it
 _NOISE = 0.05  # of an image's brightest pixel: under it, pixels do not count for the centroid
 
 
@@ -67,37 +67,84 @@ def section(classes: Sequence[str], aligned: np.ndarray, shots: Sequence[int], v
     """Pictures of each class, their differences, and the projections; aligned: (classes, time, energy)."""
     if not view.camera:
         return [Text("No camera took these images, so there is no beam to align them on.")]
-    stored = [_as_stored(picture, view) for picture in aligned]
-    top = float(np.nanmax(aligned))
-    pictures = []
-    for name, image, n in zip(classes, stored, shots):
-        figure = camera_image(f"Aligned mean of {clip(name)}", view, image, "counts", (0, top))
+    window = _lit(np.nanmax(np.nan_to_num(aligned), axis=0))
+    cut, middle = np.nan_to_num(aligned[(slice(None), *window)]), (np.array(aligned.shape[1:]) - 1) / 2
+    top, pictures = float(cut.max()), []
+    for name, image, n in zip(classes, cut, shots):
+        figure = _picture(f"Aligned mean of {clip(name)}", image, window, middle, view, (0, top))
         alt = f"Mean of {n} {name} images aligned on the centroid of their light"
-        pictures.append(Picture(png(figure), alt, f"{n} shots of split train, counts."))
-    for name, image in zip(classes[1:], stored[1:]):
-        title = f"{clip(name)} minus {clip(classes[0])}, aligned"
-        figure = camera_image(title, view, np.nan_to_num(image - stored[0]), "counts", signed=True)
+        pictures.append(Picture(png(figure), alt, f"{n} shots of split train."))
+    for name, image in zip(classes[1:], cut[1:]):
+        title, away = f"{clip(name)} minus {clip(classes[0])}, aligned", image - cut[0]
+        reach = float(np.abs(away).max()) or 1.0
+        figure = _picture(title, away, window, middle, view, (-reach, reach), SIGNED_COLORS)
         pictures.append(Picture(png(figure), f"Difference, {title}", "Red: brighter; blue: darker."))
     figure = _projections(classes, aligned, view)
     what = "Light against energy, each image aligned; below, the difference from the first class."
     pictures.append(Picture(svg(figure), f"Energy projection of {', '.join(classes)}", what))
     return [
-        Pictures(pictures),
+        Pictures(pictures, "medium" if len(pictures) % 4 == 0 else "large"),
         Text(
             "Each image is moved by whole pixels so that the centroid of its light is in the middle: where "
-            "the beam is on the screen no longer blurs the mean. Lasing moves light to lower energies: the "
-            "projection then falls beside its middle and rises at both sides.",
+            "the beam is on the screen no longer blurs the mean. Light that lasing moved to lower energies "
+            "is missing where the difference is negative.",
             "note",
         ),
     ]
 
 
-def _as_stored(light: np.ndarray, view: View) -> np.ndarray:
-    return np.nan_to_num(light if view.transposed else light.T)
+def _lit(light: np.ndarray) -> tuple[slice, slice]:
+    """The part of a picture, (time, energy), that is lit, with a margin."""
+    window = []
+    for axis in (1, 0):
+        profile = light.max(axis=axis)
+        where = np.flatnonzero(profile > _LIT * light.max())
+        low, high = (where[0], where[-1]) if len(where) else (0, len(profile) - 1)
+        margin = round(_MARGIN * (high - low)) + 2
+        window.append(slice(max(low - margin, 0), min(high + margin + 1, len(profile))))
+    return window[0], window[1]
+
+
+def _size(view: View) -> tuple[float, float]:
+    """fs, or camera columns, of a stored pixel in time; MeV, or camera rows, in energy."""
+    energy, time = view.scale or (1.0, 1.0)
+    return view.blocks[1] * time, view.blocks[0] * energy
+
+
+def _picture(
+    title: str,
+    image: np.ndarray,
+    window: tuple[slice, slice],
+    middle: np.ndarray,
+    view: View,
+    limits: tuple[float, float],
+    colors: str = IMAGE_COLORS,
+) -> Any:
+    """A cut of an aligned mean, (time, energy), its axes counted from the centroid."""
+    ends = [
+        (np.array([of.start, of.stop]) - 0.5 - at) * size for of, at, size in zip(window, middle, _size(view))
+    ]
+    columns, rows = image.shape[0] * view.blocks[1], image.shape[1] * view.blocks[0]
+    figure, axes = new(4.1, min(5.2, max(2.0, 0.6 + 3.0 * rows / columns)))
+    shown = axes.imshow(
+        image.T,
+        cmap=colors,
+        vmin=limits[0],
+        vmax=limits[1],
+        aspect="auto",
+        extent=(*ends[0], -ends[1][1], -ends[1][0]),
+    )
+    axes.set_box_aspect(rows / columns)
+    time, energy = ("fs", "MeV") if view.scale else ("camera columns", "camera rows")
+    axes.set(
+        title=title, xlabel=f"time from the centroid ({time})", ylabel=f"energy from the centroid ({energy})"
+    )
+    figure.colorbar(shown, ax=axes, label="counts", shrink=0.85)
+    return figure
 
 
 def _projections(classes: Sequence[str], aligned: np.ndarray, view: View) -> Any:
-    size = view.blocks[0] * (view.scale[0] if view.scale else 1)
+    size = _size(view)[1]
     energies = aligned.shape[2]
     energy = ((energies - 1) / 2 - np.arange(energies)) * size  # it falls along the last axis
     unit = "MeV" if view.scale else "camera rows"

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.dataset import provenance
 from common.report.drawing import COLORS, GRAY, clip, new, svg
-from common.report.page import Block, Picture, Pictures, Section, Table, Text
+from common.report.page import Block, Columns, Picture, Pictures, Section, Table, Text
 from train.metrics.measure import Score
 from train.report import figures
 from train.report.curves import splits_of
@@ -40,9 +40,9 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     """All sections of the page."""
     return [
         Section("result", "What was learned", _result(runs), "Result"),
-        Section("settings", "Settings that differ", _settings(runs), "Settings"),
         Section("curves", "Learning curves", [Pictures(_curves(runs))], "Curves"),
         Section("cost", "Time and memory", _cost(runs), "Cost"),
+        Section("settings", "Settings that differ", _settings(runs), "Settings"),
     ]
 
 
@@ -124,7 +124,8 @@ def _of_group(runs: Sequence[Run], before: str) -> list[Block]:
     )
     classes = ", ".join(runs[0].classes)
     what = f"{before}{classes}, {runs[0].summary['splits']['test']['n']} test shots"
-    return [Text(_best(runs, what), "" if before else "strong"), Pictures([picture]), Table(header, rows)]
+    beside = Columns([Table(header, rows), Pictures([picture])])
+    return [Text(_best(runs, what), "" if before else "strong"), beside]
 
 
 def _best(runs: Sequence[Run], what: str) -> str:

@@ -2,20 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 
 from common.report.drawing import png, svg
-from common.report.page import Block, Picture, Pictures, Table, Text
+from common.report.page import Block, Columns, Picture, Pictures, Table, Text
 from train.metrics import effective, measure, roc
 from train.metrics.effective import Share
 from train.predict import probability_plot
 from train.report import figures
 from train.report.evidence import Evidence, Run
 
+_SPLITS = ("test", "validation", "train")
+_NOTE = (
+    "Area under the ROC curve, AUC (95 % interval): {areas}. 0.5 is guessing. The point is where the network "
+    "decides, which calls a shot the class of the largest probability. Interval of the area: Obuchowski's of "
+    "{units}, on the logit scale; band: bootstrap of {units}, both kinds apart, 500 resamples, percentiles "
+    "point by point."
+)
 
-def probabilities(run: Run, shots: Evidence) -> list[Block]:
+
+def blocks(run: Run, shots: Optional[Evidence], missing: str) -> list[Block]:
+    """Where the network errs: confusion, probabilities by class, ROC, by pulse energy, run by run.
+
+    shots: None if the images cannot be read; `missing` says why.
+    """
+    test, *others = [_confusion(run, name) for name in sorted(run.summary["splits"], key=_SPLITS.index)]
+    if shots is None:
+        return [Pictures([test, *others]), Text(missing, "note")]
+    rocs, areas = _rocs(run, shots)
+    by_run, table = _runs(run, shots)
+    return [
+        Pictures([test, *_probabilities(run, shots), *rocs, *_energy(run, shots), by_run, *others]),
+        Columns([table, Text(_NOTE.format(areas=areas, units=shots.units), "note")]),
+    ]
+
+
+def time(run: Run, shots: Evidence) -> list[Block]:
+    """The probabilities over time, run by run."""
+    split, pictures = np.full(len(shots.labels), shots.split), []
+    for number in np.unique(shots.runs)[: probability_plot.MOST_PANELS]:
+        figure = probability_plot.figure_of_run(
+            number, shots.ids, shots.probabilities, shots.labels, split, run.classes
+        )
+        n = int((shots.runs == number).sum())
+        what = f"Probabilities of the {n} {shots.split} shots of run {number} over time"
+        pictures.append(Picture(png(figure), what))
+    return [Pictures(pictures)]
+
+
+def _confusion(run: Run, name: str) -> Picture:
+    s = run.summary["splits"][name]
+    figure = figures.confusion(f"{name}, {s['n']} shots", np.array(s["confusion"]), run.classes)
+    told = "; ".join(
+        f"of {sum(row)} {label} {row[n]} called {label}"
+        for n, (label, row) in enumerate(zip(run.classes, s["confusion"]))
+    )
+    return Picture(svg(figure), f"Confusion matrix of the {name} split: {told}")
+
+
+def _probabilities(run: Run, shots: Evidence) -> list[Picture]:
     """How the probability of a class is spread among the shots of each."""
     pictures = []
     for label in _told(run.classes):
@@ -28,19 +75,11 @@ def probabilities(run: Run, shots: Evidence) -> list[Block]:
         figure = figures.probability_histogram(p, shots.labels, run.classes, label)
         alt = f"Histogram of p({name}) by class: {medians}"
         pictures.append(Picture(svg(figure), alt, f"Split {shots.split}, {len(p)} shots."))
-    return [Pictures(pictures)]
+    return pictures
 
 
-def time(run: Run, shots: Evidence) -> list[Block]:
-    """The probabilities over time, run by run."""
-    split = np.full(len(shots.labels), shots.split)
-    figure = probability_plot.figure(shots.ids, shots.probabilities, shots.labels, split, run.classes)
-    what = f"Probabilities of the {shots.split} shots over time, run by run"
-    return [Pictures([Picture(png(figure), what)], "wide")]
-
-
-def roc_curves(run: Run, shots: Evidence) -> list[Block]:
-    """The ROC of each class against the others, of two classes the second's."""
+def _rocs(run: Run, shots: Evidence) -> tuple[list[Picture], str]:
+    """The ROC of each class against the others, of two classes the second's; and the areas in words."""
     pictures, areas = [], []
     for label in _told(run.classes):
         positive, scores, name = shots.labels == label, shots.probabilities[:, label], run.classes[label]
@@ -55,24 +94,14 @@ def roc_curves(run: Run, shots: Evidence) -> list[Block]:
                 f"{positive.sum()} {name} shots against {(~positive).sum()} others, split {shots.split}.",
             )
         )
-    return [
-        Text(f"Area under the curve, AUC (95 % interval): {'; '.join(areas)}. 0.5 is guessing."),
-        Pictures(pictures),
-        Text(
-            "The point is where the network decides, which calls a shot the class of the largest "
-            "probability. "
-            f"Interval of the area: Obuchowski's of {shots.units}, on the logit scale. Band: bootstrap of "
-            f"{shots.units}, both kinds apart, 500 resamples, percentiles point by point.",
-            "note",
-        ),
-    ]
+    return pictures, "; ".join(areas)
 
 
-def energy(run: Run, shots: Evidence) -> list[Block]:
+def _energy(run: Run, shots: Evidence) -> list[Picture]:
     """Shares classified correctly, and probabilities, against the pulse energy."""
     known = np.isfinite(shots.energy)
     if not known.any():
-        return [Text("The data have no gas-detector records, so there is no pulse energy to compare with.")]
+        return []
     right = shots.predicted == shots.labels
     of_class = {
         name: measure.shares_by_energy(
@@ -100,10 +129,10 @@ def energy(run: Run, shots: Evidence) -> list[Block]:
         what = f"p({run.classes[label]}) of each shot against its pulse energy"
         caption = "Points: shots, colored by their own class; black: running median."
         pictures.append(Picture(png(figure), what, caption))
-    return [Pictures(pictures)]
+    return pictures
 
 
-def runs(run: Run, shots: Evidence) -> list[Block]:
+def _runs(run: Run, shots: Evidence) -> tuple[Picture, Table]:
     """Shares classified correctly run by run."""
     right = shots.predicted == shots.labels
     found: list[tuple[str, int, Share]] = []
@@ -118,18 +147,13 @@ def runs(run: Run, shots: Evidence) -> list[Block]:
         cells = (f"{share.value:.3f}", f"{low:.3f} to {high:.3f}")
         rows.append((name, run.classes[label], share.n, f"{share.n_effective:.0f}", *cells))
     told = "; ".join(f"{name} {share.k} of {share.n}" for name, _, share in found)
-    return [
-        Pictures(
-            [
-                Picture(
-                    svg(figures.by_run(found, run.classes)),
-                    f"Classified correctly: {told}",
-                    f"Split {shots.split}, with 95 % intervals by {shots.units}.",
-                )
-            ]
-        ),
-        Table(("run", "class", "shots", "effective", "classified correctly", "95 % interval"), rows),
-    ]
+    picture = Picture(
+        svg(figures.by_run(found, run.classes)),
+        f"Classified correctly: {told}",
+        f"Split {shots.split}, with 95 % intervals by {shots.units}.",
+    )
+    header = ("run", "class", "shots", "effective", "classified correctly", "95 % interval")
+    return picture, Table(header, rows)
 
 
 def _told(classes: Sequence[str]) -> list[int]:

@@ -17,7 +17,7 @@ from common.stats import evenly
 from train.config import TrainConfig
 from train.data.dataset import Data
 from train.data.minibatches import Split, some_batches
-from train.metrics import effective
+from train.metrics import effective, measure
 from train.metrics.earlier import upgraded
 from train.report import aligned, yardstick
 from train.report.yardstick import Yardstick
@@ -45,6 +45,15 @@ class Run(NamedTuple):
     def banner(self) -> str:
         """What the top of a page says where the shots are not all real ones."""
         return provenance.banner(self.summary["provenance"])
+
+    def judged(self, shots: "Evidence") -> "Run":
+        """The run with the test score by blocks of time, which earlier versions did not tell."""
+        splits = self.summary["splits"]
+        if shots.block is None or splits["test"]["freedom"] is not None:
+            return self
+        score = measure.score(shots.labels, shots.predicted, shots.block)
+        test = {**splits["test"], **score.to_json()}
+        return self._replace(summary={**self.summary, "splits": {**splits, "test": test}})
 
     def of(self, data: Data) -> "Run":
         """The run with what is known of its data; a run that an earlier version trained did not record it."""

@@ -52,10 +52,10 @@ def accuracy(steps: np.ndarray, correct: dict[str, np.ndarray], test: Score) -> 
 
 def confusion(title: str, counts: np.ndarray, classes: Sequence[str]) -> Any:
     """counts: (classes, classes), row the true class; shaded by the share of its row."""
-    size = 1.4 + 0.75 * len(classes)
-    figure, axes = new(size + 0.9, size)
+    size = max(4.3, 1.4 + 0.75 * len(classes))
+    figure, axes = new(size, 0.85 * size)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), n in np.ndenumerate(counts):
         color = "white" if shares[i, j] > 0.6 else "black"
         axes.text(j, i, f"{n}\n{100 * shares[i, j]:.0f} %", ha="center", va="center", color=color)

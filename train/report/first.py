@@ -117,7 +117,8 @@ def _predicted(run: Run) -> Iterator[tuple[str, Score]]:
 def _controls(kept: Kept) -> Fact:
     title = "Lasing, or the run? Controls"
     if kept.record is None:
-        return Fact(title, "not run" if kept.why.startswith("Not run") else "none that fit", kept.why, "open")
+        value = "not run" if kept.why.startswith("Not run") else "none that fit"
+        return Fact(title, value, "`train controls` tells whether the accuracy comes from the runs", "open")
     found = kept.record.verdict
     if found is None:
         return Fact(title, "not finished", "the same command continues", "open")
@@ -131,12 +132,13 @@ def _told(run: Run) -> Iterator[Fact]:
     temperature = run.summary.get("calibration", {}).get("temperature")
     if "calibration_error" in test:
         made = "not calibrated" if temperature is None else f"calibrated, temperature {temperature:.2f}"
-        yield Fact("Probabilities", f"off by {test['calibration_error']:.3f}", f"on average; {made}")
+        yield Fact(
+            "Probabilities", f"off by {test['calibration_error']:.3f}", f"on average, test shots; {made}"
+        )
     if "pulse_energy" in test:
         of = test["pulse_energy"]
-        yield Fact(
-            "Pulse energy", f"R² {of['r2']:.3f}", f"rms error {1000 * of['rms']:.1f} µJ, {of['n']} test shots"
-        )
+        note = f"rms error {1000 * of['rms']:.1f} µJ of {of['n']} test shots"
+        yield Fact("Pulse energy", f"R² {of['r2']:.3f}", note)
 
 
 def _data(run: Run) -> Fact:

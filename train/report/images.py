@@ -68,34 +68,14 @@ def gallery(run: Run, shots: Evidence) -> list[Block]:
     return blocks
 
 
-def kernels(run: Run, shots: Evidence) -> list[Block]:
-    """The kernels of the first convolution."""
-    rows, columns, inputs, channels = shots.kernel.shape
-    if not channels:
-        return [Text("The network has no convolution.")]
-    figure = figures.kernels(shots.view, shots.kernel.mean(axis=2))
-    return [
-        Pictures(
-            [
-                Picture(
-                    png(figure),
-                    f"The {channels} kernels of the first convolution, {rows} x {columns} pixels each",
-                    f"First convolution: {channels} kernels of {rows} x {columns} stored pixels, turned as "
-                    "the camera sees. Red weights answer to bright pixels, blue ones to dark.",
-                )
-            ]
-        )
-    ]
-
-
 _BEAM = (
     " Black outline: half height of the class's mean image. Color far from the beam is a warning: there the "
     "network tells the runs apart by the camera's background."
 )
 
 
-def saliency(run: Run, shots: Evidence) -> list[Block]:
-    """What each pixel adds to the decision."""
+def decision(run: Run, shots: Evidence) -> list[Block]:
+    """What each pixel adds to the decision, and the kernels of the first convolution."""
     reach = float(np.percentile(np.abs(shots.contributions), 99.9)) or 1.0
     pictures = []
     for label, name in enumerate(run.classes):
@@ -113,10 +93,25 @@ def saliency(run: Run, shots: Evidence) -> list[Block]:
         )
     return [
         Text(f"Red pixels spoke for the class, blue ones against it.{_BEAM if shots.view.camera else ''}"),
-        Pictures(pictures),
+        Pictures([*pictures, *_kernels(shots)]),
         Text(
             "Gradient times input: (pixel - mean image) times the gradient of the decision by that pixel, "
             "averaged over shots. The decision is the logit of the class minus the mean of the others.",
             "note",
         ),
+    ]
+
+
+def _kernels(shots: Evidence) -> list[Picture]:
+    rows, columns, inputs, channels = shots.kernel.shape
+    if not channels:
+        return []
+    figure = figures.kernels(shots.view, shots.kernel.mean(axis=2))
+    return [
+        Picture(
+            png(figure),
+            f"The {channels} kernels of the first convolution, {rows} x {columns} pixels each",
+            f"First convolution: {channels} kernels of {rows} x {columns} stored pixels, turned as the "
+            "camera sees. Red weights answer to bright pixels, blue ones to dark.",
+        )
     ]

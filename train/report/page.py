@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-import numpy as np
-
 from common.config import dump
 from common.report.drawing import svg
-from common.report.page import Block, Code, Picture, Pictures, Section, Table, Text
+from common.report.page import Block, Code, Columns, Picture, Pictures, Section, Table, Text
 from train.controls import record
 from train.fit.watch import HELPS, swings
-from train.metrics.measure import Score
 from train.model.shapes import describe
 from train.report import curves, errors, figures, first, images, trust
 from train.report.evidence import Evidence, Run
@@ -24,54 +21,31 @@ def subtitle(run: Run) -> str:
 
 def sections(run: Run, shots: Optional[Evidence], missing: str) -> list[Section]:
     """All sections of the page. `shots` is None if the images cannot be read; `missing` says why."""
-    left_out = [
-        Text(f"Left out, because it is drawn from the images, and they cannot be read: {missing}", "note")
-    ]
+    left_out = Text(
+        f"Left out, because it is drawn from the images, and they cannot be read: {missing}", "note"
+    )
 
     def drawn(section: Callable[[Run, Evidence], list[Block]]) -> list[Block]:
-        return section(run, shots) if shots else left_out
+        return section(run, shots) if shots else [left_out]
 
     return [
         Section("result", "What was learned", _result(run), "Result"),
         Section(
             "slices", "Energy and spread along the bunches: the yardstick", drawn(images.slices), "Slices"
         ),
-        Section("confusion", "Confusion matrices", _confusion(run), "Errors"),
-        Section("probabilities", "Probabilities by class", drawn(errors.probabilities), "Errors"),
-        Section("roc", "ROC", drawn(errors.roc_curves), "Errors"),
-        Section("energy", "Accuracy and probability against pulse energy", drawn(errors.energy), "Errors"),
-        Section("runs", "Accuracy per run", drawn(errors.runs), "Runs"),
-        Section("time", "Probability over time", drawn(errors.time), "Runs"),
-        Section("saliency", "Where in the image the decision comes from", drawn(images.saliency), "Decision"),
-        Section("kernels", "Learned kernels", drawn(images.kernels), "Decision"),
+        Section("errors", "Where it errs", errors.blocks(run, shots, left_out.text), "Errors"),
+        Section("time", "Probability over time", drawn(errors.time), "Time"),
+        Section("decision", "Where in the image the decision comes from", drawn(images.decision), "Decision"),
         Section("means", "Mean images", drawn(images.means), "Images"),
         Section("aligned", "Images aligned on their centroid", drawn(images.aligned_means), "Images"),
-        Section("gallery", "Right and wrong shots", drawn(images.gallery), "Images"),
+        Section("gallery", "Right and wrong shots", drawn(images.gallery), "Shots"),
         Section("trust", "How far the probabilities can be relied on", trust.blocks(run), "Trust"),
         Section("controls", "Controls: lasing, or differences between runs?", _controls(run), "Controls"),
         Section("curves", "Learning curves", [Pictures(curves.pictures(run))], "Training"),
         Section("watch", "What the watch found", _watch(run), "Training"),
         Section("cost", "Where the time and memory went", _cost(run), "Training"),
-        Section("network", "The network", _network(run), "Network"),
-        Section("config", "Config", [Code(dump(run.config))], "Config"),
+        Section("network", "Network and config", _network(run), "Network"),
     ]
-
-
-def sentence(run: Run) -> str:
-    """The test accuracy with its interval, in one sentence."""
-    test = run.summary["splits"]["test"]
-    score = Score.from_json(test)
-    low, high = score.interval
-    how = (
-        "plain Wilson interval, as these shots have no times"
-        if score.share.freedom is None
-        else f"interval by blocks of time, effective sample size {score.share.n_effective:.0f}"
-    )
-    return (
-        f"Of {score.n} held-out test shots the network calls {100 * score.accuracy:.1f} % right "
-        f"({100 * low:.1f} to {100 * high:.1f} %, 95 % {how}): {score.compared} always guessing the larger "
-        f"class, which is right in {100 * score.chance:.1f} %."
-    )
 
 
 def _result(run: Run) -> list[Block]:
@@ -90,32 +64,14 @@ def _result(run: Run) -> list[Block]:
             )
         )
     header = ("split", "shots", "effective", "accuracy", "95 % interval", "larger class", "Z", "p")
-    return [
-        first.facts(run),
-        Text(sentence(run), "strong"),
-        Table(header, rows),
-        Text(
-            f"Ended at step {run.summary['step']}: {run.summary['stopped']}. Shots of one block of time are "
-            "alike and count for fewer: for so many as are effective. Z counts standard deviations from "
-            "always guessing the larger class; p is the one-tailed chance of as many right by that. Where "
-            "the classes are different runs, whatever else differs between the runs can be learned, too: see "
-            "the controls, and where in the image the decision comes from.",
-            "note",
-        ),
-    ]
-
-
-def _confusion(run: Run) -> list[Block]:
-    pictures = []
-    for name, s in run.summary["splits"].items():
-        counts = np.array(s["confusion"])
-        figure = figures.confusion(f"{name}, {s['n']} shots", counts, run.classes)
-        told = "; ".join(
-            f"of {sum(row)} {label} {row[n]} called {label}"
-            for n, (label, row) in enumerate(zip(run.classes, s["confusion"]))
-        )
-        pictures.append(Picture(svg(figure), f"Confusion matrix of the {name} split: {told}"))
-    return [Pictures(pictures, "medium")]
+    note = (
+        f"Ended at step {run.summary['step']}: {run.summary['stopped']}. Shots of one block of time are "
+        "alike and count for fewer: for so many as are effective. Z counts standard deviations from always "
+        "guessing the larger class; p is the one-tailed chance of as many right by that. Where the "
+        "classes are different runs, whatever else differs between the runs can be learned, too: see the "
+        "controls, and where in the image the decision comes from."
+    )
+    return [first.facts(run), Columns([Table(header, rows), Text(note, "note")])]
 
 
 def _controls(run: Run) -> list[Block]:
@@ -143,7 +99,8 @@ def _network(run: Run) -> list[Block]:
     config = run.config
     train = run.summary["splits"]["train"]["n"]
     minibatch = config.minibatch if isinstance(config.minibatch, int) else train
-    return [Code("\n".join(describe(config, len(run.classes), minibatch)))]
+    network = "\n".join(describe(config, len(run.classes), minibatch))
+    return [Columns([Code(network), Code(dump(config))])]
 
 
 def _cost(run: Run) -> list[Block]:
@@ -163,7 +120,7 @@ def _cost(run: Run) -> list[Block]:
     blocks: list[Block] = [Table(("what", "how much"), rows)]
     if "time" in summary:  # runs of earlier versions have none
         blocks.append(Pictures([_time(summary["time"])]))
-    return blocks
+    return [Columns(blocks)]
 
 
 def _time(seconds: dict[str, float]) -> Picture:

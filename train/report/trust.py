@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.report.drawing import svg
-from common.report.page import Block, Picture, Pictures, Table, Text
+from common.report.page import Block, Columns, Picture, Pictures, Table, Text
 from train.report import figures
 from train.report.card import calibration_sentence
 from train.report.evidence import Run
@@ -23,13 +23,16 @@ def blocks(run: Run) -> list[Block]:
         for name, bins in splits.items()
         for each in bins
     )
-    found.append(Pictures([Picture(svg(figures.reliability(splits)), f"Reliability diagram. {told}")]))
+    beside: list[Block] = [
+        Pictures([Picture(svg(figures.reliability(splits)), f"Reliability diagram. {told}")])
+    ]
     if test["thresholds"]:
-        found.append(_thresholds(test["thresholds"]))
+        beside.append(_thresholds(test["thresholds"]))
+    if "pulse_energy" in test:
+        beside.append(_energies(run.summary["splits"]))
+    found.append(Columns(beside))
     for name, energy in test["half_recognized"].items():
         found.append(Text(f"Half of the {name} shots are recognized at {energy:.4f} mJ."))
-    if "pulse_energy" in test:
-        found.append(_energies(run.summary["splits"]))
     for name, of in run.summary.get("flags", {}).items():
         found.append(
             Text(f"{of['flagged']} of {of['n']} {name} shots are flagged as unlike those trained on.")
