@@ -14,7 +14,7 @@ from common import __version__, cli, interrupt, parallel, ranks
 from common.cli import CommandGroup, config_argument, force_option
 from common.errors import UserError
 from common.files import atomic
-from common.progress import say
+from common.progress import announce, say
 from train.config import load_config
 from train.data.dataset import class_names, number_of_images
 from train.fit import runtime
@@ -280,7 +280,8 @@ def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
 @config_argument
 @click.option("--steps", default=None, type=click.IntRange(1), help="Training steps (default: the config's).")
 @force_option
-def controls(config_path: str, steps: Optional[int], force: bool) -> None:
+@cli.json_option
+def controls(config_path: str, steps: Optional[int], force: bool, as_json: bool) -> None:
     """Test whether accuracy comes from lasing or from the runs.
 
     The label is the run, so a network can learn any other difference between runs, too. The controls
@@ -299,8 +300,8 @@ def controls(config_path: str, steps: Optional[int], force: bool) -> None:
     except ImportError as error:
         raise UserError(f"controls need scikit-learn ({error}); install: pip install -e '.[train]'") from None
     with interrupt.advising(AGAIN):
-        job.run(config, force)
+        job.run(config, force, as_json)
     if folder.is_finished(config):
         from train.report import card
 
-        say(f"{card.write(config.run_dir)}: the model's card")
+        (announce if as_json else say)(f"{card.write(config.run_dir)}: the model's card")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
+from common import cli
 from common.dataset import provenance
 from common.errors import OutputExists
 from common.files import lock
-from common.progress import bar, say
+from common.progress import announce, bar, say
 from train.config import TrainConfig
 from train.controls import record
 from train.controls.bench import Bench
@@ -25,22 +26,31 @@ from train.run import folder
 LOCK = "controls.lock"
 
 
-def run(config: TrainConfig, force: bool = False) -> None:
+def run(config: TrainConfig, force: bool = False, as_json: bool = False) -> None:
     """The whole of `python -m train controls`. Raises UserError."""
+    tell = announce if as_json else say  # with JSON nothing else on standard output
     with open_data(config.data, config.input, ["train", "test"], config.cache) as data:
         runtime.start(config.threads, config.seed)
         with opened_beside(config, data) as switched:
-            for line in run_on(config, data, force, switched):
-                say(line)
+            lines = run_on(config, data, force, switched, tell)
+    if as_json:
+        cli.print_json(record.read(config.run_dir).to_json())
+        return
+    for line in lines:
+        say(line)
     say(f"{config.run_dir}: controls.csv (the table), controls.json")
     if (config.run_dir / folder.SUMMARY).exists():
         say(f"`python -m train report {config.run_dir}` puts them into the run's report")
 
 
 def run_on(
-    config: TrainConfig, data: Data, force: bool = False, switched: Optional[Data] = None
+    config: TrainConfig,
+    data: Data,
+    force: bool = False,
+    switched: Optional[Data] = None,
+    tell: Callable[[str], None] = say,
 ) -> list[str]:
-    """Run the controls that are not done yet and print their rows; returns table and verdict as lines.
+    """Run the controls that are not done yet and `tell` their rows; returns table and verdict as lines.
 
     switched: the test shots with lasing switched, where they are known.
     Writes controls.json, after every control, and at the end controls.csv into `config.run_dir`.
@@ -66,7 +76,7 @@ def run_on(
                 done[name] = control(bench)
                 record.write(run_dir, Record(key, data.provenance, done, None))
                 for row in done[name]:
-                    say(record.line(row))
+                    tell(record.line(row))
         progress.close()
         rows = Record(key, data.provenance, done, None).rows
         found = verdict(rows, bench.alone)

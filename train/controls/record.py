@@ -43,6 +43,17 @@ class Record(NamedTuple):
     controls: dict[str, list[Outcome]]
     verdict: Optional[Verdict]
 
+    def to_json(self) -> dict[str, Any]:
+        """What controls.json holds."""
+        rows = {name: [row.to_json() for row in of] for name, of in self.controls.items()}
+        return {
+            "version": VERSION,
+            "key": self.key,
+            "provenance": self.provenance,
+            "controls": {name: rows[name] for name in TOLD if name in rows},
+            "verdict": self.verdict.to_json() if self.verdict else None,
+        }
+
     @property
     def rows(self) -> list[Outcome]:
         """All rows: the network, its controls, the regressions, the correlations."""
@@ -83,15 +94,7 @@ def read(run_dir: Path) -> Record:
 
 def write(run_dir: Path, record: Record) -> None:
     """Write controls.json, and with a verdict controls.csv."""
-    rows = {name: [row.to_json() for row in of] for name, of in record.controls.items()}
-    content = {
-        "version": VERSION,
-        "key": record.key,
-        "provenance": record.provenance,
-        "controls": {name: rows[name] for name in TOLD if name in rows},
-        "verdict": record.verdict.to_json() if record.verdict else None,
-    }
-    atomic.write_text(run_dir / RESULT, json.dumps(content, indent=1) + "\n")
+    atomic.write_text(run_dir / RESULT, json.dumps(record.to_json(), indent=1) + "\n")
     if record.verdict:
         table = [_flat(row, record.provenance) for row in record.rows]
         atomic.write_text(run_dir / TABLE, text_table.csv_text(table))
