@@ -87,7 +87,7 @@ def say_origin(run_dir: Path, data: Data) -> None:
     trained, here = folder.provenance(run_dir), data.provenance
     if provenance.banner(here):
         say(provenance.banner(here))
-    if provenance.word(trained) != provenance.word(here):
+    if provenance.word(trained) not in (provenance.word(here), folder.UNKNOWN):
         say(f"The network was trained on {trained} shots, these are {here}.")
 
 

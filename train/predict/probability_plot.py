@@ -13,7 +13,8 @@ from common.shots import time_in_run
 from train.predict.predictions import Part
 
 MOST_PANELS = 40
-SPLIT_COLORS = {"train": COLORS[0], "validation": COLORS[2], "test": COLORS[1], "predict": COLORS[3]}
+# Grays, because colors tell the classes.
+SPLIT_COLORS = {"train": "#c3c9cf", "validation": "#8a939b", "test": "#1b1f24", "predict": "#57606a"}
 _TIME = "time since the run's first shot here (s)"
 _WINDOW = 51  # shots of the running mean
 _GAP = 8.0  # times the median distance of shots: where they are further apart a line ends

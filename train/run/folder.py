@@ -22,6 +22,7 @@ REPORT, BOARD = "report.html", "tensorboard"
 REFERENCE, CARD = "reference.npz", "card.md"
 EXPORTED = "exported"  # a folder: the model in formats of others
 LOCK = "lock"
+UNKNOWN = "unknown"  # the provenance of runs that earlier versions trained
 
 # Keys of the config that may differ between a run and its resumption.
 _MAY_CHANGE = {
@@ -156,7 +157,7 @@ def resumable(config: TrainConfig, data: Data) -> Optional[Checkpoint]:
 def provenance(run_dir: Path) -> str:
     """Of the shots that the run was trained and tested on: `common.dataset.provenance`'s words."""
     found = _summary(run_dir).get("provenance")
-    return found if isinstance(found, str) else "unknown"
+    return found if isinstance(found, str) else UNKNOWN
 
 
 def classes(run_dir: Path) -> list[str]:
