@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from common.dataset import provenance
+from common.files import atomic
 from common.progress import say, warn
 from common.ranks import Ranks
 from train.config import TrainConfig
 from train.data.dataset import Data, open_data
 from train.data.validation import with_validation
 from train.fit import runtime, timing
+from train.run import folder
+
+if TYPE_CHECKING:
+    from train.fit.loop import Result
 
 
 def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
@@ -37,7 +44,7 @@ def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
         from train.report import card
 
         data = with_validation(data, config.validation_share)
-        result = loop.fit(config, data, threads, resume, together)
+        result = loop.fit(config, data, together, resume)
         with result.clock.part("evaluation"):
             model, error = result.stepper.whole, result.calibration.get("pulse_energy")
             error = EnergyError(**error) if error else None
@@ -49,7 +56,7 @@ def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
             return
         trust.save(config.run_dir, known)
         used = timing.usage(threads)
-        loop.write_summary(config, data, result, {"splits": found, "flags": flags, "usage": used})
+        _write_summary(config, data, result, {"splits": found, "flags": flags, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
         for line in scores.lines(found, data.classes):
             say(line)
@@ -74,3 +81,26 @@ def _report(run_dir: Path, model: object, data: Data) -> None:
     except Exception as error:  # hours of training must not end as a failure for want of a picture
         reason = " ".join(str(error).split()) or type(error).__name__
         warn(f"no report was drawn ({reason}); try again with: python -m train report {run_dir}")
+
+
+def _write_summary(config: TrainConfig, data: Data, result: Result, closing: dict[str, Any]) -> None:
+    """The final numbers as JSON: what was trained on what, how it ended, and the `closing` numbers."""
+    summary = {
+        "name": config.name,
+        "data": data.path,
+        "started_in": str(Path.cwd()),
+        "data_digest": data.digest,
+        "test_digest": data.splits["test"].digest,
+        "provenance": data.provenance,
+        "shots": data.shots,
+        "classes": data.classes,
+        "processing": data.processing,
+        "step": result.step,
+        "watch": sorted({word for row in result.table for word in str(row["watch"]).split()}),
+        "stopped": result.stopped,
+        "step_seconds": result.step_seconds,
+        "time": result.clock.times(data.reading),
+        "calibration": result.calibration,
+        **closing,
+    }
+    atomic.write_text(config.run_dir / folder.SUMMARY, json.dumps(summary, indent=1) + "\n")

@@ -13,7 +13,7 @@ from train.controls.choice import Choice, Pool
 from train.controls.counterfactual import Switched
 from train.controls.outcome import STRICT, Outcome
 from train.data.dataset import Data
-from train.fit import loop
+from train.fit import setup
 from train.metrics import effective
 from train.model.predictor import Predictor
 
@@ -74,11 +74,11 @@ class Bench:
     def trained(self) -> Predictor:
         """The config's network, trained on the train split as it is."""
         train, test = (Choice(self.pool, rows) for rows in (self.train, self.test))
-        return loop.train_only(self.config, self._with(train, test), self.tick)
+        return setup.train_only(self.config, self._with(train, test), self.tick)
 
     def fit_and_try(self, train: Choice, test: Choice) -> np.ndarray:
         """The logits, (n, classes), that the config's network, trained on `train`, gives `test`."""
-        return loop.train_only(self.config, self._with(train, test), self.tick).predict(test)
+        return setup.train_only(self.config, self._with(train, test), self.tick).predict(test)
 
     def _with(self, train: Choice, test: Choice) -> Data:
         return self.data._replace(splits={"train": train, "test": test})

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Any, Iterator, NamedTuple, Optional
 
-import keras
 import numpy as np
 
 from common import interrupt
@@ -20,17 +17,16 @@ from common.progress import bar, say, warn
 from common.ranks import Ranks
 from train.config import TrainConfig
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position, Samples, sample
-from train.data.prepared import Prepared
+from train.data.minibatches import Batch, Position, sample
 from train.data.validation import VALIDATION
 from train.fit.board import Board
-from train.fit.runtime import Runtime
-from train.fit.step import Stepper, StepResult
+from train.fit.setup import prepared, stepper_of
+from train.fit.step import Stepper
 from train.fit.timing import Stopwatch, short
 from train.fit.watch import Watcher, not_finite
 from train.metrics import calibration, measure
-from train.model import network, optimizers
-from train.model.predictor import OnRanks, Predictor
+from train.model import network
+from train.model.predictor import OnRanks
 from train.run import checkpoint, folder, history
 from train.run.checkpoint import Checkpoint
 from train.run.history import History, line
@@ -54,19 +50,13 @@ class Result(NamedTuple):
     calibration: dict[str, Any]
 
 
-def fit(
-    config: TrainConfig,
-    data: Data,
-    runtime: Runtime,
-    resume: bool = False,
-    ranks: Optional[Ranks] = None,
-) -> Result:
+def fit(config: TrainConfig, data: Data, ranks: Ranks, resume: bool = False) -> Result:
     """Train as `config` says in `config.run_dir`, which the caller holds; an earlier run there is replaced.
 
-    resume: continue from its last checkpoint instead. ranks: those that train together; rank 0 alone
+    resume: continue from its last checkpoint instead. ranks: those that train together; only rank 0
     writes. SIGTERM and Ctrl-C save a checkpoint before they go on as Interrupted. Raises DataError.
     """
-    ranks, shots = ranks or Ranks(), len(data.splits["train"])
+    shots = len(data.splits["train"])
     if isinstance(config.minibatch, int) and config.minibatch > shots:
         raise DataError(
             f"{data.path}: split train has {shots} shots, `minibatch: {config.minibatch}` is more; give at "
@@ -74,7 +64,7 @@ def fit(
         )
     state = _begin(config, data, resume) if ranks.first else None
     state = ranks.from_first(state)
-    stepper = _stepper(config, data, ranks)
+    stepper = stepper_of(config, data, ranks)
     if state is not None:
         stepper.restore(state.model, state.optimizer, state.gradient)
         say(f"{config.run_dir}: resuming after step {state.step}")
@@ -96,63 +86,6 @@ def _begin(config: TrainConfig, data: Data, resume: bool) -> Optional[Checkpoint
     return state
 
 
-def train_only(config: TrainConfig, data: Data, tick: Callable[[], None]) -> Predictor:
-    """The network after all of the config's steps on `data`: no table, no files; `tick` after each step."""
-    stepper = _stepper(config, data)
-    train = _prepared(config, stepper, data.splits["train"])
-    with contextlib.closing(train.minibatches(config.minibatch, config.seed, Position(0, 0))) as batches:
-        for step, batch in zip(range(1, config.steps + 1), batches):
-            rate = config.learning_rate.at(step)
-            result = stepper.step(batch.images, batch.labels, rate, step, batch.energy)
-            if not _is_finite(result):
-                raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
-            tick()
-    return Predictor(stepper.whole)
-
-
-def build_model(config: TrainConfig, data: Data) -> keras.Model:
-    """The config's model for these data, its preprocessing adapted to the train split."""
-    return network.of_config(config, len(data.classes), lambda: data.splits["train"].batches(32))
-
-
-def _stepper(config: TrainConfig, data: Data, ranks: Optional[Ranks] = None) -> Stepper:
-    optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
-    if ranks is None or ranks.first:
-        model = build_model(config, data)
-    else:  # the numbers of the train split come from rank 0
-        model = network.of_config(config, len(data.classes))
-    if ranks is not None and ranks.size > 1:
-        model.set_weights(ranks.from_first(model.get_weights()))
-    return Stepper(
-        model,
-        optimizer,
-        config.microbatch,
-        config.optimizer.clip_norm,
-        config.augment,
-        config.seed,
-        ranks,
-        config.energy_floor,
-    )
-
-
-def _prepared(config: TrainConfig, stepper: Stepper, samples: Samples) -> Samples:
-    """`samples` with the images that the stepper takes."""
-    if not config.augment:
-        return samples
-    fixed = Predictor(stepper.whole.get_layer(network.FIXED))
-    return Prepared(
-        samples,
-        fixed.images,
-        fixed.model.output_shape[1:3],
-        stream=config.cache == "stream",
-        processes=stepper.ranks.place.size,
-    )
-
-
-def _is_finite(result: StepResult) -> bool:
-    return bool(np.isfinite(result.loss) and np.isfinite(result.gradient_norm))
-
-
 class _Run:
     """One run of the loop; keeps where it is."""
 
@@ -161,7 +94,7 @@ class _Run:
     ) -> None:
         self.config, self.stepper, self.stored, self.ranks = config, stepper, data, stepper.ranks
         self.predictor = OnRanks(stepper, stepper.ranks)
-        splits = {name: _prepared(config, stepper, split) for name, split in data.splits.items()}
+        splits = {name: prepared(config, stepper, split) for name, split in data.splits.items()}
         self.data = data._replace(splits=splits)
         self.step = state.step if state else 0
         self.position = state.position if state else Position(0, 0)
@@ -230,7 +163,7 @@ class _Run:
         with self.clock.part("step"):
             result = self.stepper.step(batch.images, batch.labels, rate, step, batch.energy)
         self.done += 1
-        if not _is_finite(result):
+        if not result.is_finite:
             self._write({**row, **result._asdict(), "learning_rate": rate, "watch": "nan"})
             raise DataError(not_finite(step, result.loss, result.gradient_norm, rate))
         self.step, self.position = step, batch.position
@@ -320,26 +253,3 @@ class _Run:
             checkpoint.save(self.config.run_dir, state)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - start
-
-
-def write_summary(config: TrainConfig, data: Data, result: Result, closing: dict[str, Any]) -> None:
-    """The final numbers as JSON: what was trained on what, how it ended, and the `closing` numbers."""
-    summary = {
-        "name": config.name,
-        "data": data.path,
-        "started_in": str(Path.cwd()),
-        "data_digest": data.digest,
-        "test_digest": data.splits["test"].digest,
-        "provenance": data.provenance,
-        "shots": data.shots,
-        "classes": data.classes,
-        "processing": data.processing,
-        "step": result.step,
-        "watch": sorted({word for row in result.table for word in str(row["watch"]).split()}),
-        "stopped": result.stopped,
-        "step_seconds": result.step_seconds,
-        "time": result.clock.times(data.reading),
-        "calibration": result.calibration,
-        **closing,
-    }
-    atomic.write_text(config.run_dir / folder.SUMMARY, json.dumps(summary, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Optional, Sequence
 
 import keras
@@ -33,6 +34,10 @@ class StepResult(NamedTuple):
     gradient_norm: float
     gradient_cosine: float
     first_gradient_norm: float
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
 class Stepper(Predictor):
