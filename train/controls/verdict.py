@@ -21,6 +21,8 @@ LEAKS = {
     "time": "something drifts alike in the runs of a class",
     "time_common": "something drifts alike in the runs of a class",
 }
+# What follows the time is right or wrong for a block as a whole: of blocks there are few.
+TIMES = ("time", "time_common")
 NAMES = {
     "permuted": "permuted labels reach",
     "beam_free": "beam-free pixels alone reach",
@@ -103,12 +105,8 @@ def _too_few(by_name: Mapping[str, Outcome], network: Optional[Outcome]) -> Iter
     if network is None:
         return
     short: list[tuple[float, Outcome]] = []
-    for name in LEAKS:
-        row = by_name.get(name)
-        if row is None or _explained(name, by_name) or network.value <= row.chance:
-            continue
-        seen = row.chance + PART * max(network.value - network.chance, 0)
-        needed = effective.needed(min(seen, 1.0), row.chance, row.n_effective, row.freedom, STRICT)
+    for row in (by_name[name] for name in LEAKS if name in by_name and name not in TIMES):
+        needed = _needed(row, network)
         if needed > row.n_effective:
             short.append((needed, row))
     if short:
@@ -123,6 +121,12 @@ def _too_few(by_name: Mapping[str, Outcome], network: Optional[Outcome]) -> Iter
             f'there are too few effective shots: {row.n_effective:.0f} in the control "{row.what}"; to see a '
             f"leak of half of what the network is right above guessing, {enough}"
         )
+
+
+def _needed(row: Outcome, network: Outcome) -> float:
+    """How many effective shots the control `row` needs to show a leak of PART of the network's size."""
+    seen = row.chance + PART * max(network.value - network.chance, 0)
+    return effective.needed(min(seen, 1.0), row.chance, row.n_effective, row.freedom, STRICT)
 
 
 def _round(n: float) -> str:
@@ -143,8 +147,8 @@ def _leaks(by_name: dict[str, Outcome]) -> list[str]:
 
 
 def _doubts(by_name: dict[str, Outcome]) -> list[str]:
-    found = []
-    if "network" in by_name and "beam_free" not in by_name:
+    found, network = [], by_name.get("network")
+    if network is not None and "beam_free" not in by_name:
         found.append("no pixel is without beam, so the camera background could not be tried by itself")
     for name in LEAKS:
         row = by_name.get(name)
@@ -157,6 +161,8 @@ def _doubts(by_name: dict[str, Outcome]) -> list[str]:
             )
         elif row.finding == "barely above":
             found.append(f"{NAMES[name]} {row}, barely above chance; look again with more shots")
+        elif name in TIMES and network is not None and _needed(row, network) > row.n_effective:
+            found.append(f"{NAMES[name]} {row}: {row.n_effective:.0f} effective shots tell little of drifts")
     return found
 
 
