@@ -2,12 +2,15 @@
 
 A calibrated probability holds for the machine it was calibrated on. Every shot gets a distance from the
 training shots (Mahalanobis, to the nearest class; Lee et al. 2018) in a few numbers that a person can
-read off the picture and in the main directions of what the network's last layer sees.
+read off the picture and in the main directions of what the network's last layer sees. Where the network
+tells the pulse energy, too, a shot that it calls not lasing, with a lasing shot's energy, is strange as
+well: on a machine where more of the bunch lases its pictures are as usual, and class and energy part.
+And in a run of which many shots are strange, the others are not to be relied on either.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Sequence
 
 import keras
 import numpy as np
@@ -19,7 +22,9 @@ NUMBERS = (
     "spread in energy", "spread of slices", "light at the edge", "saturated",
 )  # fmt: skip
 DIRECTIONS = 24  # of what the last layer sees
-FALSE_FLAGS = 0.01  # share of the training machine's shots beyond the limit
+FALSE_FLAGS = 0.005  # share of the training machine's shots beyond each of the two limits
+MOST_FLAGGED, FEWEST_FLAGGED = 0.1, 3  # share and number of a run's shots beyond which all are flagged
+DISAGREES, RUN = "class and pulse energy disagree", "many shots of its run are flagged"
 _FAR = 4.0  # standard deviations: a number that is further off is named as the reason
 _EDGE = 4  # pixels
 _LARGEST = 128  # pixels a side: larger images are binned for these numbers
@@ -71,7 +76,7 @@ class Reference(NamedTuple):
 
     center: (p,) and directions: (p, d) of the network's features; means: (c, m) and inverse: (m, m) of the
     m numbers and directions together; spread: (m,) standard deviations within a class; limit: distance
-    beyond which a shot is flagged.
+    beyond which a shot is flagged; energy_limit: mJ beyond which a shot called of the first class is.
     """
 
     center: np.ndarray
@@ -80,6 +85,7 @@ class Reference(NamedTuple):
     inverse: np.ndarray
     spread: np.ndarray
     limit: np.ndarray
+    energy_limit: np.ndarray = np.array(np.inf)
 
     def reduced(self, features: np.ndarray) -> np.ndarray:
         """Numbers and directions, (n, m), of features (n, 10 + p)."""
@@ -96,16 +102,36 @@ class Reference(NamedTuple):
         away = reduced[:, None, :] - self.means
         return np.sqrt(np.maximum(np.einsum("nci,ij,ncj->nc", away, self.inverse, away), 0))
 
-    def reasons(self, features: np.ndarray) -> list[str]:
-        """Why each shot is flagged, '' for those that are not."""
+    def reasons(self, features: np.ndarray, predicted: np.ndarray, energy: Optional[np.ndarray]) -> list[str]:
+        """Why each shot is flagged by itself, '' for those that are not.
+
+        predicted: (n,) classes; energy: (n,) mJ, as the network tells them, or None.
+        """
         reduced = self.reduced(features)
         distances = self._distances(reduced)
         nearest = distances.argmin(axis=1)
         off = (reduced - self.means[nearest]) / self.spread
+        odd = np.zeros(len(features), bool) if energy is None else energy > self.energy_limit
         return [
-            _reason(of_shot) if not distance <= self.limit else ""
-            for of_shot, distance in zip(off, distances.min(axis=1))
+            _reason(of_shot) if not distance <= self.limit else DISAGREES if apart else ""
+            for of_shot, distance, apart in zip(off, distances.min(axis=1), odd & (predicted == 0))
         ]
+
+
+def with_runs(reasons: Sequence[str], run: np.ndarray) -> list[str]:
+    """The reasons, RUN where a shot has none and its run, (n,), is one of which many have."""
+    flagged, found = np.array([bool(reason) for reason in reasons]), list(reasons)
+    for number in np.unique(run):
+        mine = run == number
+        if many(int(flagged[mine].sum()), int(mine.sum())):
+            for row in np.flatnonzero(mine & ~flagged):
+                found[row] = RUN
+    return found
+
+
+def many(flagged: int, n: int) -> bool:
+    """Whether so many of a run's shots are flagged by themselves that its probabilities mean little."""
+    return flagged >= FEWEST_FLAGGED and flagged > MOST_FLAGGED * n
 
 
 def _reason(off: np.ndarray) -> str:
@@ -119,11 +145,17 @@ def _reason(off: np.ndarray) -> str:
     return f"{NUMBERS[first]} {'high' if off[first] > 0 else 'low'}"
 
 
-def reference(features: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> Reference:
+def reference(
+    features: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    no_lasing: Optional[np.ndarray] = None,
+) -> Reference:
     """From the features (n, 10 + p) of the training shots and those, (k, 10 + p), of shots held out.
 
-    The limit is what 1 % of the training shots exceed, 1 % of those held out, or 1 % of a normal distribution
-    whose moments came from as many shots (Hotelling's T^2), whichever is largest.
+    The limit is what FALSE_FLAGS of the training shots exceed, of those held out, or of a normal distribution
+    whose moments came from as many shots (Hotelling's T^2), whichever is largest. no_lasing: the energies,
+    mJ, that the network tells of all these shots that are of the first class; as few exceed their limit.
     """
     classes = np.unique(labels)
     seen = features[:, len(NUMBERS) :].astype(np.float64)
@@ -146,11 +178,13 @@ def reference(features: np.ndarray, labels: np.ndarray, held_out: np.ndarray) ->
         for f in (features, held_out)
         if len(f)
     ]
-    return found._replace(limit=np.array(max([*limits, _of_normal(len(features), len(spread))])))
+    most = np.inf if no_lasing is None or not len(no_lasing) else np.quantile(no_lasing, 1 - FALSE_FLAGS)
+    limit = max([*limits, _of_normal(len(features), len(spread))])
+    return found._replace(limit=np.array(limit), energy_limit=np.array(most, np.float64))
 
 
 def _of_normal(n: int, m: int) -> float:
-    """The distance that 1 % of new shots exceed, where m normal numbers' moments came from n shots."""
+    """What FALSE_FLAGS of new shots exceed, where the moments of m normal numbers came from n shots."""
     if n <= m:
         return np.inf  # too few to say what is unlike them
     quantile = stats.f.ppf(1 - FALSE_FLAGS, m, n - m)

@@ -89,7 +89,9 @@ def _row(shots: Shots, run_dir: Path, data: Data, predictor: Predictor, trust: T
         **_share(right, block, split.labels),
     }
     if trust.reference is not None:
-        known = trust.reference.distance(outputs.features.astype(np.float64)) <= trust.reference.limit
+        from train.predict.trust import flags
+
+        known = ~flags(trust.reference, outputs, split.ids["run"])
         found["flagged"] = int((~known).sum())
         of = None if block is None else block[known]
         found["not_flagged"] = _share(right[known], of, split.labels[known])

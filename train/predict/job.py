@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     Streams = Union[Predictor, Spread]
 
-MOST_FLAGGED = 0.1  # of a run; 0.01 of the training machine's shots are flagged
-
 
 class Predicted(NamedTuple):
     """Results: one row for each run and split, one for each labeled split, images per second."""
@@ -130,7 +128,7 @@ def check(
 def predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
     """Write the predictions of `data` to `out`, and a plot and a summary (JSON) beside it.
 
-    Images are read and predicted a few at a time; ids and probabilities stay in memory (40 bytes
+    Images are read and predicted a few at a time; ids and predictions stay in memory (some 100 bytes
     a shot). Raises DataError for an image or an answer that is not a number.
     """
     with drawing():  # before the work: it says if a package is missing
@@ -155,10 +153,12 @@ def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Tr
         progress = bar(None, "predicting", "shot", total=total)
         streams = (stream(predictor, split, trust) for split in data.splits.values())
         for part in itertools.chain.from_iterable(streams):
-            writer.write(part)
-            parts.append(part._replace(probability=part.probability.astype(np.float32)))
+            parts.append(part)
             progress.update(len(part.ids))
         progress.close()
+        parts = _flagged_with_runs(parts)  # which only all shots of a run tell
+        for part in parts:
+            writer.write(part)
     rate = total / (time.perf_counter() - start)
     runs, of_splits = of_runs(parts, data.classes, data.blocks), of_labeled(parts, data.blocks)
     atomic.write_text(
@@ -172,7 +172,8 @@ def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Tr
 def stream(predictor: Streams, split: Split, trust: Trust) -> Iterator[Part]:
     """The predictions of `split` in order, a few shots at a time; raises DataError for NaN or infinity."""
     done = 0
-    for logits, energy, features in predictor.stream(split):
+    for outputs in predictor.stream(split):
+        logits, energy = outputs.logits, outputs.energy
         rows = np.s_[done : done + len(logits)]
         bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(bad):
@@ -183,10 +184,26 @@ def stream(predictor: Streams, split: Split, trust: Trust) -> Iterator[Part]:
             half = trust.error.half_width(energy)
             interval = np.stack([energy, np.maximum(energy - half, 0), energy + half], axis=1)
         if trust.reference is not None:
-            flags = trust.reference.reasons(features.astype(np.float64))
+            features = outputs.features.astype(np.float64)
+            flags = trust.reference.reasons(features, logits.argmax(axis=1), energy)
         probability = softmax(logits.astype(np.float64), axis=1)
         yield Part(split.name, split.ids[rows], labels, probability, split.simulated[rows], interval, flags)
         done += len(logits)
+
+
+def _flagged_with_runs(parts: Sequence[Part]) -> list[Part]:
+    """The parts, in which all shots are flagged of a run in which many are; split by split."""
+    from train.model.novelty import with_runs
+
+    found = []
+    for _, of_split in itertools.groupby(parts, lambda part: part.split):
+        mine = list(of_split)
+        if mine[0].flags is not None:
+            run = np.concatenate([part.ids["run"] for part in mine])
+            flags = iter(with_runs([flag for part in mine for flag in part.flags], run))
+            mine = [part._replace(flags=list(itertools.islice(flags, len(part.ids)))) for part in mine]
+        found += mine
+    return found
 
 
 def of_runs(parts: Sequence[Part], classes: Sequence[str], blocks: Blocks) -> list[dict[str, Any]]:
@@ -248,14 +265,16 @@ def lines(done: Predicted, classes: Sequence[str]) -> list[str]:
 
 def _warnings(runs: list[dict[str, Any]]) -> list[str]:
     """A line for each run of which so many shots are flagged that its probabilities mean little."""
+    from train.model.novelty import RUN, many
+
     lines = []
     for row in runs:
-        flagged = row.get("flagged", {})
-        if sum(flagged.values()) > MOST_FLAGGED * row["n"]:
-            why = ", ".join(f"{n} {reason}" for reason, n in list(flagged.items())[:3])
+        own = {reason: n for reason, n in row.get("flagged", {}).items() if reason != RUN}
+        if many(sum(own.values()), row["n"]):
+            why = ", ".join(f"{n} {reason}" for reason, n in list(own.items())[:3])
             lines.append(
-                f"run {row['run']}, {row['split']}: {sum(flagged.values())} of {row['n']} shots are unlike "
-                f"those trained on ({why}); do not rely on its probabilities"
+                f"run {row['run']}, {row['split']}: {sum(own.values())} of {row['n']} shots are unlike "
+                f"those trained on ({why}); so all are flagged, do not rely on its probabilities"
             )
     return lines
 

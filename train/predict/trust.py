@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 
@@ -20,9 +20,12 @@ from train.data.minibatches import Samples
 from train.data.validation import VALIDATION
 from train.metrics.calibration import EnergyError
 from train.metrics.scores import Predicts
-from train.model.novelty import Reference, reference
+from train.model.novelty import Reference, reference, with_runs
 from train.run import folder
 from train.run.archive import ZIP_ERRORS, read_arrays
+
+if TYPE_CHECKING:
+    from train.model.predictor import Outputs
 
 MOST_SHOTS = 4000  # of a split; more tell nothing new
 
@@ -40,9 +43,25 @@ def learn(predictor: Predicts, data: Data) -> Reference:
     predictor: of a model `with_features`.
     """
     train, held_out = data.splits["train"], data.splits.get(VALIDATION)
-    features = _some(predictor, train)
-    others = features[:0] if held_out is None else _some(predictor, held_out)
-    return reference(features, train.labels[_rows(train)], others)
+    of_train, labels = predictor.outputs(train, _rows(train)), train.labels[_rows(train)]
+    others = None if held_out is None else predictor.outputs(held_out, _rows(held_out))
+    features = of_train.features[:0] if others is None else others.features
+    no_lasing = None
+    if of_train.energy is not None:
+        no_lasing = of_train.energy[labels == 0]
+        if others is not None:
+            no_lasing = np.concatenate([no_lasing, others.energy[held_out.labels[_rows(held_out)] == 0]])
+    return reference(of_train.features, labels, features, no_lasing)
+
+
+def flags(known: Reference, outputs: Outputs, run: np.ndarray) -> np.ndarray:
+    """Which of the shots are flagged, by themselves or with their `run`, (n,) bool.
+
+    outputs: of a model `with_features`.
+    """
+    features, predicted = outputs.features.astype(np.float64), outputs.logits.argmax(axis=1)
+    reasons = with_runs(known.reasons(features, predicted, outputs.energy), run)
+    return np.array([bool(reason) for reason in reasons], bool)
 
 
 def flagged(predictor: Predicts, known: Reference, data: Data) -> dict[str, dict[str, int]]:
@@ -50,7 +69,8 @@ def flagged(predictor: Predicts, known: Reference, data: Data) -> dict[str, dict
     found = {}
     for name, split in data.splits.items():
         if name != "train":
-            beyond = known.distance(_some(predictor, split)) > known.limit
+            rows = _rows(split)
+            beyond = flags(known, predictor.outputs(split, rows), split.ids["run"][rows])
             found[name] = {"n": len(beyond), "flagged": int(beyond.sum())}
     return found
 
@@ -76,7 +96,8 @@ def load(run_dir: Path) -> Trust:
     try:
         if path.exists():
             arrays = read_arrays(path)
-            known = Reference(*(arrays[name].astype(np.float64) for name in Reference._fields))
+            names = [name for name in Reference._fields if name in arrays or name != "energy_limit"]
+            known = Reference(**{name: arrays[name].astype(np.float64) for name in names})
     except (*ZIP_ERRORS, OSError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error}); train again with --force") from None
     try:
@@ -89,8 +110,3 @@ def load(run_dir: Path) -> Trust:
 
 def _rows(split: Samples) -> np.ndarray:
     return evenly(np.arange(len(split)), MOST_SHOTS)
-
-
-def _some(predictor: Predicts, split: Samples) -> np.ndarray:
-    """The features of some shots of `split`."""
-    return predictor.outputs(split, _rows(split)).features

@@ -1,0 +1,72 @@
+"""What flags a shot: numbers of its picture, class against energy, and the other shots of its run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common.shots import ID_DTYPE
+from train.model.novelty import DISAGREES, NUMBERS, RUN, Reference, many, reference, with_runs
+from train.predict.job import _flagged_with_runs
+from train.predict.predictions import Part
+
+P = 40
+
+
+def shots(rng, n: int, label: int) -> np.ndarray:
+    """Features of shots of a class: numbers that vary by 1, and what the last layer sees."""
+    return np.concatenate([rng.normal(0, 1, (n, len(NUMBERS))), rng.normal(label, 1, (n, P))], axis=1)
+
+
+@pytest.fixture(scope="module")
+def known() -> Reference:
+    rng = np.random.default_rng(0)
+    features = np.concatenate([shots(rng, 1500, 0), shots(rng, 1500, 1)])
+    labels = np.repeat([0, 1], 1500)
+    return reference(features, labels, shots(rng, 300, 0), rng.normal(0.0033, 0.0005, 1800))
+
+
+def test_few_of_such_shots_are_flagged_and_those_far_off_are(known):
+    new = shots(np.random.default_rng(1), 4000, 1)
+    energy = np.random.default_rng(2).normal(0.0033, 0.0005, 4000)
+    flagged = np.mean([bool(reason) for reason in known.reasons(new, np.zeros(4000, int), energy)])
+    assert 0.002 < flagged < 0.02
+    new[:, NUMBERS.index("spread of slices")] += 12
+    assert set(known.reasons(new, np.ones(4000, int), energy)) == {"spread of slices high"}
+
+
+def test_a_shot_called_of_the_first_class_with_a_lasing_shots_energy(known):
+    usual = np.zeros((4, len(NUMBERS) + P))
+    energy = np.array([0.0033, 0.02, 0.02, np.nan])
+    assert known.reasons(usual, np.array([0, 0, 1, 0]), energy) == ["", DISAGREES, "", ""]
+    assert known.reasons(usual, np.zeros(4, int), None) == [""] * 4
+    without = reference(shots(np.random.default_rng(3), 500, 0), np.zeros(500, int), usual[:0])
+    assert without.energy_limit == np.inf and without.reasons(usual, np.zeros(4, int), energy) == [""] * 4
+
+
+def test_all_shots_of_a_run_are_flagged_where_many_are():
+    run = np.repeat([70, 71, 72], [20, 20, 4])
+    reasons = [""] * 44
+    reasons[0] = reasons[5] = "a"  # a tenth of run 70
+    reasons[20:23] = ["b"] * 3  # more of run 71
+    reasons[40] = reasons[41] = "c"  # half of run 72, which is too few to say
+    found = with_runs(reasons, run)
+    assert found[:20] == reasons[:20] and found[40:] == reasons[40:]
+    assert found[20:40] == ["b"] * 3 + [RUN] * 17
+    assert with_runs([], np.array([], int)) == []
+    assert [many(3, 29), many(3, 30), many(2, 2), many(0, 0)] == [True, False, False, False]
+
+
+def test_predictions_of_a_run_are_flagged_across_their_parts_and_split_by_split():
+    def part(split: str, run: list[int], flags: list[str]) -> Part:
+        ids = np.zeros(len(run), ID_DTYPE)
+        ids["run"] = run
+        return Part(split, ids, None, np.zeros((len(run), 2)), np.zeros(len(run), bool), None, flags)
+
+    parts = [
+        part("train", [70] * 4, ["", "", "", ""]),
+        part("test", [70] * 4, ["a", "a", "", ""]),
+        part("test", [70, 71, 70], ["a", "", ""]),
+    ]
+    found = [flag for each in _flagged_with_runs(parts) for flag in each.flags]
+    assert found == [""] * 4 + ["a", "a", RUN, RUN, "a", "", RUN]
