@@ -20,7 +20,7 @@ from common.dataset.view import View
 from common.shots import ID_DTYPE
 from tests.train.test_commands import refused
 from train.config import load_config
-from train.controls import baselines, beam_free, record
+from train.controls import baselines, beam_free, job, record
 from train.controls.bench import Bench
 from train.controls.choice import Choice, Pool
 from train.controls.controls import CONTROLS, folds
@@ -108,6 +108,54 @@ def rows_of(tmp_path: Path) -> dict:
 
 
 # --- the command -----------------------------------------------------------------------------
+
+
+RECOMMENDED = {
+    "input": list(SHAPE),
+    "target": "pulse_energy",
+    "preprocess": [
+        {"center": {"threshold": 1.0, "size": [16, 24]}}, "augment", {"scale": {"subtract": 1.5}}, "log",
+    ],
+    "augment": [{"shift": [1, 1]}, {"blur": {"variance": [0, 0.5], "share": 0.5}}],
+    "network": [
+        {"convolution": {"kernel_size": [3, 3], "filters": 8, "strides": [2, 2], "init": "he_normal"}},
+        "batch_normalization", "relu", {"mean": {"axis": 1}}, "output",
+    ],
+    "optimizer": {"kind": "adamw", "weight_decay": 0.001},
+    "learning_rate": {"start": 0.01},
+    "minibatch": 40,
+    "steps": 80,
+}  # fmt: skip
+
+
+def test_a_planted_leak_is_found_also_where_the_network_does_not_see_it(
+    write_config, train, tmp_path, monkeypatch
+):
+    """The recommended kind of network cuts the beam out of its background: what differs there tells it
+    nothing, and yet the runs can be told apart without lasing."""
+    few = {name: CONTROLS[name] for name in ("simple", "network", "beam_free")}
+    monkeypatch.setattr("train.controls.job.CONTROLS", few)
+    write_runs(tmp_path / "data.h5", leak=0.3)
+    result = train("controls", write_config(**RECOMMENDED))
+    assert result.exit_code == 0, result.output
+    rows = rows_of(tmp_path)
+    assert float(rows["network"]["value"]) > 0.8
+    assert rows["beam_free"]["finding"] in ("at chance", "barely above")
+    assert float(rows["beam_free_intensity"]["value"]) > 0.95
+    assert "Leak: found" in result.output and "camera background tells the runs apart" in result.output
+
+
+def test_simulated_shots_can_be_tried_with_lasing_switched(write_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.controls.job.CONTROLS", {"network": CONTROLS["network"]})
+    write_runs(tmp_path / "data.h5")
+    config = load_config(write_config(**{**SETTINGS, "steps": 1}))
+    with open_data(config.data, config.input, ["train", "test"]) as data:
+        for simulated in (False, True):
+            for split in data.splits.values():
+                split.simulated[:] = simulated
+            said = " ".join(job.run_on(config, data, force=True))
+            assert ("python -m prepare counterfactual CONFIG" in said) == simulated
+            assert str(tmp_path / "data.h5") in said or not simulated
 
 
 def test_without_a_leak_the_controls_are_at_chance_and_lasing_is_believed(write_config, train, tmp_path):

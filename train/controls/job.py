@@ -81,8 +81,14 @@ def run_on(
         rows = Record(key, data.provenance, done, None).rows
         found = verdict(rows, bench.alone)
         record.write(run_dir, Record(key, data.provenance, done, found))
+    lines = ["", *record.lines(rows), "", *found.lines]
     simulated = provenance.banner(data.provenance)
-    return ["", *record.lines(rows), "", *found.lines, *([simulated] if simulated else [])]
+    if simulated and switched is None:
+        lines.append(
+            "Not tried: the same shots with lasing switched, which say how much is of the runs. The command "
+            f"`python -m prepare counterfactual CONFIG`, with the config that made {data.path}, makes them."
+        )
+    return [*lines, *([simulated] if simulated else [])]
 
 
 def _kept(run_dir: Path, key: str) -> dict[str, list[Outcome]]:
