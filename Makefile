@@ -95,7 +95,7 @@ need-config:
 
 , := ,
 NO_PACKAGES = { echo "error: the packages could not be installed, see above; without a network, give pip a folder" \
-  "of wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make ...; the same command goes on from here" >&2; exit 2; }
+  "of wheels, of setuptools and wheel, too: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make ...; the same command goes on from here" >&2; exit 2; }
 
 # $(call install,WHAT,ARGUMENTS): pip says what it downloads, which can take minutes.
 install = @echo "installing $(1) into $(VENV):"; \

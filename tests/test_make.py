@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.train.conftest import small_config, write_data
+
 ROOT = Path(__file__).parents[1]
 CONFIG = """
 name: small
@@ -68,6 +70,36 @@ def test_prepare_a_second_time_is_success_without_the_cameras_files(make, tmp_pa
     more = make("prepare", "CONFIG=a.yaml")  # what is there does not fit any more
     assert more.returncode == 2
     assert "no such folder" in more.stderr
+
+
+def test_train_a_second_time_is_success_also_without_its_data(make, tmp_path):
+    write_data(tmp_path / "data.h5", {"train": 40, "test": 30})
+    config = Path(small_config(tmp_path, steps=1))
+    assert make("train", f"CONFIG={config}").returncode == 0
+    (tmp_path / "data.h5").unlink()
+    again = make("train", f"CONFIG={config}")
+    assert again.returncode == 0, again.stderr
+    assert "small: is complete" in again.stdout and "data.h5: is not there any more" in again.stderr
+    config.write_text(config.read_text().replace("steps: 1\n", "steps: 2\n"))
+    more = make("train", f"CONFIG={config}")  # what is there does not fit any more
+    assert more.returncode == 2
+    assert "small: exists already" in more.stderr
+
+
+def test_without_a_network_pip_is_given_a_folder_of_wheels(tmp_path):
+    """The environment is this test's own: nothing is installed, and nothing is asked of a network."""
+    (tmp_path / "setup.cfg").write_text(
+        "[metadata]\nname = none\n[options]\ninstall_requires = no-such-thing\n"
+    )
+    (tmp_path / "setup.py").write_text("import setuptools; setuptools.setup()")
+    (tmp_path / "a.yaml").touch()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PIP_"))}
+    clean |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
+    command = ["make", "-f", str(ROOT / "Makefile"), "train", "CONFIG=a.yaml", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
+    assert done.returncode == 2
+    last = [line for line in done.stderr.splitlines() if line.startswith("error: ")][-1]
+    assert "PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make" in last
 
 
 def test_a_config_that_is_not_there_or_not_given(make, tmp_path):

@@ -112,7 +112,10 @@ def describe(config_path: str, as_json: bool) -> None:
 @cli.count_option("--seeds", 1, "Train each setting with seeds 1 to N.")
 @click.option("--one-at-a-time", is_flag=True, help="Change one setting of CONFIG at a time instead.")
 @jobs_option
-def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int) -> None:
+@cli.json_option
+def sweep(
+    config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time: bool, jobs: int, as_json: bool
+) -> None:
     """Train CONFIG with every combination of settings.
 
     One table has the results of all runs. KEY is a dotted key of the config or the end of one; `*`
@@ -131,7 +134,7 @@ def sweep(config_path: str, settings: tuple[str, ...], seeds: int, one_at_a_time
             return
         from train.sweep.sweep import run_sweep
 
-        failed = run_sweep(load_config(config_path), settings, seeds, one_at_a_time, workers)
+        failed = run_sweep(load_config(config_path), settings, seeds, one_at_a_time, workers, as_json)
     sys.exit(1 if failed else 0)
 
 

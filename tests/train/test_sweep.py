@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -171,7 +172,11 @@ def test_a_failed_run_leaves_the_others_and_what_is_finished_is_not_run_again(
     for words in ("settings", "NaN", "test: 30 shots", "larger class is right on 0.500", "sweep.csv"):
         assert words in result.output
     started = record_starts(monkeypatch, "import sys; sys.exit(2)")
-    assert train(*command[:-2]).exit_code == 1
+    again = train(*command[:-2], "--json")
+    assert again.exit_code == 1
+    told = json.loads(again.stdout)
+    assert [row["finished"] for row in told["table"]] == [1, 0] and told["failed"] == 1
+    assert told["table"][0]["test_mean"] == float(good["test_mean"])
     assert started == [("learning_rate.start_1e_30_seed1", "--resume")]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 from common import places
+from common.dataset.index import data_files
 from common.dataset.safety import MAX_JSON, read_json
 from common.errors import ConfigError, DataError, OutputExists
 from common.files import atomic, lock
@@ -45,10 +46,17 @@ def claimed(run_dir: Path, resume: bool, force: bool) -> Iterator[None]:
 
 
 def is_finished(config: TrainConfig) -> bool:
-    """Whether a run of exactly this config, on its data as they are now, has finished; raises DataError."""
+    """Whether a run of exactly this config, on its data as they are now, has finished; raises DataError.
+
+    Data that are gone altogether are taken for those that it was trained on.
+    """
     if not is_same(config) or not (config.run_dir / MODEL).exists():
         return False
     digest = _summary(config.run_dir).get("data_digest")
+    files = data_files(config.data)
+    if digest is not None and not any(path.exists() for path in files):
+        warn(f"{', '.join(map(str, files))}: is not there any more; {config.run_dir} was trained on it")
+        return True
     return digest is not None and digest == digest_of_data(config)
 
 

@@ -24,7 +24,12 @@ from train.sweep.grid import parse_setting, plan
 
 
 def run_sweep(
-    base: TrainConfig, texts: Sequence[str], seeds: int, one_at_a_time: bool, workers: Executor
+    base: TrainConfig,
+    texts: Sequence[str],
+    seeds: int,
+    one_at_a_time: bool,
+    workers: Executor,
+    as_json: bool = False,
 ) -> int:
     """The whole of `python -m train sweep`; returns how many runs failed. Raises UserError.
 
@@ -35,10 +40,13 @@ def run_sweep(
         digest_of_data(case.runs[0])  # data that are not there: rather one error than one for each run
     failed = run_all([config for case in cases for config in case.runs], workers)
     rows = sweep_table.table(cases, is_finished)
-    for line in sweep_table.lines(rows):
-        say(line)
     path = cases[0].runs[0].run_dir.parent / "sweep.csv"
     atomic.write_text(path, text_table.csv_text(rows))
+    if as_json:
+        cli.print_json({"table": rows, "failed": failed, "csv": str(path)})
+        return failed
+    for line in sweep_table.lines(rows):
+        say(line)
     say(f"{path}: this table; each run's files and log beside it")
     return failed
 
