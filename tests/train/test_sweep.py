@@ -317,6 +317,36 @@ def test_a_killed_process_leaves_none_and_the_runs_under_way_save(data, write_co
     assert all(list((run / "checkpoints").iterdir()) for run in runs)
 
 
+def test_a_sweep_over_a_run_that_another_process_is_at_waits_and_goes_on(data, write_config, tmp_path):
+    """As after kill -9 of a sweep whose training does not end at once."""
+    config = write_config(**LONG)
+    first, run = started(config), tmp_path / "runs/small_sweep/base_seed1"
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.csv").exists():
+        assert first.poll() is None and time.monotonic() < deadline, first.communicate()
+        time.sleep(0.1)
+    (training,) = [pid for pid, parent in parents().items() if parent == first.pid]
+    os.kill(training, signal.SIGSTOP)
+    first.kill()
+    first.communicate(timeout=60)
+    again = started(config)
+    try:
+        warning = again.stderr.readline()
+        assert f"warning: base_seed1: process {training} on" in warning and "waiting for its end" in warning
+        steps = len((run / "metrics.csv").read_text().splitlines())
+        os.kill(training, signal.SIGCONT)  # which saves and ends, as its sweep has gone
+        while len((run / "metrics.csv").read_text().splitlines()) < steps + 3:
+            assert again.poll() is None and time.monotonic() < deadline, again.communicate()
+            time.sleep(0.1)
+        assert training not in parents()
+        again.send_signal(signal.SIGTERM)
+        _, errors = again.communicate(timeout=60)
+    finally:
+        again.kill()
+    assert again.returncode == 143 and errors.count("\n") == 1
+    assert "resum" in (run.parent / "base_seed1.log").read_text()
+
+
 def test_ranks_train_what_one_process_trains(data, write_config, tmp_path):
     metrics = []
     for name, launcher in (("one", []), ("ranks", [str(MPIRUN), "-n", "3"])):
