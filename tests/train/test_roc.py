@@ -66,3 +66,34 @@ def test_the_band_holds_the_curve_and_repeats():
 def test_a_perfect_classifier():
     positive = np.array([True, True, False])
     assert roc.area(positive, np.array([0.9, 0.8, 0.1])) == (1.0, 1.0, 1.0)
+
+
+def test_shots_that_are_copies_of_each_other_count_once():
+    rng = np.random.default_rng(4)
+    scores, positive = np.append(rng.normal(1, 1, 40), rng.normal(0, 1, 40)), np.arange(80) < 40
+    once = roc.area(positive, scores, np.arange(80))
+    copies = np.repeat(np.arange(80), 10)
+    assert roc.area(positive[copies], scores[copies], copies) == pytest.approx(once)
+    naive = roc.area(positive[copies], scores[copies])
+    assert once[2] - once[1] > 2.5 * (naive[2] - naive[1])
+    wide, narrow = (
+        roc.band(positive[copies], scores[copies], copies),
+        roc.band(positive[copies], scores[copies]),
+    )
+    assert (wide[1] - wide[0]).mean() > 2 * (narrow[1] - narrow[0]).mean()
+
+
+def test_the_variance_by_blocks_is_that_of_drawing_blocks_again():
+    """Blocks that hold both kinds, which a common offset moves together."""
+    rng = np.random.default_rng(5)
+    block = np.repeat(np.arange(60), 6)
+    positive = np.tile([True, False], 180)
+    scores = rng.normal(0, 2, 60)[block] + rng.normal(0, 1, 360) + 1.2 * positive
+    value, low, high = roc.area(positive, scores, block)
+    logits = []
+    for _ in range(400):
+        rows = np.concatenate([np.flatnonzero(block == k) for k in rng.integers(0, 60, 60)])
+        again = roc.area(positive[rows], scores[rows])[0]
+        logits.append(np.log(again / (1 - again)))
+    half = (np.log(high / (1 - high)) - np.log(low / (1 - low))) / 2
+    assert half / 1.98 == pytest.approx(np.std(logits), rel=0.25)

@@ -159,3 +159,7 @@ def test_the_pages_tell_each_class(folder, config, fitted):
     command("report", run, *swept, "--out", folder / "comparison.html")
     text = " ".join(Page(folder / "comparison.html").text.split())
     assert "off, weak, strong" in text and "highest of these: three" in text
+    rows = json.loads(command("compare", run, swept[0], "--json"))["rows"]
+    assert {row["network"] for row in rows} == {"three", swept[0].name}
+    for row in rows:
+        assert row["n"] == 221 and row["interval"][0] <= row["accuracy"] <= row["interval"][1]

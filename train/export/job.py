@@ -97,6 +97,7 @@ def description(run_dir: Path, data: Data, model: Any) -> dict[str, Any]:
         "temperature": calibration.get("temperature"),
         "provenance": data.provenance,
         "run": run_dir.resolve().name,
+        "trained_on": folder.provenance(run_dir),
         "model_sha256": hashlib.sha256((run_dir / folder.MODEL).read_bytes()).hexdigest(),
         "software": {"xtcav-lasing": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
     }

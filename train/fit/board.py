@@ -27,6 +27,8 @@ TAGS = {
     "learning_rate": "learning rate",
 }
 
+_NO_QUANTITIES = ("step", "provenance", "_largest")
+
 
 class Board:
     """The event files in runs/NAME/tensorboard/.
@@ -47,9 +49,7 @@ class Board:
                 if name == "watch":
                     if value:
                         tf.summary.text("watch", str(value))
-                elif name not in ("step", "provenance") and not name.endswith(
-                    "_largest"
-                ):  # a class, no quantity
+                elif not name.endswith(_NO_QUANTITIES):
                     tf.summary.scalar(_tag(name), float(value))
         self._writer.flush()
 
