@@ -282,9 +282,10 @@ def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
 @main.command()
 @config_argument
 @click.option("--steps", default=None, type=click.IntRange(1), help="Training steps (default: the config's).")
+@jobs_option
 @force_option
 @cli.json_option
-def controls(config_path: str, steps: Optional[int], force: bool, as_json: bool) -> None:
+def controls(config_path: str, steps: Optional[int], jobs: int, force: bool, as_json: bool) -> None:
     """Test whether accuracy comes from lasing or from the runs.
 
     The label is the run, so a network can learn any other difference between runs, too. The controls
@@ -294,16 +295,19 @@ def controls(config_path: str, steps: Optional[int], force: bool, as_json: bool)
 
     \b
     python -m train controls configs/train/demo.yaml
-    python -m train controls configs/train/demo_leak.yaml --steps 100
+    python -m train controls configs/train/demo_leak.yaml --steps 100 --jobs 4
     """
-    config = load_config(config_path)
-    config = config.model_copy(update={"steps": steps or config.steps})
-    try:
-        from train.controls import job
-    except ImportError as error:
-        raise UserError(f"controls need scikit-learn ({error}); install: pip install -e '.[train]'") from None
-    with interrupt.advising(AGAIN):
-        job.run(config, force, as_json)
+    with parallel.executor(jobs) as workers, interrupt.advising(AGAIN):
+        if workers is None:  # a rank that has done its share
+            return
+        config = load_config(config_path)
+        config = config.model_copy(update={"steps": steps or config.steps})
+        try:
+            from train.controls import job
+        except ImportError as error:
+            what = f"controls need scikit-learn ({error})"
+            raise UserError(f"{what}; install: pip install -e '.[train]'") from None
+        job.run(config, force, workers, as_json)
     if folder.is_finished(config):
         from train.report import card
 

@@ -51,9 +51,9 @@ def of_slices(images: np.ndarray, view: View) -> Optional[np.ndarray]:
     return None if found is None else found.features
 
 
-def ebeam(pool: Pool) -> Optional[np.ndarray]:
-    """The EBeam record, (n, fields) float64, of the fields that vary; None if there is none."""
-    fields = np.stack([pool.record(f"ebeam/{name}") for name in EBEAM_UNITS], axis=1)
+def ebeam(pool: Pool, rows: np.ndarray) -> Optional[np.ndarray]:
+    """The EBeam record of `rows`, (n, fields) float64, of the fields that vary; None if there is none."""
+    fields = np.stack([pool.record(f"ebeam/{name}")[rows] for name in EBEAM_UNITS], axis=1)
     known = np.isfinite(fields)
     fields = np.where(known, fields, np.nan)
     varies = [known[:, k].any() and np.ptp(fields[known[:, k], k]) > 0 for k in range(fields.shape[1])]

@@ -11,7 +11,7 @@ neighbors, because the tails of the beam reach further than they can be detected
 
 from __future__ import annotations
 
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterable, Iterator, NamedTuple
 
 import numpy as np
 
@@ -53,15 +53,19 @@ def sums(batches: Iterator[np.ndarray], shape: tuple[int, int]) -> Sums:
     return found
 
 
-def mask(of_runs: tuple[Sums, ...], shape: tuple[int, int]) -> np.ndarray:
-    """The pixels without beam, `shape` bool."""
+def mask(of_runs: Iterable[Sums], shape: tuple[int, int]) -> np.ndarray:
+    """The pixels without beam, `shape` bool; of as many runs as there are, one in memory at a time."""
     size = side(shape)
-    freedom = sum(run.pixels.count - 1 for run in of_runs)
-    together = _within([run.squares for run in of_runs]) / freedom
-    alone = squares(_within([run.pixels for run in of_runs])[None], size)[0] / freedom / size**2
+    together, alone, total, freedom, count = 0.0, 0.0, 0.0, 0, 0
+    for run in of_runs:
+        together = together + _within(run.squares)
+        alone = alone + _within(run.pixels)
+        total = total + run.squares.total
+        freedom, count = freedom + run.pixels.count - 1, count + run.squares.count
+    together, alone = together / freedom, squares(alone[None], size)[0] / freedom / size**2
     ratio = np.divide(together, alone, out=np.ones_like(together), where=alone > 0)
     steady = ratio <= min(np.percentile(ratio, 5), _COMMON) * (1 + _LIGHT * np.sqrt(2 / freedom))
-    mean = sum(run.squares.total for run in of_runs) / sum(run.squares.count for run in of_runs)
+    mean = total / count
     low, high = np.percentile(mean, 5), np.percentile(mean, 99.5)
     lit = ~(steady & (mean <= low + _DARK * (high - low)))
     free = ~_grown(lit)
@@ -84,9 +88,9 @@ def cells(images: np.ndarray, keep: np.ndarray, parts: int = 4) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
-def _within(of_runs: Sequence[Moments]) -> np.ndarray:
-    """Sum over runs of the squared distances from the run's own mean."""
-    return sum(run.squares - run.total**2 / run.count for run in of_runs)
+def _within(of_run: Moments) -> np.ndarray:
+    """Sum over the shots of a run of the squared distances from the run's mean."""
+    return of_run.squares - of_run.total**2 / of_run.count
 
 
 def _grown(lit: np.ndarray) -> np.ndarray:

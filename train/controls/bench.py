@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
 import numpy as np
 
+from common.stats import evenly
 from train.config import TrainConfig
 from train.controls import baselines, beam_free
 from train.controls.choice import Choice, Pool
 from train.controls.counterfactual import Switched
 from train.controls.outcome import STRICT, Outcome
 from train.data.dataset import Data
+from train.data.minibatches import sample
 from train.fit import setup
 from train.metrics import effective
 from train.model.predictor import Predictor
 
+MOST_SHOTS = 5000  # of a split for regressions, of a run for its beam-free pixels
 _BATCH = 64
 
 
 class Bench:
-    """What all controls share: config, data, shots and their features; `tick` is called after each step."""
+    """What all controls share: config, data, shots and their features; `tick` is called after each step.
+
+    train, test: rows of the pool. chosen: those of them that regressions take, all or a sample of each split.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,8 @@ class Bench:
         self.block = data.blocks.apart(self.pool.ids)
         self.train = np.flatnonzero(self.pool.split == "train")
         self.test = np.flatnonzero(self.pool.split == "test")
+        samples = [rows[sample(Choice(self.pool, rows), MOST_SHOTS)] for rows in (self.train, self.test)]
+        self.chosen = np.concatenate(samples)
         self.switched = None if switched is None else Switched.of(switched, self.pool, self.test)
 
     @property
@@ -48,27 +56,36 @@ class Bench:
     @functools.cached_property
     def mask(self) -> np.ndarray:
         """The pixels without beam, (rows, columns) bool."""
-        of_runs = []
-        for run in np.unique(self.pool.ids["run"]):
-            of_run = Choice(self.pool, np.flatnonzero(self.pool.ids["run"] == run))
-            of_runs.append(beam_free.sums(of_run.batches(_BATCH), self.config.input))
-        return beam_free.mask(tuple(of_runs), self.config.input)
+        runs, shape = self.pool.ids["run"], self.config.input
+        of_runs = (
+            beam_free.sums(self._batches(evenly(np.flatnonzero(runs == run), MOST_SHOTS)), shape)
+            for run in np.unique(runs)
+        )
+        return beam_free.mask(of_runs, shape)
 
     @functools.cached_property
     def features(self) -> dict[str, np.ndarray]:
-        """The features of the baselines by name, each (n, features) float64."""
-        names = ("projection", "moments", "slices", "beam_free_intensity")
+        """The features of the baselines by name, each (chosen shots, features) float64."""
+        names = ("projection", "moments", "slices")
         view, found = self.data.view, {name: [] for name in names}
-        for images in Choice(self.pool, np.arange(len(self.pool))).batches(_BATCH):
+        for images in self._batches(self.chosen):
             pictures = images[..., 0]
             found["projection"].append(baselines.projection(pictures, view))
             found["moments"].append(baselines.moments(pictures, view))
             of_slices = baselines.of_slices(pictures, view)
             if of_slices is not None:
                 found["slices"].append(of_slices)
-            if self.mask.any():
-                found["beam_free_intensity"].append(beam_free.cells(pictures, self.mask))
         return {name: np.concatenate(parts) for name, parts in found.items() if parts}
+
+    @functools.cached_property
+    def beam_free_intensity(self) -> np.ndarray:
+        """Mean intensities of the beam-free pixels in 16 fields, (chosen shots, fields) float64."""
+        return np.concatenate(
+            [beam_free.cells(images[..., 0], self.mask) for images in self._batches(self.chosen)]
+        )
+
+    def _batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        return Choice(self.pool, rows).batches(_BATCH)
 
     @functools.cached_property
     def trained(self) -> Predictor:

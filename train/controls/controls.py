@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 from scipy import stats
@@ -68,48 +68,42 @@ def beam_free_pixels(bench: Bench) -> list[Outcome]:
     predicted = bench.fit_and_try(train, test).argmax(axis=1)
     return [
         scored(bench, "beam_free", f"the network, {what}", bench.test, test.labels, predicted),
-        *_regression(
-            bench, "beam_free_intensity", "their mean intensity", bench.features["beam_free_intensity"]
-        ),
+        *_regression(bench, "beam_free_intensity", "their mean intensity", bench.beam_free_intensity),
     ]
 
 
 def other_runs(bench: Bench) -> list[Outcome]:
     """The network tested on runs that it was not trained on, leaving out one run of each class at a time."""
-    rows: list[Outcome] = []
-    for fold in folds(bench):
-        test = Choice(bench.pool, fold.test)
-        logits = bench.fit_and_try(Choice(bench.pool, fold.train), test)
-        predicted = logits.argmax(axis=1)
-        unseen = ", ".join(map(str, fold.unseen))
-        row = dataclasses.replace(
-            scored(
-                bench,
-                f"unseen_{unseen}",
-                f"the network, run {unseen} unseen",
-                fold.test,
-                test.labels,
-                predicted,
-            ),
-            called=tuple(_called(bench, fold.test, predicted)),
-        )
-        rows += [row, *_correlations(bench, fold.test, logits, "unseen", fold.unseen)]
-    return rows
+    return [row for fold in folds(bench) for row in unseen(bench, fold)]
+
+
+def unseen(bench: Bench, fold: Fold) -> list[Outcome]:
+    """The network trained without the fold's runs and tested on them."""
+    test = Choice(bench.pool, fold.test)
+    logits = bench.fit_and_try(Choice(bench.pool, fold.train), test)
+    predicted, runs = logits.argmax(axis=1), ", ".join(map(str, fold.unseen))
+    what = f"the network, run {runs} unseen"
+    row = dataclasses.replace(
+        scored(bench, f"unseen_{runs}", what, fold.test, test.labels, predicted),
+        called=tuple(_called(bench, fold.test, predicted)),
+    )
+    return [row, *_correlations(bench, fold.test, logits, "unseen", fold.unseen)]
 
 
 def simple(bench: Bench) -> list[Outcome]:
     """Regressions on slices, the energy projection, four moments, the EBeam record, and time."""
-    features, pool = bench.features, bench.pool
+    features, pool, chosen = bench.features, bench.pool, bench.chosen
     rows = on_slices(bench) if "slices" in features else []
     rows += _regression(bench, "projection", "energy projection", features["projection"])
     rows += _regression(bench, "moments", "four moments of the image", features["moments"])
-    record = baselines.ebeam(pool)
+    record = baselines.ebeam(pool, chosen)
     if record is not None:
         rows += _regression(bench, "ebeam", "EBeam record alone", record)
-    seconds = time_in_run(pool.ids)
+    seconds = time_in_run(pool.ids)[chosen]
     rows += _regression(bench, "time", "time within the run alone", baselines.time(seconds))
     # Where runs differ in length, a late shot can only be of the long one: that is no drift.
-    common = min(seconds[pool.ids["run"] == run].max() for run in np.unique(pool.ids["run"]))
+    run = pool.ids["run"][chosen]
+    common = min(seconds[run == of].max() for of in np.unique(run))
     if common < 0.9 * seconds.max():
         what = f"the same, in the {common:.0f} s that all runs have"
         rows += _regression(bench, "time_common", what, baselines.time(seconds), seconds <= common)
@@ -126,9 +120,31 @@ CONTROLS: dict[str, Callable[[Bench], list[Outcome]]] = {
 }
 
 
-def trainings(bench: Bench, name: str) -> int:
-    """The number of networks that a control trains."""
-    return {"simple": 0, "counterfactual": 0, "other_runs": len(folds(bench))}.get(name, 1)
+class Part(NamedTuple):
+    """What one process does: controls that share a network, or one fold of `other_runs`."""
+
+    controls: tuple[str, ...]
+    fold: Optional[int] = None
+
+    @property
+    def trainings(self) -> int:
+        """The number of networks that it trains."""
+        return int(self.controls != ("simple",))
+
+
+def parts(bench: Bench, names: Sequence[str]) -> list[Part]:
+    """The controls `names` as parts, in the order in which they are begun."""
+    together = tuple(name for name in ("network", "counterfactual") if name in names)
+    others = [Part((name,)) for name in names if name not in (*together, "other_runs")]
+    unseen_runs = [Part(("other_runs",), k) for k in range(len(folds(bench)) if "other_runs" in names else 0)]
+    return [*([Part(together)] if together else []), *unseen_runs, *others]
+
+
+def outcomes(bench: Bench, part: Part) -> dict[str, list[Outcome]]:
+    """What comes of the part's controls, by name."""
+    if part.fold is not None:
+        return {"other_runs": unseen(bench, folds(bench)[part.fold])}
+    return {name: CONTROLS[name](bench) for name in part.controls}
 
 
 def folds(bench: Bench) -> list[Fold]:
@@ -162,23 +178,34 @@ def folds(bench: Bench) -> list[Fold]:
 def _regression(
     bench: Bench, name: str, what: str, features: np.ndarray, only: Optional[np.ndarray] = None
 ) -> list[Outcome]:
-    labels = bench.pool.labels
-    train, test = (rows if only is None else rows[only[rows]] for rows in (bench.train, bench.test))
+    """Of `features` of the chosen shots, (n, features), or of those that `only`, (n,) bool, has."""
+    chosen = bench.chosen
+    labels, block = bench.pool.labels[chosen], bench.block[chosen]
+    train, test = _splits(bench, np.ones(len(chosen), bool) if only is None else only)
     if len(np.unique(labels[train])) < 2 or not len(test):
         return []
-    predicted = baselines.predict(features, labels, bench.block, train, test)
-    return [scored(bench, name, f"logistic regression, {what}", test, labels[test], predicted)]
+    predicted = baselines.predict(features, labels, block, train, test)
+    return [scored(bench, name, f"logistic regression, {what}", chosen[test], labels[test], predicted)]
+
+
+def _splits(bench: Bench, only: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the chosen shots are of the splits train and test, among those that `only`, (n,) bool, has."""
+    of_train = bench.pool.split[bench.chosen] == "train"
+    return np.flatnonzero(only & of_train), np.flatnonzero(only & ~of_train)
 
 
 def on_slices(bench: Bench) -> list[Outcome]:
     """What the domain's own reading of the pictures gives: the class, and the pulse energy."""
-    features, energy = bench.features["slices"], bench.pool.energy
-    read = int(np.isfinite(features[bench.test]).any(axis=1).sum())
+    features, energy, block = (
+        bench.features["slices"], bench.pool.energy[bench.chosen], bench.block[bench.chosen]
+    )  # fmt: skip
+    _, test = _splits(bench, np.ones(len(features), bool))
+    read = int(np.isfinite(features[test]).any(axis=1).sum())
     if not read:
         return []
-    where = f"mean energy and spread of slices ({read} of {len(bench.test)} read)"
+    where = f"mean energy and spread of slices ({read} of {len(test)} read)"
     rows = _regression(bench, "slices", where, features)
-    train, test = (of_split[np.isfinite(energy[of_split])] for of_split in (bench.train, bench.test))
+    train, test = _splits(bench, np.isfinite(energy))
     if len(train) > 1 and len(test) > 1 and np.ptp(energy[test]) > 0:
         pair = energy[test], baselines.estimate(features, energy, train, test)
         explained = functools.partial(_explained_share, *pair)
@@ -189,8 +216,8 @@ def on_slices(bench: Bench) -> list[Outcome]:
                 "r2",
                 len(test),
                 explained(np.arange(len(test))),
-                len(np.unique(bench.block[test])),
-                effective.bootstrap(explained, bench.block[test], bench.config.seed),
+                len(np.unique(block[test])),
+                effective.bootstrap(explained, block[test], bench.config.seed),
             )
         )
     return rows

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
-from common import cli
+from common import cli, parallel
 from common.dataset import provenance
 from common.errors import OutputExists
 from common.files import lock
-from common.progress import announce, bar, say
+from common.progress import Progress, announce, bar, say
 from train.config import TrainConfig
 from train.controls import record
 from train.controls.bench import Bench
-from train.controls.controls import CONTROLS, trainings
+from train.controls.controls import CONTROLS, Part, outcomes, parts
 from train.controls.counterfactual import opened_beside
 from train.controls.outcome import Outcome
 from train.controls.record import Record
@@ -26,13 +28,11 @@ from train.run import folder
 LOCK = "controls.lock"
 
 
-def run(config: TrainConfig, force: bool = False, as_json: bool = False) -> None:
+def run(config: TrainConfig, force: bool, workers: Executor, as_json: bool = False) -> None:
     """The whole of `python -m train controls`. Raises UserError."""
     tell = announce if as_json else say  # with JSON nothing else on standard output
-    with open_data(config.data, config.input, ["train", "test"], config.cache) as data:
-        runtime.start(config.threads, config.seed)
-        with opened_beside(config, data) as switched:
-            lines = run_on(config, data, force, switched, tell)
+    with _opened(config) as (data, switched):
+        lines = run_on(config, data, force, switched, workers, tell)
     if as_json:
         cli.print_json(record.read(config.run_dir).to_json())
         return
@@ -48,18 +48,17 @@ def run_on(
     data: Data,
     force: bool = False,
     switched: Optional[Data] = None,
+    workers: Optional[Executor] = None,
     tell: Callable[[str], None] = say,
 ) -> list[str]:
     """Run the controls that are not done yet and `tell` their rows; returns table and verdict as lines.
 
-    switched: the test shots with lasing switched, where they are known.
+    switched: the test shots with lasing switched, where they are known. workers: who does the work.
     Writes controls.json, after every control, and at the end controls.csv into `config.run_dir`.
     Raises OutputExists if controls of another config or other data are there.
     """
     run_dir = config.run_dir
     path = run_dir / record.RESULT
-    # TensorFlow takes several networks, one after the other, for a mistake and says so at length.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with lock.only_one(run_dir / LOCK, path):
         key = record.key_of(config, data.digest)
         done = {} if force else _kept(run_dir, key)
@@ -67,21 +66,24 @@ def run_on(
         todo = [name for name in CONTROLS if name not in done]
         if switched is None and "counterfactual" in todo:
             todo.remove("counterfactual")  # it is done when the file is there
-        total = sum(trainings(bench, name) for name in todo) * config.steps
-        total += config.steps * (todo == ["counterfactual"])
-        progress = bar(None, "controls", "step", total=total)
-        for name, control in CONTROLS.items():
-            progress.name(f"controls: {name}")
-            if name in todo:
-                done[name] = control(bench)
+        tasks = parts(bench, todo)
+        total = sum(part.trainings for part in tasks) * config.steps
+        found: dict[Part, dict[str, list[Outcome]]] = {}
+        with bar(None, "controls", "step", total=total) as progress:
+            for part, outcomes_of_part in _results(bench, tasks, workers or parallel.Here(), progress):
+                found[part] = outcomes_of_part
+                for name in part.controls:
+                    of_control = [other for other in tasks if name in other.controls]
+                    if all(other in found for other in of_control):
+                        done[name] = [row for other in of_control for row in found[other][name]]
                 record.write(run_dir, Record(key, data.provenance, done, None))
-                for row in done[name]:
+                for row in (row for rows in outcomes_of_part.values() for row in rows):
                     tell(record.line(row))
-        progress.close()
+        done.update({name: [] for name in todo if name not in done})  # without folds: nothing
         rows = Record(key, data.provenance, done, None).rows
-        found = verdict(rows, bench.alone)
-        record.write(run_dir, Record(key, data.provenance, done, found))
-    lines = ["", *record.lines(rows), "", *found.lines]
+        judged = verdict(rows, bench.alone)
+        record.write(run_dir, Record(key, data.provenance, done, judged))
+    lines = ["", *record.lines(rows), "", *judged.lines]
     simulated = provenance.banner(data.provenance)
     if simulated and switched is None:
         lines.append(
@@ -89,6 +91,45 @@ def run_on(
             f"`python -m prepare counterfactual CONFIG`, with the config that made {data.path}, makes them."
         )
     return [*lines, *([simulated] if simulated else [])]
+
+
+@contextlib.contextmanager
+def _opened(config: TrainConfig) -> Iterator[tuple[Data, Optional[Data]]]:
+    """The data, and those with lasing switched where there are some; TensorFlow is started."""
+    processes = parallel.place().size
+    with open_data(
+        config.data, config.input, ["train", "test"], config.cache, processes=processes
+    ) as data, opened_beside(config, data) as switched:  # fmt: skip
+        runtime.start(config.threads, config.seed)
+        # TensorFlow takes several networks, one after the other, for a mistake and says so at length.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        yield data, switched
+
+
+def _results(
+    bench: Bench, tasks: list[Part], workers: Executor, progress: Progress
+) -> Iterator[tuple[Part, dict[str, list[Outcome]]]]:
+    """The parts with their outcomes, as they are done."""
+    if isinstance(workers, parallel.Here):
+        for part in tasks:
+            progress.name(f"controls: {part.controls[0]}")
+            yield part, outcomes(bench, part)
+        return
+    for part, found in parallel.results(workers, _elsewhere, [(bench.config, part) for part in tasks]):
+        progress.update(part.trainings * bench.config.steps)
+        yield part, found
+
+
+_mine: list[tuple[contextlib.ExitStack, Bench]] = []  # of this process, if it works for another one
+
+
+def _elsewhere(config: TrainConfig, part: Part) -> tuple[Part, dict[str, list[Outcome]]]:
+    """In another process, which keeps what it has opened and computed for its next part."""
+    if not _mine:
+        with contextlib.ExitStack() as stack:
+            data, switched = stack.enter_context(_opened(config))
+            _mine.append((stack.pop_all(), Bench(config, data, lambda: None, switched)))
+    return part, outcomes(_mine[0][1], part)
 
 
 def _kept(run_dir: Path, key: str) -> dict[str, list[Outcome]]:
