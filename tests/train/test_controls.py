@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Optional
@@ -19,11 +21,13 @@ from common.dataset import layout, reading, writing
 from common.dataset.view import View
 from common.shots import ID_DTYPE
 from tests.train.test_commands import refused
+from tests.train.test_ranks import MPIRUN
 from train.config import load_config
 from train.controls import baselines, beam_free, job, record
+from train.controls import bench as bench_module
 from train.controls.bench import Bench
 from train.controls.choice import Choice, Pool
-from train.controls.controls import CONTROLS, folds
+from train.controls.controls import CONTROLS, folds, simple
 from train.controls.outcome import STRICT, Called, Outcome
 from train.controls.verdict import verdict
 from train.data.dataset import open_data
@@ -211,6 +215,35 @@ def test_started_again_it_goes_on_where_it_stopped(write_config, train, tmp_path
     refused(train("controls", config), "controls.json: is damaged", "--force")
     fitted = train("fit", config)  # their files are in nobody's way
     assert fitted.exit_code == 0, fitted.output
+
+
+WAYS = {"jobs": ["--jobs", "2"], "ranks": [str(MPIRUN), "-n", "3"]}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_other_processes_find_the_same(write_config, train, tmp_path, way):
+    write_runs(tmp_path / "data.h5")
+    settings = {**SETTINGS, "steps": 5}
+    assert train("controls", write_config(name="here", **settings)).exit_code == 0
+    words = [sys.executable, "-m", "train", "controls", write_config(name="there", **settings)]
+    command = [*words, *WAYS[way]] if way == "jobs" else [*WAYS[way], *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("controls.csv (the table)") == 1
+    here, there = (tmp_path / "runs" / name for name in ("here", "there"))
+    for name in ("controls.csv", "controls.json"):
+        assert (there / name).read_text() == (here / name).read_text()
+
+
+def test_regressions_and_beam_free_pixels_take_a_sample_of_many_shots(write_config, tmp_path, monkeypatch):
+    write_runs(tmp_path / "data.h5")
+    monkeypatch.setattr(bench_module, "MOST_SHOTS", 50)
+    with open_data(tmp_path / "data.h5", None, ["train", "test"]) as data:
+        bench = Bench(load_config(write_config(**SETTINGS)), data, lambda: None)
+        rows = {row.control: row for row in simple(bench)}
+        assert rows["projection"].n == rows["time"].n == 50 < len(bench.test)
+        assert len(bench.features["projection"]) == 100
+        assert bench.mask.any() and len(bench.beam_free_intensity) == 100
 
 
 def test_help_shows_an_example(train):
