@@ -12,13 +12,15 @@ from contextlib import closing
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.dataset import reading
 from common.errors import DataError
 from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
 from train.data.dataset import open_data
-from train.data.minibatches import Position, minibatch_rows
+from train.data.minibatches import Position, announced, minibatch_rows
 from train.data.readahead import ReadAhead
 
 KINDS = [
@@ -85,6 +87,40 @@ def test_only_plain_files_are_read_past_hdf5(tmp_path, stored):
         for n in range(4) if offsets is not None else ():
             pixels = file["train/images"][n]
             assert raw[offsets[n] :][: pixels.nbytes] == pixels.tobytes()
+
+
+@pytest.mark.parametrize("stored", KINDS)
+def test_the_kernel_is_told_of_every_image_where_the_file_has_it(tmp_path, stored, monkeypatch):
+    paths = [
+        write_data(tmp_path / f"{n}.h5", {"train": 9, "test": 2}, first=100 * n, **stored) for n in (1, 2)
+    ]
+    told, names = set(), {}
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, at, size, _: told.add((names[fd], at, size)))
+    with open_data(paths, SHAPE, ["train"], "stream") as data:
+        split = data.splits["train"]
+        names = {file._file.fileno(): path for file, path in zip(split._files, paths)}
+        with closing(split.minibatches(5, 1, Position(0, 0))) as batches:
+            next(batches)
+    for path in paths:
+        with h5py.File(path) as file:
+            images = file["train/images"].id
+            chunks = [images.get_chunk_info(n) for n in range(images.get_num_chunks())]
+        assert {(path, chunk.byte_offset, chunk.size) for chunk in chunks} <= told
+
+
+@given(st.lists(st.integers(1, 9), max_size=40), st.integers(1, 30))
+def test_minibatches_are_told_once_each_and_no_further_ahead_than_asked(sizes, most):
+    starts = np.cumsum([0, *sizes])
+    plan = [(np.arange(a, b), np.arange(a, b), None) for a, b in zip(starts, starts[1:])]
+    told = []
+    given_back = announced(iter(plan), lambda rows: told.append(rows.tolist()), most)
+    for item, (a, b) in zip(given_back, zip(starts, starts[1:])):
+        assert item[0].tolist() == list(range(a, b))
+        known = [row for rows in told for row in rows]
+        assert set(range(a, min(b, a + most))) <= set(known) <= set(range(a + most + max(sizes)))
+    assert next(given_back, None) is None
+    known = [row for rows in told for row in rows]
+    assert len(known) == len(set(known))
 
 
 @pytest.mark.parametrize("chunks", [None, (2, *SHAPE), (1, 10, 24)])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import weakref
-from typing import Callable, Generator, Iterator, NamedTuple, Optional, Protocol, Sequence, Union
+from typing import Callable, Generator, Iterable, Iterator, NamedTuple, Optional, Protocol, Sequence, Union
 
 import h5py
 import numpy as np
@@ -15,6 +16,8 @@ from common.dataset.layout import ROW_CRC32
 from common.shots import ID_DTYPE, ID_FIELDS, pulse_energy, uniform_hashes
 from train.data.images import ImageFile, empty
 from train.data.readahead import ReadAhead
+
+ANNOUNCED_BYTES = 128e6  # of images that the kernel is told of ahead
 
 
 class Position(NamedTuple):
@@ -165,6 +168,8 @@ class Split:
                 yield Batch(images, self.labels[rows], self.energy[rows], after)
 
     def _read_ahead(self, plan: Iterator[Planned], size: int) -> ReadAhead[Planned]:
+        if self._cached is None:
+            plan = announced(plan, self._announce, int(ANNOUNCED_BYTES / (4 * np.prod(self.image))))
         reader = ReadAhead(self._read, plan, min(size, len(self)), self.image)
         self._readers.add(reader)
         return reader
@@ -173,11 +178,19 @@ class Split:
         if self._cached is not None:
             np.take(self._cached[..., 0], rows, axis=0, out=out, mode="clip")
             return
+        for file, of_file, where in self._in_files(rows):
+            file.read(of_file, [out[i] for i in where])
+
+    def _announce(self, rows: np.ndarray) -> None:
+        for file, of_file, _ in self._in_files(rows):
+            file.announce(of_file)
+
+    def _in_files(self, rows: np.ndarray) -> Iterator[tuple[ImageFile, np.ndarray, np.ndarray]]:
+        """The files that hold `rows`, with the rows there and which of `rows` they are."""
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         for part in np.unique(part_of):
             where = np.flatnonzero(part_of == part)
-            into = [out[i] for i in where]
-            self._files[part].read(rows[where] - self._starts[part], into)
+            yield self._files[part], rows[where] - self._starts[part], where
 
 
 def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> tuple[np.ndarray, Position]:
@@ -202,6 +215,30 @@ def planned(
     while True:
         rows, at = minibatch_rows(n, size, seed, at)
         yield rows[part(len(rows))], rows, at
+
+
+def announced(plan: Iterable[Planned], tell: Callable[[np.ndarray], None], most: int) -> Iterator[Planned]:
+    """`plan`, whose images are told to `tell` some `most` ahead, those of half that number at a time.
+
+    Of a minibatch of more images than that the first `most` are told.
+    """
+    plan, waiting, images = iter(plan), collections.deque(), 0
+    while True:
+        if images <= most // 2:
+            new = []
+            for item in plan:
+                new.append(item)
+                images += len(item[0])
+                if images >= most:
+                    break
+            if new:
+                tell(np.concatenate([rows[:most] for rows, *_ in new]))
+                waiting.extend(new)
+        if not waiting:
+            return
+        item = waiting.popleft()
+        images -= len(item[0])
+        yield item
 
 
 @functools.lru_cache(maxsize=4)

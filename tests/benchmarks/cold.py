@@ -1,0 +1,127 @@
+"""Random minibatches of images that are not in the page cache, against reading the files from end to end.
+
+    python -m tests.benchmarks.cold data/NAME      # a data set of 1,000 training images or more
+
+Before every turn the kernel is told to forget the files. Prints, for the same images stored as float32,
+float16 and both with bitshuffle-LZ4, bytes an image, and for minibatches of 8, 32 and 128: images a second
+of a network that takes no time, its bytes a second against those of a sequential read, processor time an
+image, and how much of a step is waiting for a network that takes 1.25 times as long as a sequential read.
+Medians of the turns, in each of which all take part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from common.dataset import layout, reading, writing
+from common.dataset.index import data_files
+from common.text_table import lines
+from train.data.dataset import open_data
+from train.data.minibatches import Position
+
+KINDS = [(dtype, how) for how in ("none", "bitshuffle-lz4") for dtype in ("float32", "float16")]
+SIZES = (8, 32, 128)
+SLOWER = 1.25  # than the disk: a network that it can feed
+
+
+def copy(source: Path, path: Path, n: int, dtype: str, compression: str) -> None:
+    """A data file of the first `n` training images of `source`, stored as said."""
+    with open_data(source, None, ["train"], "stream") as data:
+        split = data.splits["train"]
+        sizes, shape = {"train": n, "test": 1}, split.image
+        with writing.create(path, sizes, shape, shape, dtype, compression) as file:
+            for i, images in enumerate(split.batches(1, np.arange(n))):
+                pixels = images[0, ..., 0].astype(file["train/images"].dtype)
+                file["train/images"][i], file["train/crc32"][i] = pixels, reading.image_checksum(pixels)
+            for name in ("run", "seconds", "nanoseconds", "fiducial"):
+                file["train"][name][...] = split.ids[name][:n]
+            attributes = {name: "{}" for name in layout.ATTRIBUTES}
+            writing.finish(file, {**attributes, "classes": '["nolasing", "lasing"]'})
+
+
+def forget(path: Path) -> None:
+    """Have nothing of the file in the page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def sequential(path: Path) -> float:
+    """Bytes a second of reading the file from end to end."""
+    forget(path)
+    start, size = time.perf_counter(), 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(8 << 20):
+            size += len(block)
+    return size / (time.perf_counter() - start)
+
+
+def minibatches(path: Path, size: int, step: float) -> tuple[float, float, float]:
+    """Images a second, processor seconds an image, and the share of waiting, over an epoch.
+
+    step: seconds that the network takes for an image.
+    """
+    forget(path)
+    with open_data(path, None, ["train"], "stream") as data:
+        split, waited, done = data.splits["train"], 0.0, 0
+        start, cpu = time.perf_counter(), time.process_time()
+        with closing(split.minibatches(size, 1, Position(0, 0))) as batches:
+            while done < len(split):
+                asked = time.perf_counter()
+                done += len(next(batches).images)
+                waited += time.perf_counter() - asked
+                time.sleep(step * size)
+        seconds = time.perf_counter() - start
+        return done / seconds, (time.process_time() - cpu) / done, waited / seconds
+
+
+def main() -> None:
+    """Parse, copy, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--turns", type=int, default=5)
+    given = parser.parse_args()
+    found: dict[tuple, list] = {}
+    with tempfile.TemporaryDirectory(dir=data_files(given.data)[0].parent) as place:
+        paths = {kind: Path(place) / f"{'-'.join(kind)}.h5" for kind in KINDS}
+        for (dtype, how), path in paths.items():
+            copy(given.data, path, given.images, dtype, how)
+        stored = {kind: path.stat().st_size / given.images for kind, path in paths.items()}
+        for _ in range(given.turns):
+            for kind, path in paths.items():
+                disk = sequential(path)
+                for size in SIZES:
+                    rate, cpu, _ = minibatches(path, size, 0.0)
+                    *_, waiting = minibatches(path, size, SLOWER * stored[kind] / disk)
+                    row = (disk, rate, rate * stored[kind] / disk, cpu, waiting)
+                    found.setdefault((kind, size), []).append(row)
+    rows = []
+    for (kind, size), turns in found.items():
+        disk, rate, share, cpu, waiting = (statistics.median(column) for column in zip(*turns))
+        rows.append(
+            {
+                "stored": ", ".join(kind),
+                "kB an image": f"{stored[kind] / 1e3:.0f}",
+                "minibatch": size,
+                "sequential MB/s": f"{disk / 1e6:.0f}",
+                "images/s": f"{rate:.0f}",
+                "of sequential": f"{share:.2f}",
+                "CPU ms an image": f"{cpu * 1e3:.2f}",
+                "waiting": f"{waiting:.1%}",
+            }
+        )
+    print("\n".join(lines(rows)))
+
+
+if __name__ == "__main__":
+    main()
