@@ -13,6 +13,7 @@ import numpy as np
 
 from common import manifest
 from common.dataset import checksums, index, layout, reading, writing
+from common.dataset.image_writer import ImageWriter
 from common.dataset.layout import AXES, CALIBRATION, TIME, Missing
 from common.dataset.view import View
 from common.errors import DataError
@@ -47,7 +48,7 @@ def _write(path: Path, files: Sequence[h5py.File]) -> str:
     shape, names = group["images"].shape[1:], AXES[::-1] if View.of(first).transposed else AXES
     compressed = group["images"].id.get_create_plist().get_nfilters()
     packing = "bitshuffle-lz4" if compressed else "none"
-    with writing.ImageWriter(path, sizes, shape, group["images"].dtype.str, packing) as writer:
+    with ImageWriter(path, sizes, shape, group["images"].dtype.str, packing) as writer:
         with bar(None, "images", "image", sum(sizes.values())) as progress:
             for file in files:
                 _copy_images(file, writer, progress)
@@ -57,7 +58,7 @@ def _write(path: Path, files: Sequence[h5py.File]) -> str:
         return writing.finish(out, _attributes(files), _missing(files), bool(first["simulated"]), epoch)
 
 
-def _copy_images(file: h5py.File, writer: writing.ImageWriter, progress) -> None:
+def _copy_images(file: h5py.File, writer: ImageWriter, progress) -> None:
     for split in layout.present(file):
         images, sums = file[split]["images"], file[split]["crc32"][...]
         for i, checksum in enumerate(sums.tolist()):

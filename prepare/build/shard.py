@@ -19,6 +19,7 @@ import numpy as np
 
 from common import manifest, parallel
 from common.dataset import layout, writing
+from common.dataset.image_writer import ImageWriter
 from common.dataset.layout import Missing
 from common.errors import DataError
 from common.files import atomic
@@ -88,7 +89,7 @@ def make(task: Task, source: Source, report: Callable[[int], object] = lambda n:
     config = task.config
     sizes = Counter(place.row.split for place in task.places)
     with atomic.replacing(task.path) as partial:
-        with writing.ImageWriter(partial, sizes, *config.stored_as) as writer:
+        with ImageWriter(partial, sizes, *config.stored_as) as writer:
             images = _make_images(task, source, writer, report)
             file = writer.tables(config.camera.shape, config.axes)
             _fill(file, task, source, images)
@@ -123,9 +124,7 @@ def check_missing(missing: int, allowed: int, example: str) -> None:
         )
 
 
-def _make_images(
-    task: Task, source: Source, writer: writing.ImageWriter, report: Callable[[int], object]
-) -> _Images:
+def _make_images(task: Task, source: Source, writer: ImageWriter, report: Callable[[int], object]) -> _Images:
     """Read the frames of `task` and write their images."""
     config, pipeline = task.config, Pipeline(task.config.image, task.dark.mean)
     images = _Images({}, [], Moments())

@@ -3,7 +3,8 @@
 psana ends its process where it meets what it did not expect (`abort()` on a fatal message, a failed
 assertion, a segmentation fault), and no exception reaches Python. It also writes on standard
 error and output, reads settings from the environment, and starts threads. All of that stays in the
-child; frames come through a pipe, some 0.1 ms of processor time on either side for 726 x 568 pixels, and
+child (serving.py); frames come through a pipe, some 0.1 ms of processor time on either side for
+726 x 568 pixels, and
 the child reads the next one while this process works on the last.
 """
 
@@ -12,12 +13,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Callable, Iterator, NoReturn, Optional, Sequence
@@ -25,11 +24,10 @@ from typing import Any, Callable, Iterator, NoReturn, Optional, Sequence
 import numpy as np
 
 from common import interrupt, progress
-from common.errors import DataError, UserError
+from common.errors import DataError
 from prepare.sources.base import FrameResult, Source
+from prepare.sources.serving import ERROR, FRAME, WARNING
 
-_VALUE, _FRAME, _END, _WARNING, _ERROR = range(5)  # what the child answers
-_LOG_LIMIT = 1 << 20  # bytes of the child's own messages that are kept
 _LAST_WORDS = 200  # characters of them in an error
 _SET_PIPE_SIZE = 1031  # Linux; Python has a name for it from 3.10 on
 _PIPE = 1 << 20  # bytes: a frame fits, so that on a busy machine it takes one change of processes, not 13
@@ -39,7 +37,7 @@ _OF_MPI = ("PMI", "OMPI_", "MPI_", "MV2_", "HYD", "PALS_", "SLURM_")
 # The child starts in the parent's environment but finds modules where the parent does, ours first.
 _START = (
     "import sys; sys.path[:] = [{root}]; import common, prepare; sys.path[:] = {path}\n"
-    "from prepare.sources import child; child.serve({fds})"
+    "from prepare.sources import serving; serving.serve({fds})"
 )
 
 
@@ -152,23 +150,23 @@ class ChildSource(Source):
 
     def _value(self, where: str) -> Any:
         kind, value = self._answer(where)
-        if kind == _ERROR:
+        if kind == ERROR:
             raise self._told(value, where)
         return value
 
     def _received_frame(self, where: str) -> Optional[FrameResult]:
         """The next frame of the stream; None at its end."""
         kind, value = self._answer(where)
-        self._streaming = kind == _FRAME
-        if kind == _ERROR:
+        self._streaming = kind == FRAME
+        if kind == ERROR:
             raise self._told(value, where)
-        return self._frame(value, where) if kind == _FRAME else None
+        return self._frame(value, where) if kind == FRAME else None
 
     def _throw_away(self, where: str) -> None:
         """The next frame of a stream that nobody reads any more, or its end."""
         kind, value = self._answer(where)
-        self._streaming = kind == _FRAME
-        if kind == _FRAME:
+        self._streaming = kind == FRAME
+        if kind == FRAME:
             self._frame(value, where)
 
     def _answer(self, where: str) -> tuple[int, Any]:
@@ -179,7 +177,7 @@ class ChildSource(Source):
                     kind, value = self._answers.recv()
             except (EOFError, OSError):
                 self._died(where)
-            if kind != _WARNING:
+            if kind != WARNING:
                 return kind, value
             progress.warn(value)
 
@@ -277,88 +275,3 @@ def _last_words(log: int) -> str:
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _LAST_WORDS else f"{line[:_LAST_WORDS]} ..."
-
-
-# --- in the child ------------------------------------------------------------------------------
-
-
-def serve(requests: int, answers: int, lifeline: int) -> None:
-    """Answer the parent's requests; the first one opens the source."""
-    _live_by(lifeline)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a batch system sends them to all; the parent decides
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    server = _Server(Connection(requests, writable=False), Connection(answers, readable=False))
-    progress.pass_on(lambda line: server.send(_WARNING, line))
-    server.run()
-
-
-def _live_by(lifeline: int) -> None:
-    """End this process when the parent's end of the pipe `lifeline` closes, however the parent ends.
-
-    By a signal whose default is to end the process: a thread that waits would need Python's
-    lock, which psana may hold for ever.
-    """
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
-    try:
-        gone = os.read(lifeline, 1) == b""  # before the signal was set up
-    except BlockingIOError:
-        return
-    if gone:
-        os._exit(0)
-
-
-class _Server:
-    def __init__(self, requests: Connection, answers: Connection) -> None:
-        self._requests, self._answers = requests, answers
-
-    def run(self) -> None:
-        source: Optional[Source] = None
-        while True:
-            what, arguments = self._requests.recv()  # the end of the pipe ends the process
-            try:
-                if source is None:
-                    source = what(*arguments)
-                    self.send(_VALUE, None)
-                elif what == "frames":
-                    self._stream(source.frames(*arguments))
-                else:
-                    self.send(_VALUE, getattr(source, what)(*arguments))
-            except (UserError, OSError, MemoryError) as error:
-                self.send(_ERROR, error)
-            except Exception as error:
-                self.send(_ERROR, (type(error).__name__, str(error), traceback.format_exc()))
-
-    def _stream(self, results: Iterator[FrameResult]) -> None:
-        """Send frames until there are no more, or something else is asked for."""
-        for result in results:
-            if self._requests.poll():
-                break
-            self._send_frame(result)
-        self.send(_END, None)
-
-    def _send_frame(self, result: FrameResult) -> None:
-        if result.frame is None:
-            self.send(_FRAME, (result.index, None, None, result.reason))
-            return
-        frame = np.ascontiguousarray(result.frame)
-        self.send(_FRAME, (result.index, frame.shape, frame.dtype.str, result.reason))
-        view, done = memoryview(frame).cast("B"), 0
-        while done < len(view):
-            done += os.write(self._answers.fileno(), view[done:])
-
-    def send(self, kind: int, value: Any) -> None:
-        _forget_messages()
-        self._answers.send((kind, value))
-
-
-def _forget_messages() -> None:
-    """Keep what this process wrote about itself from growing without end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if os.fstat(2).st_size > _LOG_LIMIT:
-        os.ftruncate(2, 0)
-        os.lseek(2, 0, os.SEEK_SET)

@@ -11,7 +11,7 @@ import resource
 import numpy as np
 import pytest
 
-from common.dataset import layout, reading, writing
+from common.dataset import image_writer, layout, reading, writing
 from common.files import hdf5
 
 ATTRIBUTES = {**dict.fromkeys(layout.ATTRIBUTES, "x"), "classes": '["nolasing", "lasing"]'}
@@ -21,7 +21,7 @@ SPLITS, SHAPE = {"train": 12, "test": 5}, (20, 30)
 def write(path, compression: str) -> str:
     """A whole data file, image by image, with one image fewer than was thought."""
     rng = np.random.default_rng(0)
-    with writing.ImageWriter(path, SPLITS, SHAPE, "float32", compression) as writer:
+    with image_writer.ImageWriter(path, SPLITS, SHAPE, "float32", compression) as writer:
         for split, n in SPLITS.items():
             sums = [writer.append(split, rng.random(SHAPE, "f4")) for _ in range(n - (split == "test"))]
         file = writer.tables(SHAPE)
@@ -41,7 +41,7 @@ def files_up_to(size: int):
 
 @pytest.mark.parametrize("compression", ["none", "bitshuffle-lz4"])
 def test_a_file_that_cannot_grow_wherever_it_ends(tmp_path, monkeypatch, compression):
-    monkeypatch.setattr(writing.atomic, "check_room", lambda *_: None)  # others took the room since
+    monkeypatch.setattr(image_writer.atomic, "check_room", lambda *_: None)  # others took the room since
     expected = write(tmp_path / "good.h5", compression)
     size = (tmp_path / "good.h5").stat().st_size
     for limit in (0, 1, *range(300, size, 2500), size - 1):
@@ -88,7 +88,7 @@ def test_memory_after_a_failure_is_that_of_one_image(tmp_path):
     with (
         files_up_to(100_000),
         pytest.raises(OSError),
-        writing.ImageWriter(
+        image_writer.ImageWriter(
             tmp_path / "x.h5", {"test": 1000}, (200, 300), "float32", "bitshuffle-lz4"
         ) as one,
     ):

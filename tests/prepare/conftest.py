@@ -149,12 +149,12 @@ def make_shots(run: int, n: int, rate: float = 120.0, start: int = 1_435_000_000
 # file numbered N notes its pid in N.pid after the first image, and fails at the third if N is FAIL.
 SLOWED = """
 import os, sys, time
-from common.dataset import writing
+from common.dataset import image_writer
 from common.dataset import reading
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files, index_path, read_index
 from prepare.commands import main
-append, written = writing.ImageWriter.append, {}
+append, written = image_writer.ImageWriter.append, {}
 def slow(self, *args):
     made = append(self, *args)
     number = self._path.stem[-4:]
@@ -167,7 +167,7 @@ def slow(self, *args):
     if os.environ.get("FAIL") == number and written[number] == 3:
         raise OSError(28, "No space left on device", str(self._path))
     return made
-writing.ImageWriter.append = slow
+image_writer.ImageWriter.append = slow
 main(["build", *sys.argv[1:]], prog_name="prepare")
 """
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from common.dataset import reading, writing
+from common.dataset import image_writer, reading
 from prepare.sources import FrameResult
 from prepare.sources.native import XtcSource
 from tests.prepare.conftest import digest, refused
@@ -87,14 +87,14 @@ def test_what_is_wrong_is_one_line_and_leaves_no_file(write_config, prepare, mon
     (folder / "small.json").rename(tmp_path / "small.json")
     refused(prepare("merge", str(folder), str(out)), "without small.json")
     (tmp_path / "small.json").rename(folder / "small.json")
-    append = writing.ImageWriter.append
+    append = image_writer.ImageWriter.append
 
     def full(self, split, image):
         if sum(self._written.values()) == 15:
             raise OSError(28, "No space left on device", str(out))
         return append(self, split, image)
 
-    monkeypatch.setattr(writing.ImageWriter, "append", full)
+    monkeypatch.setattr(image_writer.ImageWriter, "append", full)
     refused(prepare("merge", str(folder), str(out)), "one.h5: No space left on device")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "manifest", "small.yaml"]
     monkeypatch.undo()
