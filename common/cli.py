@@ -42,10 +42,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += [
-            _loudness("-q", "--quiet", "Results and warnings only, no progress.", progress.QUIET),
-            _loudness("-v", "--verbose", "Library messages, and errors with traceback.", progress.VERBOSE),
-        ]
+        self.params += _loudness_options()
 
     def get_help(self, ctx: click.Context) -> str:
         return progress.as_called(super().get_help(ctx))
@@ -76,6 +73,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _loudness_options() -> list[click.Option]:
+    return [
+        _loudness("-q", "--quiet", "Results and warnings only, no progress.", progress.QUIET),
+        _loudness("-v", "--verbose", "Library messages, and errors with traceback.", progress.VERBOSE),
+    ]
+
+
 def _loudness(short: str, long: str, text: str, level: int) -> click.Option:
     def use(_context: click.Context, _option: click.Parameter, given: bool) -> None:
         if given:
@@ -95,6 +99,17 @@ class CommandGroup(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {})["help_option_names"] = ["-h", "--help"]
         super().__init__(*args, **kwargs)
+        self.params += _loudness_options()  # `train -q fit` as well as `train fit -q`
+
+    def make_context(self, info_name: Optional[str], args: list[str], *more: Any, **extra: Any) -> Any:
+        progress.loudness(progress.NORMAL)
+        asked = bool(args)
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except click.UsageError as error:
+            if not asked:  # no command: the help
+                raise
+            sys.exit(tell(error))
 
     def get_help(self, ctx: click.Context) -> str:
         return progress.as_called(super().get_help(ctx))
@@ -103,7 +118,6 @@ class CommandGroup(click.Group):
         return list(self.commands)  # in the order in which they are used, not of the alphabet
 
     def invoke(self, ctx: click.Context) -> object:
-        progress.loudness(progress.NORMAL)
         try:
             with interrupt.handled():
                 return super().invoke(ctx)

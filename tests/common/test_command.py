@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from common.cli import CommandGroup
 from common.files import atomic
+from common.progress import announce
 
 
 def run(fault):
@@ -49,6 +50,32 @@ def test_an_error_of_the_system_names_file_and_advice(number, advice):
     assert result.output.startswith(f"error: data/x.h5: {os.strerror(number)}; ")
     assert advice in result.output
     assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["--nonsense", "work"], ["wrk"], ["work", "--nonsense"]])
+def test_words_that_are_no_option_or_command_are_one_line(words):
+    @click.group(cls=CommandGroup)
+    def main():
+        pass
+
+    main.command("work")(lambda: None)
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    (line,) = result.output.splitlines()
+    assert line.startswith("error: ") and "--help says more" in line
+    assert "work" in CliRunner().invoke(main, []).output  # no word at all: the help
+
+
+@pytest.mark.parametrize("words", [["-q", "work"], ["work", "-q"], ["work"]])
+def test_quiet_may_stand_before_and_after_the_command(words):
+    @click.group(cls=CommandGroup)
+    def main():
+        pass
+
+    main.command("work")(lambda: announce("on the way"))
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert ("on the way" in result.output) == ("-q" not in words)
 
 
 def test_the_number_in_the_text_of_hdf5():
