@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 import click
 
 from common import interrupt, progress
-from common.errors import UserError
+from common.errors import ConfigError, UserError
 from common.progress import printable
 
 
@@ -43,6 +43,15 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += _loudness_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:  # found after loading: it knows the key, not the file
+            path = ctx.params.get("config_path")
+            if path and not re.search(r"\.ya?ml(:\d+)?: ", str(error)):
+                error.args = (f"{path}: {error}",)
+            raise
 
     def get_help(self, ctx: click.Context) -> str:
         return progress.as_called(super().get_help(ctx))

@@ -47,7 +47,7 @@ def explain(
         loc = _leading_key(problem["msg"].split(", ", 1)[-1])
     where = _place(loc, origins, path)
     kind, context = problem["type"], problem.get("ctx", {})
-    shown = repr(problem["input"])
+    shown = "null" if problem["input"] is None else repr(problem["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     if kind == "extra_forbidden":
         return f"{where}: {dotted(loc)}: unknown key{suggest(str(loc[-1]), _keys_at(model, loc[:-1]))}"
@@ -64,6 +64,18 @@ def explain(
     message = problem["msg"]
     if kind == "bool_type":
         message = "say true or false"
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        keys = _keys_at(model, loc) if kind != "dict_type" else []
+        of = f" of {', '.join(keys)}" if 0 < len(keys) <= 12 else ""
+        message = f"is to be a section{of}: {{key: value, ...}}"
+    elif kind in ("list_type", "tuple_type"):
+        message = "is to be a list: [value, ...]"
+    elif kind == "string_pattern_mismatch":
+        message = "is to be made of letters, digits" + (
+            ", _ . -" if "." in context.get("pattern", "") else ""
+        )
+    elif kind == "string_type":
+        message = "is to be text; quote it"
     return f"{where}: {dotted(loc)}: {shown}: {message[0].lower()}{message[1:]}"
 
 

@@ -78,6 +78,12 @@ def summarize(source: Source, config: PrepareConfig, frames: int) -> Found:
                 found.problems.append(line)
             else:
                 warn(f"{line} (the config does not name run {run})")
+    without = [str(s.run) for s in found.summaries if s.run in roles and not s.usable + s.damaged]
+    if without:
+        found.problems.append(
+            f"run {', '.join(without)}: not one frame of camera {config.camera.address}; which cameras are "
+            f"there, `python -m prepare init {config.source.dir or 'DIR'}` tells"
+        )
     return found
 
 

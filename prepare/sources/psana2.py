@@ -117,7 +117,7 @@ class Psana2Source(Source):
     def _read_records(self, run: int, streams: Sequence[Stream], shots: np.ndarray) -> None:
         """Fill in the fiducials and the records of `shots`, from the streams that have them."""
         there = {name for stream in streams for name in stream.detectors}
-        wanted = psana2_calls.records_in(there)
+        wanted = psana2_calls.records_in(run, there)
         with_records = [stream for stream in streams if set(wanted) & stream.detectors]
         refuse_cut_off(with_records)
         rows = {time: i for i, time in enumerate(_timestamps(shots).tolist())}

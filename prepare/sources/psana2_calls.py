@@ -128,9 +128,11 @@ def fiducial_filler(shots: np.ndarray, detector) -> Callable:
     return fill
 
 
-def records_in(detectors: Container[str]) -> list[str]:
-    """Which of `detectors` the fiducials and records of a run are read from."""
+def records_in(run: int, detectors: Container[str]) -> list[str]:
+    """Which of `detectors` the fiducials and records of `run` are read from; warns of one that is not."""
     found = [name for name in (TIMING, *RECORDS) if name in detectors]
+    if "ebeam" in found and "ebeamh" in found:
+        warn(f"run {run}: has the records of two electron beams; ebeam is kept, ebeamh (hard X-rays) is not")
     return [name for name in found if name != "ebeamh" or "ebeam" not in found]
 
 

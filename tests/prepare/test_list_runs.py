@@ -28,6 +28,15 @@ def test_all_runs_are_listed(write_config, prepare, folder):
     assert rows(result.output) == {68: "dark", 69: "nolasing", 70: "lasing", 71: "lasing"}
 
 
+def test_a_camera_without_one_frame_is_an_error_that_says_how_to_find_others(write_config, prepare, folder):
+    camera = {"address": "XppEndstation.0:Opal2000.3", "shape": [96, 80]}
+    result = prepare("list", write_config(folder, camera=camera))
+    assert result.exit_code == 2
+    last = result.output.splitlines()[-1]
+    assert last.startswith("error: run 68, 69, 70, 71: not one frame of camera XppEndstation.0:Opal2000.3")
+    assert f"`python -m prepare init {folder}` tells" in last
+
+
 @pytest.mark.parametrize(
     "runs, missing",
     [

@@ -122,7 +122,7 @@ def test_the_values_of_each_run_are_said(tmp_path, capsys):
         ({"beam": {"slice_spread": [-1, 2]}}, "vary.beam.slice_spread: -1: input should be greater than 0"),
         ({"bunches": {"length": [0, 2]}}, "vary.bunches.length: 0: input should be greater than 0"),
         ({"camera": {"hot_pixels": [0, 2]}}, "hot_pixels: unknown key"),
-        ({"beam": {"slice_spread": 1.2}}, "slice_spread: 1.2: input should be a valid"),
+        ({"beam": {"slice_spread": 1.2}}, "slice_spread: 1.2: is to be a list"),
     ],
 )
 def test_ranges_that_cannot_be_are_refused(vary, message):

@@ -114,6 +114,14 @@ def test_records_under_their_other_names(runs, names):
     assert not np.isnan(native["f_11_ENRC"]).all()
 
 
+def test_of_two_electron_beams_the_one_that_is_left_out_is_named(capsys):
+    assert psana2_calls.records_in(70, {"ebeam", "gmd", "xtcav"}) == ["ebeam", "gmd"]
+    assert psana2_calls.records_in(70, {"ebeamh"}) == ["ebeamh"]
+    assert capsys.readouterr().err == ""
+    assert psana2_calls.records_in(70, {"ebeam", "ebeamh"}) == ["ebeam"]
+    assert "run 70: has the records of two electron beams; ebeam is kept, ebeamh" in capsys.readouterr().err
+
+
 # --- as a psana user reads them ------------------------------------------------------------------
 
 

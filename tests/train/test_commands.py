@@ -387,3 +387,22 @@ def test_quiet_and_verbose(data, write_config):
 
     assert stderr("-q") == ""
     assert "oneDNN" in stderr("-v")
+
+
+VALID = {"pool_size": [9, 9], "strides": [1, 1], "padding": "valid"}
+
+
+@pytest.mark.parametrize("command", ["describe", "fit", "controls"])
+@pytest.mark.parametrize(
+    "changes, key",
+    [
+        ({"preprocess": [{"center": {"threshold": 3, "size": [96, 112]}}]}, "preprocess[0]: center"),
+        ({"network": [{"mean": {"axis": 1}}, {"max_pool": VALID}, "output"]}, "network[1]: max_pool"),
+        ({"regularize": {"layers": ["hidden_7"], "l1": 0.1}}, "regularize.layers: 'hidden_7'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_images_names_the_file_and_the_key(
+    data, write_config, train, command, changes, key
+):
+    path = write_config(**changes)
+    refused(train(command, path), f"error: {path}: {key}")

@@ -7,14 +7,13 @@ from typing import Any, Optional, Sequence
 import keras
 import tensorflow as tf
 
-from common.errors import ConfigError
 from train.config import ACTIVATIONS, Layer, Regularize, TrainConfig, Weights
 from train.model import preprocess
 from train.model.chain import CONVNET
 from train.model.convolution import Convolution
 from train.model.novelty import PictureNumbers
 from train.model.pooling import AveragePool
-from train.model.shapes import LayerShape, layer_shapes, network_input
+from train.model.shapes import LayerShape, check_regularized, layer_shapes, network_input
 
 LOGITS, ENERGY, FEATURES = (
     "logits",
@@ -102,7 +101,7 @@ def build(
     float32. Raises ConfigError for a name in `regularize.layers` that is no layer.
     """
     shapes = layer_shapes(network, image, classes)
-    _check_names(regularize, shapes)
+    check_regularized(regularize, shapes)
     policy = keras.DTypePolicy("mixed_bfloat16" if compute == "bfloat16" else "float32")
     inputs = keras.Input((*image, 1), name="pixels")
     x, flat = inputs, False
@@ -198,12 +197,3 @@ def _weights(settings: Weights, name: str, seed: int, regularize: Optional[Regul
         "use_bias": settings.bias is not None,
         "bias_initializer": keras.initializers.Constant(settings.bias or 0.0),
     }
-
-
-def _check_names(regularize: Optional[Regularize], shapes: Sequence[LayerShape]) -> None:
-    with_weights = [shape.name for shape in shapes if shape.kind in ("convolution", "hidden", "output")]
-    for name in regularize.layers if regularize else ():
-        if name not in with_weights:
-            raise ConfigError(
-                f"regularize.layers: '{name}' is no layer with weights; there are {', '.join(with_weights)}"
-            )

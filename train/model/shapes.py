@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Iterator, NamedTuple, Sequence, Union
+from typing import Iterator, NamedTuple, Optional, Sequence, Union
 
 from common.config import Model
 from common.errors import ConfigError
-from train.config import Convolution, Layer, Pool, TrainConfig
+from train.config import Convolution, Layer, Pool, Regularize, TrainConfig
 from train.config.images import OneOf, Preprocess
 from train.model.costs import outputs_of, ways_of
 
@@ -95,6 +95,16 @@ def layer_shapes(network: Sequence[Layer], image: tuple[int, int], classes: int)
     return layers
 
 
+def check_regularized(regularize: Optional[Regularize], shapes: Sequence[LayerShape]) -> None:
+    """Raise ConfigError for a name in `regularize.layers` that is no layer with weights."""
+    with_weights = [shape.name for shape in shapes if shape.kind in ("convolution", "hidden", "output")]
+    for name in regularize.layers if regularize else ():
+        if name not in with_weights:
+            raise ConfigError(
+                f"regularize.layers: '{name}' is no layer with weights; there are {', '.join(with_weights)}"
+            )
+
+
 def describe(config: TrainConfig, classes: int, minibatch: int) -> list[str]:
     """The layers as a table and the 2016 study's two sentences, as lines of text.
 
@@ -103,6 +113,7 @@ def describe(config: TrainConfig, classes: int, minibatch: int) -> list[str]:
     image = network_input(config)
     network = config.network
     layers = layer_shapes(network, image, classes)
+    check_regularized(config.regularize, layers)
     rows = [LayerShape("input", "input", (), (), (*image, 1), True), *layers]
     ways = {shape.name: way for shape, way in zip(layers, _ways(config, rows))}
     width = max(len(layer.name) for layer in layers) + 2
