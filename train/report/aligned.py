@@ -125,7 +125,7 @@ def _picture(
         (np.array([of.start, of.stop]) - 0.5 - at) * size for of, at, size in zip(window, middle, _size(view))
     ]
     columns, rows = image.shape[0] * view.blocks[1], image.shape[1] * view.blocks[0]
-    figure, axes = new(4.1, min(5.2, max(2.0, 0.6 + 3.0 * rows / columns)))
+    figure, axes = new(3.5, min(4.6, max(1.8, 0.6 + 2.4 * rows / columns)))
     shown = axes.imshow(
         image.T,
         cmap=colors,
@@ -149,7 +149,7 @@ def _projections(classes: Sequence[str], aligned: np.ndarray, view: View) -> Any
     energy = ((energies - 1) / 2 - np.arange(energies)) * size  # it falls along the last axis
     unit = "MeV" if view.scale else "camera rows"
     shares = [projection(picture) / size for picture in aligned]
-    figure, (above, below) = new(4.6, 3.9, nrows=2, sharex=True, height_ratios=(2, 1))
+    figure, (above, below) = new(3.6, 3.4, nrows=2, sharex=True, height_ratios=(2, 1))
     for label, (name, share) in enumerate(zip(classes, shares)):
         above.plot(energy, share, color=COLORS[label % len(COLORS)], label=clip(name))
         if label:
