@@ -22,6 +22,7 @@ from prepare.report.contents import (
     hot_pixels,
     skipped,
 )
+from prepare.report.steps import Sample
 
 MOST_RUNS = 24  # whose mean intensities are drawn
 
@@ -150,24 +151,15 @@ def _samples(contents: Contents) -> list[Block]:
     blocks: list[Block] = []
     if contents.frames:
         blocks.append(Text(f"Only the stored images are shown: {contents.frames}", "note"))
-    for sample in contents.samples:
-        pictures = []
-        for n, step in enumerate(sample.steps, 1):
-            limits = (float(np.percentile(step.image, 0.5)), float(np.percentile(step.image, 99.9)))
-            figure = camera_image(
-                f"{n} {step.done}", step.view, step.image, step.view.unit, limits, width=3.2
-            )
-            rows, columns = step.image.shape
-            range_ = f"{step.image.min():.4g} to {step.image.max():.4g} {step.view.unit}"
-            pictures.append(
-                Picture(
-                    png(figure),
-                    f"{contents.class_name(sample.label)} shot, {step.done}",
-                    f"{rows} × {columns} {step.image.dtype}, {range_}.",
-                )
-            )
-        title = f"{contents.class_name(sample.label)}: {sample.shot}"
-        blocks.append(Pictures(pictures, "medium", title))
+    drawn = [
+        (sample, [_step(contents, sample, n) for n in range(len(sample.steps))])
+        for sample in contents.samples
+    ]
+    if contents.frames:
+        blocks.append(Pictures([picture for _, pictures in drawn for picture in pictures]))
+    else:
+        names = [f"{contents.class_name(sample.label)}: {sample.shot}" for sample, _ in drawn]
+        blocks += [Pictures(pictures, "medium", name) for name, (_, pictures) in zip(names, drawn)]
     if contents.view.transposed:
         blocks.append(
             Text(
@@ -177,6 +169,19 @@ def _samples(contents: Contents) -> list[Block]:
             )
         )
     return blocks
+
+
+def _step(contents: Contents, sample: Sample, n: int) -> Picture:
+    """A shot after its step `n`, counted from 0."""
+    step, name = sample.steps[n], contents.class_name(sample.label)
+    limits = (float(np.percentile(step.image, 0.5)), float(np.percentile(step.image, 99.9)))
+    title = f"{name}, {step.done}" if len(sample.steps) == 1 else f"{n + 1} {step.done}"
+    figure = camera_image(title, step.view, step.image, step.view.unit, limits, width=3.2)
+    rows, columns = step.image.shape
+    range_ = f"{step.image.min():.4g} to {step.image.max():.4g} {step.view.unit}"
+    which = f"{sample.shot}; " if len(sample.steps) == 1 else ""
+    caption = f"{which}{rows} × {columns} {step.image.dtype}, {range_}."
+    return Picture(png(figure), f"{name} shot, {step.done}", caption)
 
 
 def _dark(contents: Contents) -> list[Block]:

@@ -172,7 +172,10 @@ def test_runs_of_other_classes_or_other_test_shots_are_not_ranked(data, write_co
         train("fit", write_config(name=name, data=str(path), steps=3))
     runs = [str(tmp_path / "runs" / name) for name in ("small", "same", "shots", "three")]
     assert train("report", *runs).exit_code == 0
-    text = " ".join(Page(tmp_path / "runs/comparison.html").text.split())
+    page = Page(tmp_path / "runs/comparison.html")
+    text = " ".join(page.text.split())
+    curves = [alt for alt, _ in page.images if alt.startswith("Accuracy, test")]
+    assert [alt.split(", ")[2:-1] for alt in curves] == [["of small", "same"], ["of shots"], ["of three"]]
     assert "These runs are 3 groups, and an accuracy of one says nothing against one of another" in text
     assert "they do not tell the same classes apart and they were not tested on the same shots" in text
     assert text.count("highest of these") == 1  # of the two that can be compared

@@ -40,7 +40,7 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     """All sections of the page."""
     return [
         Section("result", "What was learned", _result(runs), "Result"),
-        Section("curves", "Learning curves", [Pictures(_curves(runs))], "Curves"),
+        Section("curves", "Learning curves", _of_groups(runs), "Curves"),
         Section("cost", "Time and memory", _cost(runs), "Cost"),
         Section("settings", "Settings that differ", _settings(runs), "Settings"),
     ]
@@ -163,6 +163,12 @@ def _settings(runs: Sequence[Run]) -> list[Block]:
     return [Table(header, [(key, *values) for key, values in found.items()])]
 
 
+def _of_groups(runs: Sequence[Run]) -> list[Block]:
+    apart = groups(runs)
+    title = "Group {}" if len(apart) > 1 else ""
+    return [Pictures(_curves(group), title=title.format(n)) for n, group in enumerate(apart, 1)]
+
+
 def _curves(runs: Sequence[Run]) -> list[Picture]:
     splits = [name for name in ("train", "validation", "test") if all(name in splits_of(run) for run in runs)]
     wanted = {f"{name}_accuracy": f"Accuracy, {name}" for name in splits}
@@ -175,7 +181,7 @@ def _curves(runs: Sequence[Run]) -> list[Picture]:
         }
     )
     return [
-        Picture(svg(_overlay(runs, key, title)), f"{title} of {len(runs)} runs against the step")
+        Picture(svg(_overlay(runs, key, title)), f"{title}, of {subtitle(runs)}, against the step")
         for key, title in wanted.items()
     ]
 
