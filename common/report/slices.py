@@ -31,7 +31,7 @@ def unread(slices: Slices) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if count}
 
 
-def blocks(slices: Slices, label: np.ndarray, names: dict[int, str], view: View) -> list[Block]:
+def slice_blocks(slices: Slices, label: np.ndarray, names: dict[int, str], view: View) -> list[Block]:
     """Words and figure for a page. label: (n,), a key of `names` for each shot."""
     if not (slices.status == FOUND).any():
         return [Text(told(slices))]

@@ -11,7 +11,7 @@ from common.dataset.view import View
 from common.report.camera import camera_image
 from common.report.drawing import png, svg
 from common.report.page import Block, Code, Columns, Fact, Facts, Picture, Pictures, Section, Table, Text
-from common.report.slices import blocks as slice_blocks
+from common.report.slices import slice_blocks
 from prepare.report import figures
 from prepare.report.contents import (
     HOT_LIMIT,

@@ -7,7 +7,7 @@ from typing import Generator, Iterator, Optional, Sequence, Union
 import numpy as np
 
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Part, Position, everything, planned
+from train.data.minibatches import Batch, Position, Share, everything, planned
 
 
 class Pool:
@@ -78,7 +78,7 @@ class Choice:
             yield self.images(rows[start : start + size])
 
     def minibatches(
-        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+        self, size: Union[int, str], seed: int, at: Position, part: Share = everything
     ) -> Generator[Batch, None, None]:
         plan = planned(len(self), size, seed, at, part)
         for mine, rows, after in plan:

@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 # The rows of which images are read, the rows of the whole minibatch, and the position after it.
 Planned = tuple[np.ndarray, np.ndarray, Optional[Position]]
-Part = Callable[[int], slice]  # which shots of a minibatch of n are this process's
+Share = Callable[[int], slice]  # which shots of a minibatch of n are this process's
 
 
 def everything(n: int) -> slice:
@@ -70,7 +70,7 @@ class Samples(Protocol):
         """The images of `rows`, or all, in order, at most `size` at a time, each valid until the next."""
 
     def minibatches(
-        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+        self, size: Union[int, str], seed: int, at: Position, part: Share = everything
     ) -> Generator[Batch, None, None]:
         """The minibatches that `minibatch_rows` gives, from `at` on, without end; to be closed.
 
@@ -153,7 +153,7 @@ class Split:
             yield from (images for images, _ in reader)
 
     def minibatches(
-        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+        self, size: Union[int, str], seed: int, at: Position, part: Share = everything
     ) -> Generator[Batch, None, None]:
         """Minibatches from `at` on, without end; see `Samples`."""
         plan = planned(len(self), size, seed, at, part)
@@ -209,7 +209,7 @@ def minibatch_rows(n: int, size: Union[int, str], seed: int, at: Position) -> tu
 
 
 def planned(
-    n: int, size: Union[int, str], seed: int, at: Position, part: Part = everything
+    n: int, size: Union[int, str], seed: int, at: Position, part: Share = everything
 ) -> Iterator[Planned]:
     """What to read of every minibatch from `at` on, without end: `part` of its rows."""
     while True:

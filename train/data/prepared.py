@@ -9,7 +9,7 @@ import numpy as np
 
 from train.data.dataset import memory_for_images
 from train.data.images import empty
-from train.data.minibatches import Batch, Part, Planned, Position, Samples, everything, planned
+from train.data.minibatches import Batch, Planned, Position, Samples, Share, everything, planned
 from train.data.readahead import ReadAhead
 
 _BATCH = 32
@@ -61,7 +61,7 @@ class Prepared:
             yield self._kept[chosen][..., None]
 
     def minibatches(
-        self, size: Union[int, str], seed: int, at: Position, part: Part = everything
+        self, size: Union[int, str], seed: int, at: Position, part: Share = everything
     ) -> Generator[Batch, None, None]:
         if self._kept is None:
             with closing(self._samples.minibatches(size, seed, at, part)) as batches:

@@ -8,8 +8,7 @@ from typing import Generator, Iterator, Optional, Sequence, Union
 import numpy as np
 
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position, Split, everything, planned
-from train.data.minibatches import Part as Share
+from train.data.minibatches import Batch, Position, Share, Split, everything, planned
 from train.data.readahead import ReadAhead
 
 VALIDATION = "validation"

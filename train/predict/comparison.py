@@ -49,12 +49,12 @@ def run(run_dirs: Sequence[Path], more: Sequence[Path], as_json: bool) -> None:
             if data.paths == _paths(config.data):
                 folder.check_data(run_dir, data)
         runtime.start(configs[0].threads, configs[0].seed)
-        from train.predict import trust as trusted
+        from train.predict import trust
 
-        known = [(name, _predictor(name), trusted.load(name)) for name in run_dirs]
+        known = [(name, _predictor(name), trust.load(name)) for name in run_dirs]
         for shots, data in zip(sets, opened):
             banners.append(provenance.banner(data.provenance))
-            rows += [_row(shots, name, data, predictor, trust) for name, predictor, trust in known]
+            rows += [_row(shots, name, data, predictor, of_run) for name, predictor, of_run in known]
     if as_json:
         cli.print_json({"rows": rows})
         return

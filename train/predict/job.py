@@ -64,11 +64,11 @@ def run(
         path = out or default_out(run_dir, data.paths[0])
         data = check(run_dir, config, data, splits, path, force)
         threads = runtime.start(config.threads, config.seed)
-        from train.predict import trust as trusted  # TensorFlow is loaded after what is refused without it
+        from train.predict import trust  # TensorFlow is loaded after what is refused without it
 
-        trust = trusted.load(run_dir)
-        origin = spread.Origin(run_dir, tuple(data.paths), 0, trust.reference is not None)
-        done = predict(spread.predictor(workers, origin), run_dir, data, path, trust)
+        known = trust.load(run_dir)
+        origin = spread.Origin(run_dir, tuple(data.paths), 0, known.reference is not None)
+        done = predict(spread.predictor(workers, origin), run_dir, data, path, known)
     if as_json:
         cli.print_json(json.loads(done.summary.read_text(encoding="utf-8")))
         return

@@ -9,7 +9,7 @@ import numpy as np
 from common import slices
 from common.dataset.view import View
 from common.report.page import Block, Text
-from common.report.slices import blocks as slice_blocks
+from common.report.slices import slice_blocks
 from common.stats import evenly
 from train.controls import baselines
 from train.data.dataset import Data
