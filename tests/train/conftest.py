@@ -29,13 +29,14 @@ def write_data(
     classes=("nolasing", "lasing"),
     image: Optional[dict] = None,
     simulated: bool = False,
+    timed: bool = True,
     **stored: str,
 ) -> Path:
     """A data file of noise in which a patch is the brighter the higher the label; labels take turns.
 
     Split `predict` is made alike and has no labels.
-    first: the time of the first shot of each split, s. image: that section of the prepare config.
-    stored: dtype and compression.
+    first: the time of the first shot of each split, s. timed: whether the shots are of runs.
+    image: that section of the prepare config. stored: dtype and compression.
     """
     rng = np.random.default_rng(seed)
     with writing.create(path, sizes, shape, (2 * shape[1], 2 * shape[0]), **stored) as file:
@@ -44,7 +45,7 @@ def write_data(
             labels = np.arange(n) % len(classes)
             if split in LABELED:
                 group["labels"][...] = labels
-            group["run"][...] = 69 + labels
+            group["run"][...] = 69 + labels if timed else 0
             group["seconds"][...] = first + np.arange(n)
             group["nanoseconds"][...] = list(sizes).index(split)
             energy = np.where(labels, rng.uniform(0.005, 0.1, n), 0.0033)

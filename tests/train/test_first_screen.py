@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.page import Page
+from tests.train.conftest import write_data
 from tests.train.test_controls import row
 from train.config import load_config
 from train.controls import record
 from train.controls.outcome import STRICT, Outcome
 from train.controls.record import Record
 from train.controls.verdict import verdict
-from train.metrics import measure
+from train.metrics import effective, measure
 from train.report import aligned, card, first
 from train.report.evidence import Run
 from train.report.first import Kept
@@ -113,6 +115,22 @@ def test_unseen_runs_are_those_that_this_model_predicted(tmp_path, config):
     assert fact.value == "100.0 % right" and fact.tone == "good"
     assert fact.note.startswith("next, test: 100.0 % of 120 shots")
     assert not {"own,", "old,", "torn,"} & set(fact.note.split())
+
+
+def test_intervals_of_shots_without_times_are_plain_and_say_so(write_config, train, tmp_path):
+    """Images that are of no run: each is drawn by itself."""
+    write_data(tmp_path / "data.h5", {"train": 40, "test": 30}, timed=False, simulated=True)
+    output = train("fit", write_config(steps=30, report=True)).output
+    run = tmp_path / "runs/small"
+    test = json.loads((run / "summary.json").read_text())["splits"]["test"]
+    assert (test["interval_by"], test["n_effective"], test["freedom"]) == ("shots", 30, None)
+    assert tuple(test["interval"]) == effective.plain(30, test["correct"]).interval
+    assert "of 30 shots (plain Wilson interval)" in output
+    text = Page(run / "report.html").text
+    assert "30 shots (plain Wilson interval)" in text and "95 % intervals by shots" in text
+    assert "blocks of time" not in text.partition("Where it errs")[2].partition("Probability over")[0]
+    predicted = train("predict", str(run), str(tmp_path / "data.h5")).output
+    assert "of 30 shots (plain Wilson interval)" in predicted
 
 
 # --- images aligned on their centroid --------------------------------------------------------------
