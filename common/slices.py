@@ -29,7 +29,8 @@ REASONS: dict[int, str] = {
 
 SMALLEST = 8  # pixels
 _SIZE = 180  # pixels along the longer side, to which pictures are binned: a slice stays some pixels wide
-_LINE = 5  # binned pixels: what is narrower in time is no beam
+_LINE = 5  # binned pixels: what is narrower in time, or in energy at most times, is no beam
+_EVERY = 3  # of the binned times is looked at, for lines along time
 _NOISE = 6.0  # standard deviations of the noise, and
 _EDGE = 0.01  # of the brightest pixel: where an island ends
 _APART = 4.0  # times as far as usual: so the two halves of a column differ where a beam fills one
@@ -87,9 +88,11 @@ def read(pictures: np.ndarray, blocks: tuple[int, int] = (1, 1)) -> Slices:
     """
     if min(pictures.shape[1:]) < SMALLEST:
         raise ValueError(f"pictures are {pictures.shape[1]} x {pictures.shape[2]} pixels, too few for slices")
-    flat = _flat(pictures)
     factor = max(1, round(max(pictures.shape[1:]) / _SIZE))
-    light, noise = _above_baseline(_binned(pictures, factor))
+    binned = _binned(pictures, factor)
+    flat = _flat(pictures, binned.max(axis=(1, 2)))
+    light, noise = _above_baseline(binned, pictures.shape[2] / factor / 2)
+    light -= _lines_along_time(light)
     labels, of_picture, share, off = _islands(light, noise)
     status, chosen = _chosen(len(pictures), of_picture, share, off)
     status[(status == FOUND) & flat] = SATURATED
@@ -105,12 +108,17 @@ def read(pictures: np.ndarray, blocks: tuple[int, int] = (1, 1)) -> Slices:
 # --- from the picture to light ----------------------------------------------------------------------
 
 
-def _flat(pictures: np.ndarray) -> np.ndarray:
-    """Whether the brightest spot is a plateau, (n,) bool: the camera is saturated."""
-    peak = pictures.max(axis=(1, 2), keepdims=True)
-    top = np.count_nonzero(pictures >= _FLAT * peak, axis=(1, 2))
-    half = np.count_nonzero(pictures >= _HALF * peak, axis=(1, 2))
-    return (peak[:, 0, 0] > 0) & (top >= _FEWEST) & (top >= _PLATEAU * half)
+def _flat(pictures: np.ndarray, peak: np.ndarray) -> np.ndarray:
+    """Whether the brightest spot is a plateau, (n,) bool: the camera is saturated.
+
+    peak: (n,) counts, of the binned pictures, which no single hot pixel is.
+    """
+    bright = pictures >= _HALF * peak[:, None, None]
+    of_picture = np.nonzero(bright)[0]
+    height = pictures[bright] / np.where(peak > 0, peak, 1)[of_picture]
+    half = np.bincount(of_picture, minlength=len(pictures))
+    top = np.bincount(of_picture[(height >= _FLAT) & (height <= 1 / _FLAT)], minlength=len(pictures))
+    return (peak > 0) & (top >= _FEWEST) & (top >= _PLATEAU * half)
 
 
 def _binned(pictures: np.ndarray, factor: int) -> np.ndarray:
@@ -121,25 +129,36 @@ def _binned(pictures: np.ndarray, factor: int) -> np.ndarray:
     return sum(lines[:, :, i::factor] for i in range(factor)) / np.float32(factor**2)
 
 
-def _above_baseline(light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _above_baseline(light: np.ndarray, middle: float) -> tuple[np.ndarray, np.ndarray]:
     """The light above the baseline of its column in its half of the readout, and the noise, (n,), counts.
 
-    The baseline is the median of the half column. Where a beam fills it, the median is far above that of
-    the other half, compared with how the halves of the other columns differ; the other half's is used then.
+    middle: pixels before the second half, which may begin within one. The baseline is the median of the half
+    column, which a beam may fill: then it stands out against the other half of that column, compared with
+    how the two halves of the other columns differ.
     """
-    middle = light.shape[2] // 2
-    halves = [np.sort(half[:, :, ::2], axis=2) for half in (light[:, :, :middle], light[:, :, middle:])]
+    first, last = int(middle), int(np.ceil(middle))
+    halves = [np.sort(half[:, :, ::2], axis=2) for half in (light[:, :, :first], light[:, :, last:])]
     upper, lower = (half[:, :, half.shape[2] // 2] for half in halves)
-    # The noise is measured in its upper half alone: values below 0 may have been cut off.
+    # Of the noise its upper half alone is looked at: what is below 0 may have been cut off.
     third = [half[:, :, 3 * half.shape[2] // 4] for half in halves]
     spread = np.minimum(third[0] - upper, third[1] - lower)
     step = lower - upper
     usual = np.median(step, axis=1, keepdims=True)
     allowed = _APART * np.median(np.abs(step - usual), axis=1, keepdims=True) + 1e-6
+    upper = np.where(step < usual - allowed, lower - usual, upper)
+    lower = np.where(step > usual + allowed, halves[0][:, :, halves[0].shape[2] // 2] + usual, lower)
     light = light.copy()
-    light[:, :, :middle] -= np.where(step < usual - allowed, lower - usual, upper)[:, :, None]
-    light[:, :, middle:] -= np.where(step > usual + allowed, upper + usual, lower)[:, :, None]
+    light[:, :, :first] -= upper[:, :, None]
+    light[:, :, last:] -= lower[:, :, None]
+    if last > first:
+        light[:, :, first] -= (middle - first) * upper + (last - middle) * lower
     return light, np.median(spread, axis=1) / 0.6745
+
+
+def _lines_along_time(light: np.ndarray) -> np.ndarray:
+    """What rows have more than those beside them at most times: thin lines, (n, 1, e); a beam is wider."""
+    usual = np.median(light[:, ::_EVERY], axis=1)[:, None]
+    return np.maximum(usual - _opened(usual, 2), 0)
 
 
 # --- from light to bunches --------------------------------------------------------------------------
@@ -172,17 +191,19 @@ def _islands(light: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _without_thin_lines(light: np.ndarray) -> np.ndarray:
     """Opened along time: what is narrower than _LINE pixels is gone, the rest nearly as it was."""
-    t = light.shape[1]
-    pad = _LINE // 2
-    wide = np.pad(light, ((0, 0), (pad, pad), (0, 0)), mode="edge")
-    least = wide[:, :t].copy()
-    for i in range(1, _LINE):
-        np.minimum(least, wide[:, i : i + t], out=least)
-    wide = np.pad(least, ((0, 0), (pad, pad), (0, 0)), mode="edge")
-    most = wide[:, :t].copy()
-    for i in range(1, _LINE):
-        np.maximum(most, wide[:, i : i + t], out=most)
-    return most
+    return _opened(light, 1)
+
+
+def _opened(light: np.ndarray, axis: int) -> np.ndarray:
+    """The least, then the greatest of _LINE pixels along an axis of (n, t, e): a morphological opening."""
+    size, pad = light.shape[axis], _LINE // 2
+    for of in (np.minimum, np.maximum):
+        wide = np.pad(light, [(pad, pad) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        parts = [wide[(slice(None),) * axis + (slice(i, i + size),)] for i in range(_LINE)]
+        light = parts[0].copy()
+        for part in parts[1:]:
+            of(light, part, out=light)
+    return light
 
 
 def _chosen(

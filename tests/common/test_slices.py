@@ -183,6 +183,46 @@ def test_a_thin_line_of_the_screens_edge_is_no_beam(place):
     assert np.abs(a.height - b.height).max() < 3
 
 
+HALF = np.repeat([[0.0], [1.0]], ROWS // 2, axis=0) + np.zeros(COLUMNS)
+
+
+@pytest.mark.parametrize("step", [-25, -5, 5, 20, 60])  # of a pedestal of 32 counts
+@pytest.mark.parametrize("blocks", [(1, 1), (2, 2)])
+def test_the_halves_of_the_readout_may_stand_apart_either_way(step, blocks):
+    """Also where the border between them is within a pixel of the stored image, and of what is read."""
+    clean, other = (
+        block_mean(taken(screen(two(loss=0.3)), background)[0], blocks)[None]
+        for background in (None, step * HALF)
+    )
+    a, b = slices.read(clean, blocks), slices.read(other, blocks)
+    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert np.abs(a.energy - b.energy)[:, :, 1:-1].max() < 1.0
+    assert np.abs(a.spread / b.spread - 1)[:, :, 1:-1].max() < 0.05
+
+
+@pytest.mark.parametrize("width", [1, 4, 12])
+@pytest.mark.parametrize("row", [40, 365])  # beside the beam, and through it
+def test_a_line_along_time_is_no_beam(width, row):
+    line = np.zeros((ROWS, COLUMNS))
+    line[row : row + width] = 300
+    a, b = (slices.read(taken(screen(two(loss=0.3)), more)) for more in (None, line))
+    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert np.abs(a.energy - b.energy)[:, :, 1:-1].max() < 1.0
+    assert np.abs(a.spread / b.spread - 1)[:, :, 1:-1].max() < 0.05
+
+
+def test_hot_pixels_are_neither_a_beam_nor_a_saturated_one():
+    rng = np.random.default_rng(0)
+    clean = taken(screen(two(loss=0.3)))
+    hot, dark = clean.copy(), taken(None)
+    at = (0, rng.integers(0, COLUMNS, 20), rng.integers(0, ROWS, 20))
+    hot[at] = dark[at] = 4000
+    a, b = slices.read(clean), slices.read(hot)
+    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert np.median(np.abs(a.energy - b.energy)) < 0.1
+    assert slices.read(dark).status.tolist() == [slices.NO_BEAM]
+
+
 def test_long_tails_change_little():
     beam = BeamOnScreen()
     wide = [
@@ -222,6 +262,14 @@ def three() -> list[Put]:
     return [*two(), put(0.3, -140, -40, 50)]
 
 
+def one_saturated(uneven: float = 0.0) -> np.ndarray:
+    """The brighter bunch cut off at half its height, the other as it is; uneven: gain of the pixels."""
+    first, second = two()
+    picture = taken(screen([first._replace(light=2 * first.light), second]))
+    picture = np.minimum(picture, 0.5 * picture.max())
+    return picture * (1 + uneven * np.random.default_rng(0).standard_normal(picture.shape))
+
+
 CANNOT = {
     "nothing at all": (lambda: np.zeros((1, COLUMNS, ROWS)), slices.NO_BEAM),
     "no beam": (lambda: taken(None), slices.NO_BEAM),
@@ -244,6 +292,8 @@ CANNOT = {
         slices.OFF_FRAME,
     ),
     "a saturated head": (lambda: np.minimum(taken(screen(two())), 900), slices.SATURATED),
+    "one saturated head of two": (lambda: one_saturated(), slices.SATURATED),
+    "a saturated head of uneven gain": (lambda: one_saturated(uneven=0.01), slices.SATURATED),
     "saturated at 12 bits": (lambda: taken(screen(two(), 3e7)), slices.SATURATED),
     "the real picture": (lambda: REAL.T[None], slices.OFF_FRAME),
     "the real picture, upper half": (lambda: REAL[:170].T[None], slices.NO_BEAM),
