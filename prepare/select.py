@@ -16,14 +16,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
-from typing import Callable, Iterable, NamedTuple, Optional, Sequence
+from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from common.blocks import Blocks
 from common.errors import ManifestError
 from common.manifest import LABELED, Row
-from common.shots import ID_FIELDS, ShotId, shot_id
+from common.shots import ID_DTYPE, ID_FIELDS, ShotId
 from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
 from prepare.sources import Source
@@ -41,13 +41,9 @@ _RANK: dict[str, Callable[[float], float]] = {
 Intensity = Callable[[int, int], float]
 
 
-class Candidate(NamedTuple):
-    """An eligible shot: its key, its place in its run, its uniform hash, and its block's split, if any."""
-
-    shot: ShotId
-    index: int
-    hash: float
-    split: Optional[str]
+# An eligible shot: its key, its place in its run, its uniform hash, and its block's split, -1 for any, by its
+# place in LABELED. 33 bytes: runs have many more shots than are drawn.
+CANDIDATE_DTYPE = np.dtype([*ID_DTYPE.descr, ("index", "<i8"), ("hash", "<f8"), ("split", "i1")])
 
 
 class Selection(NamedTuple):
@@ -70,28 +66,24 @@ def select(
     if settings.beam.min_mean_intensity is None:
         intensity = None
     left_out: dict[int, dict[str, int]] = {}
-    rows: list[Row] = []
+    added: list[Row] = []
     for label, runs in config.runs.with_runs.items():
-        candidates: list[Candidate] = []
-        for run in runs:
-            of_run, left_out[run] = eligible_in(source, config, run)
-            candidates += of_run
-        kept = {row.shot: row.split for row in drawn if row.label == label}
-        _check_kept(kept, {c.shot for c in candidates}, label)
-        draw = _Draw(label, runs, candidates, kept, left_out, settings, intensity)
+        draw = _draw(source, config, label, runs, drawn, left_out, intensity)
         for split in _ORDER:
             if split in settings.sizes:
                 draw.fill(split, settings.sizes[split] // len(config.runs.with_runs))
-        rows += draw.rows
-    rows += _unlabeled(source, config, drawn, intensity, left_out)
+        added += draw.added
+    unlabeled = _draw(source, config, "", config.runs.unlabeled, drawn, left_out, intensity)
+    if config.runs.unlabeled:
+        unlabeled.fill("predict", settings.predict)
+    added += unlabeled.added
     unknown = sorted({row.label for row in drawn if row.label} - set(config.runs.with_runs))
     if unknown:
         raise ManifestError(
             f"the manifest has the class '{unknown[0]}', of which the config has no run; --force draws anew"
         )
     before = [row for row in drawn if row.label or config.runs.unlabeled]
-    added = sorted(set(rows).difference(before), key=lambda row: row.shot)
-    return Selection([*before, *added], left_out)
+    return Selection([*before, *sorted(added, key=lambda row: row.shot)], left_out)
 
 
 def has_all(config: PrepareConfig, drawn: Sequence[Row]) -> bool:
@@ -111,7 +103,7 @@ def has_all(config: PrepareConfig, drawn: Sequence[Row]) -> bool:
     return bool(drawn) and all(counts[key] >= n for key, n in asked.items())
 
 
-def eligible_in(source: Source, config: PrepareConfig, run: int) -> tuple[list[Candidate], dict[str, int]]:
+def eligible_in(source: Source, config: PrepareConfig, run: int) -> tuple[np.ndarray, dict[str, int]]:
     """`eligible` for a run of the config; what is not labeled is not split by blocks of time."""
     settings = config.select
     if run in config.runs.unlabeled:
@@ -119,8 +111,9 @@ def eligible_in(source: Source, config: PrepareConfig, run: int) -> tuple[list[C
     return eligible(source.shots(run), settings)
 
 
-def eligible(shots: np.ndarray, settings: SelectConfig) -> tuple[list[Candidate], dict[str, int]]:
-    """The shots of one run, (n,) SHOT_DTYPE, that may be drawn, and how many may not by reason."""
+def eligible(shots: np.ndarray, settings: SelectConfig) -> tuple[np.ndarray, dict[str, int]]:
+    """The shots of one run, (n,) SHOT_DTYPE, that may be drawn, (m,) CANDIDATE_DTYPE, and how many may not
+    by reason."""
     left_out: dict[str, int] = {}
     good = np.ones(len(shots), bool)
 
@@ -137,44 +130,52 @@ def eligible(shots: np.ndarray, settings: SelectConfig) -> tuple[list[Candidate]
         charge = shots["ebeamCharge"]
         leave_out(np.isnan(charge), "no charge record")
         leave_out(~(charge >= floor), f"no beam (charge under {floor:g} nC)")
-    splits: Sequence[Optional[str]] = [None] * len(shots)
+    splits = np.full(len(shots), -1, np.int8)
     if settings.by == "block":
         splits, guard = _block_splits(shots, settings.blocks, settings.seed)
         leave_out(guard, "guard gap between blocks")
     chosen = np.flatnonzero(good)
-    keys = [shot_id(row) for row in shots[list(ID_FIELDS)][chosen]]
-    candidates = [
-        Candidate(key, int(i), uniform_hash(settings.seed, key), splits[i]) for key, i in zip(keys, chosen)
-    ]
+    candidates = np.empty(len(chosen), CANDIDATE_DTYPE)
+    for name in ID_FIELDS:
+        candidates[name] = shots[name][chosen]
+    candidates["index"], candidates["split"] = chosen, splits[chosen]
+    candidates["hash"] = _hashes(settings.seed, candidates)
     return candidates, left_out
 
 
 def uniform_hash(seed: int, shot: Iterable[int]) -> float:
     """The shot's uniform hash in [0, 1): BLAKE2b of its key, keyed by the seed, as a 53-bit fraction."""
     values = tuple(shot)
-    key = str(seed).encode()
-    digest = hashlib.blake2b(struct.pack(f"<{len(values)}q", *values), key=key, digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) / 2.0**53
+    return float(_fractions(str(seed).encode(), [struct.pack(f"<{len(values)}q", *values)])[0])
 
 
-def _unlabeled(
+def _hashes(seed: int, shots: np.ndarray) -> np.ndarray:
+    """`uniform_hash` of every shot, (n,) float64; shots: (n,) with the fields of ID_DTYPE."""
+    keys = np.stack([shots[name].astype("<i8") for name in ID_FIELDS], axis=1).view("V32")[:, 0]
+    return _fractions(str(seed).encode(), map(bytes, keys))
+
+
+def _fractions(key: bytes, texts: Iterable[bytes]) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(text, key=key, digest_size=8).digest() for text in texts)
+    return (np.frombuffer(digests, "<u8") >> np.uint64(11)) / 2.0**53
+
+
+def _draw(
     source: Source,
     config: PrepareConfig,
+    label: str,
+    runs: Sequence[int],
     drawn: Sequence[Row],
-    intensity: Optional[Intensity],
     left_out: dict[int, dict[str, int]],
-) -> list[Row]:
-    """The rows of split predict: what was drawn before and what `select.predict` asks for besides."""
-    candidates: list[Candidate] = []
-    for run in config.runs.unlabeled:
+    intensity: Optional[Intensity],
+) -> _Draw:
+    """The draw of one class, or of the shots without label, with what was drawn before."""
+    parts = [np.empty(0, CANDIDATE_DTYPE)]
+    for run in runs:
         of_run, left_out[run] = eligible_in(source, config, run)
-        candidates += of_run
-    kept = {row.shot: row.split for row in drawn if not row.label}
-    _check_kept(kept, {c.shot for c in candidates}, "")
-    draw = _Draw("", config.runs.unlabeled, candidates, kept, left_out, config.select, intensity)
-    if config.runs.unlabeled:
-        draw.fill("predict", config.select.predict)
-    return draw.rows
+        parts.append(of_run)
+    kept = {row.shot: row.split for row in drawn if row.label == label}
+    return _Draw(label, runs, np.concatenate(parts), kept, left_out, config.select, intensity)
 
 
 class _Draw:
@@ -184,7 +185,7 @@ class _Draw:
         self,
         label: str,
         runs: Sequence[int],
-        candidates: Sequence[Candidate],
+        candidates: np.ndarray,
         kept: dict[ShotId, str],
         left_out: dict[int, dict[str, int]],
         settings: SelectConfig,
@@ -192,9 +193,12 @@ class _Draw:
     ) -> None:
         self.label, self.runs, self.kept, self.left_out = label, runs, kept, left_out
         self.settings, self.intensity = settings, intensity
-        self.free = [c for c in candidates if c.shot not in kept]
-        self.eligible = len(candidates)
-        self.rows = [Row(split, label, shot) for shot, split in kept.items()]
+        self.candidates, self.free = candidates, np.ones(len(candidates), bool)
+        self.added: list[Row] = []
+        if kept:
+            there = [i for i, key in enumerate(_keys(candidates)) if key in kept]
+            self.free[there] = False
+            _check_kept(kept, set(_keys(candidates[there])), label)
 
     def fill(self, split: str, size: Optional[int]) -> None:
         """Bring `split` to `size` rows of this class, or to all there are."""
@@ -204,29 +208,35 @@ class _Draw:
                 f"select.{split}: the manifest has {have} shots{_of_class(self.label)}, the config asks for "
                 f"{size}; ask for at least as many, or draw anew with --force"
             )
-        pool = [c for c in self.free if c.split in (None, split)]
-        pool.sort(key=lambda c: _RANK[split](c.hash))
-        taken: set[ShotId] = set()
-        for candidate in pool:
-            if have + len(taken) == size:
-                break
-            if self._has_beam(candidate):
-                taken.add(candidate.shot)
+        of_split = self.candidates["split"]
+        fitting = (
+            of_split < 0 if split not in LABELED else (of_split < 0) | (of_split == LABELED.index(split))
+        )
+        pool = np.flatnonzero(self.free & fitting)
+        pool = pool[np.argsort(_RANK[split](self.candidates["hash"][pool]), kind="stable")]
+        taken = self._bright(pool, None if size is None else size - have)
         if have + len(taken) < (size or 1):
             raise ManifestError(self._too_few(split, size, have + len(taken)))
-        self.rows += [Row(split, self.label, shot) for shot in taken]
-        self.free = [c for c in self.free if c.shot not in taken]
+        self.added += [Row(split, self.label, ShotId(*key)) for key in _keys(self.candidates[taken])]
+        self.free[taken] = False
 
-    def _has_beam(self, candidate: Candidate) -> bool:
-        """Whether the frame is bright enough; those that are not are counted."""
-        floor = self.settings.beam.min_mean_intensity
-        if self.intensity is None or self.intensity(candidate.shot.run, candidate.index) >= floor:
-            return True
-        counts = self.left_out[candidate.shot.run]
-        reason = f"no beam (mean intensity under {floor:g} counts)"
-        counts[reason] = counts.get(reason, 0) + 1
-        self.free = [c for c in self.free if c.shot != candidate.shot]
-        return False
+    def _bright(self, pool: np.ndarray, most: Optional[int]) -> np.ndarray:
+        """The first `most` of the candidates `pool` whose frame is bright enough; those not are counted."""
+        if self.intensity is None:
+            return pool[:most]
+        floor, taken = self.settings.beam.min_mean_intensity, []
+        for i in pool.tolist():
+            if len(taken) == most:
+                break
+            run, index = self.candidates[["run", "index"]][i].item()
+            if self.intensity(run, index) >= floor:
+                taken.append(i)
+                continue
+            counts = self.left_out[run]
+            reason = f"no beam (mean intensity under {floor:g} counts)"
+            counts[reason] = counts.get(reason, 0) + 1
+            self.free[i] = False
+        return np.array(taken, int)
 
     def _too_few(self, split: str, size: int, found: int) -> str:
         reasons = sum((Counter(self.left_out[run]) for run in self.runs), Counter())
@@ -235,11 +245,18 @@ class _Draw:
         return (
             f"select.{split}: {size or 'some'} shots{_of_class(self.label)} are needed, "
             f"{found} are left{blocks}; in run {', '.join(map(str, self.runs))} there are "
-            f"{self.eligible} eligible shots for all splits (left out: {why})"
+            f"{len(self.candidates)} eligible shots for all splits (left out: {why})"
         )
 
 
-def _check_kept(kept: dict[ShotId, str], there: set[ShotId], label: str) -> None:
+def _keys(candidates: np.ndarray) -> Iterator[tuple]:
+    """The keys of the shots, a few at a time as Python's numbers."""
+    for start in range(0, len(candidates), 10_000):
+        part = candidates[start : start + 10_000]
+        yield from zip(*(part[name].tolist() for name in ID_FIELDS))
+
+
+def _check_kept(kept: dict[ShotId, str], there: set[tuple], label: str) -> None:
     gone = [shot for shot in kept if shot not in there]
     if gone:
         raise ManifestError(
@@ -252,24 +269,24 @@ def _of_class(label: str) -> str:
     return f" of class '{label}'" if label else " without label"
 
 
-def _block_splits(
-    shots: np.ndarray, blocks: BlocksConfig, seed: int
-) -> tuple[list[Optional[str]], np.ndarray]:
-    """The split of each shot's block of time, and which shots lie in a guard gap.
+def _block_splits(shots: np.ndarray, blocks: BlocksConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The split of each shot's block of time, (n,) places in LABELED, and which shots lie in a guard gap.
 
     Each cycle of consecutive blocks is shuffled by itself, so that more data never move a block
     to another split.
     """
     of_time = Blocks(blocks.length, blocks.guard)
-    of_cycle = [split for split in LABELED for _ in range(blocks.cycle.get(split, 0))]
-    shuffled: dict[tuple[int, int], list[str]] = {}
-    splits: list[Optional[str]] = []
-    for run, at in zip(shots["run"].tolist(), of_time.number(shots).tolist()):
-        cycle, place = divmod(at, len(of_cycle))
-        if (run, cycle) not in shuffled:
-            order = sorted(range(len(of_cycle)), key=lambda i: uniform_hash(seed, (run, cycle, i)))
-            shuffled[run, cycle] = [of_cycle[i] for i in order]
-        splits.append(shuffled[run, cycle][place])
+    of_cycle = np.repeat(np.arange(len(LABELED)), [blocks.cycle.get(split, 0) for split in LABELED])
+    splits, number = np.empty(len(shots), np.int8), of_time.number(shots)
+    for run in np.unique(shots["run"]).tolist():
+        of_run = np.flatnonzero(shots["run"] == run)
+        cycle, place = np.divmod(number[of_run], len(of_cycle))
+        cycles, which = np.unique(cycle, return_inverse=True)
+        orders = [
+            sorted(range(len(of_cycle)), key=lambda i: uniform_hash(seed, (run, cycle, i)))
+            for cycle in cycles.tolist()
+        ]
+        splits[of_run] = of_cycle[np.array(orders, int).reshape(-1, len(of_cycle))[which, place]]
     return splits, of_time.in_guard(shots)
 
 

@@ -164,4 +164,4 @@ def test_blocks_stay_where_they_are_when_a_run_grows():
     kinds = {"by": "block", "blocks": {"length": 10.0, "guard": 1.0, "cycle": {"train": 2, "test": 1}}}
     short, _ = eligible(make_shots(69, 500, 4.0), config(validation=0, **kinds).select)
     long, _ = eligible(make_shots(69, 900, 4.0), config(validation=0, **kinds).select)
-    assert long[: len(short)] == short
+    np.testing.assert_array_equal(long[: len(short)], short)

@@ -218,13 +218,13 @@ def planned(
 
 
 def announced(plan: Iterable[Planned], tell: Callable[[np.ndarray], None], most: int) -> Iterator[Planned]:
-    """`plan`, whose images are told to `tell` some `most` ahead, those of half that number at a time.
+    """`plan`, whose images are told to `tell` some `most` ahead, a quarter of that number at a time.
 
     Of a minibatch of more images than that the first `most` are told.
     """
     plan, waiting, images = iter(plan), collections.deque(), 0
     while True:
-        if images <= most // 2:
+        if images <= most * 3 // 4:
             new = []
             for item in plan:
                 new.append(item)
