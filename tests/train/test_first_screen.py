@@ -98,6 +98,14 @@ def test_the_first_screen_tells_what_the_controls_found(tmp_path, config):
     assert facts["Unseen runs"].tone == "bad"  # one of them is not told apart from guessing
 
 
+def test_the_controls_of_a_run_are_its_own_wherever_its_data_are_found(config):
+    """The command was given a relative path, which a report follows from elsewhere."""
+    moved = config.model_copy(update={"data": "/elsewhere/data.h5", "runs_dir": "/elsewhere/runs"})
+    assert record.key_of(moved, "d") == record.key_of(config, "d") != record.key_of(config, "e")
+    other = config.model_copy(update={"steps": config.steps + 1})
+    assert record.key_of(other, "d") != record.key_of(config, "d")
+
+
 def test_unseen_runs_are_those_that_this_model_predicted(tmp_path, config):
     run = run_of(tmp_path, score(), config)
     (tmp_path / "model.keras").write_bytes(b"model")

@@ -20,9 +20,10 @@ VERSION = 2  # of controls.json; the first had a verdict of words only
 RESULT, TABLE = "controls.json", "controls.csv"
 # The controls in the order of the table; `simple` is several regressions.
 TOLD = ("network", "counterfactual", "permuted", "beam_free", "other_runs", "simple")
-# Of a config: what changes nothing about the controls' outcome.
+# Of a config: what changes nothing about the controls' outcome; the data are told by their digest.
 _NO_MATTER = {
     "name",
+    "data",
     "runs_dir",
     "threads",
     "cache",
