@@ -205,7 +205,11 @@ def _of_the_system(error: BaseException) -> Optional[str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         what = str(getattr(error, "message", error)).partition("\n")[0]
         return f"out of memory: {what}; reserve more for the job or ask for less at a time"
+    if isinstance(error, RuntimeError) and str(error).startswith("can't start new thread"):
+        return f"no more threads can be started{_ADVICE[errno.EAGAIN]}"
     number = _system_errno(error)
+    if number == errno.EAGAIN:
+        return f"no more processes can be started{_ADVICE[errno.EAGAIN]}"
     if number is None:
         return None
     where = getattr(error, "filename", None) or "a file"
@@ -238,5 +242,6 @@ _ADVICE = {
     errno.EIO: "; the disk or its server fails: ask whoever runs it, then start again",
     errno.ETIMEDOUT: "; the disk or its server fails: ask whoever runs it, then start again",
     errno.EMFILE: "; too many files are open: raise the limit (ulimit -n)",
+    errno.EAGAIN: "; raise the limit (ulimit -u), or end other programs",
     errno.ENAMETOOLONG: "; choose a shorter `name:`",
 }

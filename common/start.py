@@ -12,7 +12,8 @@ import signal
 import sys
 import warnings
 
-from common import interrupt
+from common import interrupt, limits
+from common.errors import UserError
 
 # Variables by which Python itself becomes another one: warnings that are errors, no docstrings (which are the
 # help) and no assertions, a prompt after the end, words of its own on standard error.
@@ -21,6 +22,11 @@ NOT_OURS = (
     "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC", "PYTHONMALLOC", "PYTHONMALLOCSTATS",
     "PYTHONASYNCIODEBUG", "PYTHONINTMAXSTRDIGITS", "PYTHONDUMPREFS", "PYTHONCASEOK",
 )  # fmt: skip
+
+# What is refused at once, because libraries end in a stack of their own where they cannot have it: `build` of
+# a small run went through under `ulimit -v` of 200 MB on 2 cores, of 150 MB it did not.
+_ADDRESS_SPACE, _OF_A_CORE = 1 << 28, 1 << 25  # bytes; OpenBLAS takes 32 MB for each core
+_THREADS, _OPENBLAS = 6, 64  # ours; the most that numpy's OpenBLAS starts
 
 
 def start(module: str, script: str) -> None:
@@ -33,10 +39,21 @@ def start(module: str, script: str) -> None:
     warnings.resetwarnings()  # `python -W error`
     for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", kind)  # as Python does
+    _check_limits()
     commands = importlib.import_module(f"{module}.commands")
     if not as_module:
         importlib.import_module("common.progress").by_scripts()
     commands.main(prog_name=f"python -m {module}" if as_module else script)
+
+
+def _check_limits() -> None:
+    """End in one line where the session's limits are too low for what every command loads: numpy."""
+    cores = min(os.cpu_count() or 1, _OPENBLAS)
+    try:
+        limits.check(_THREADS + cores, _ADDRESS_SPACE + cores * _OF_A_CORE, "this software")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def standard_streams() -> None:

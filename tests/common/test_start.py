@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -29,10 +30,12 @@ sys.addaudithook(hook)
 """
 
 
-def run(*words: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess:
+def run(*words: str, cwd: Path = ROOT, preexec_fn=None, **environ: str) -> subprocess.CompletedProcess:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
     command = [sys.executable, *words]
-    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=cwd, env=environ, capture_output=True, text=True, preexec_fn=preexec_fn
+    )
 
 
 def python_runs(folder: Path, code: str) -> str:
@@ -89,3 +92,27 @@ def test_the_scripts_run_our_modules_whatever_the_path_has(tmp_path):
     for module in ("prepare", "train"):
         done = run("-c", f"{start}xtcav_lasing.{module}()", "--help", cwd=tmp_path, PYTHONPATH=path)
         assert done.returncode == 0 and f"xtcav-{module}" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("module", ["prepare", "train"])
+def test_a_limit_of_memory_or_threads_is_one_line(module):
+    """Whatever it is: libraries that are loaded or start threads end the process in words of their own."""
+    for megabytes in (60, 100, 150, 250):
+        limits = (resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+        done = run("-m", module, "--help", preexec_fn=lambda limits=limits: resource.setrlimit(*limits))
+        assert done.returncode == 2, megabytes
+        assert done.stderr.startswith("error: the limits of this session leave no 0.3 GiB of address space")
+        assert done.stderr.count("\n") == 1
+    code = (
+        "import threading\n"
+        "kept, left = threading.Thread.start, [3]\n"
+        "def start(self):\n"
+        "    left[0] -= 1\n"
+        '    if left[0] < 0: raise RuntimeError("can\'t start new thread")\n'
+        "    kept(self)\n"
+        "threading.Thread.start = start\n"
+        f"from common.start import start; start('{module}', 'x')"
+    )
+    done = run("-c", code, "--version")  # as `ulimit -u`, which does not bind root
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "allow 3 more threads" in done.stderr and "ulimit -u" in done.stderr
