@@ -13,7 +13,6 @@ import click
 from common import __version__, cli, interrupt, parallel, ranks
 from common.cli import CommandGroup, config_argument, force_option
 from common.errors import UserError
-from common.files import atomic
 from common.progress import announce, say
 from train.config import load_config
 from train.data.dataset import class_names, number_of_images
@@ -38,7 +37,7 @@ def main() -> None:
     python -m train fit      configs/train/first_scale_up.yaml   # train -> runs/first_scale_up/
     python -m train evaluate runs/first_scale_up                 # the final scores again
     python -m train predict  runs/first_scale_up data/next.h5    # every shot's probability
-    python -m train compare  runs/first_scale_up runs/demo       # side by side
+    python -m train compare  runs/first_scale_up runs/demo       # several networks on test shots
     python -m train controls configs/train/first_scale_up.yaml   # lasing, or differences between runs?
     python -m train export   runs/first_scale_up --format onnx   # for programs without this package
     python -m train report   runs/first_scale_up                 # the report again
@@ -201,13 +200,7 @@ def predict(
 
 @main.command()
 @run_argument
-@click.option(
-    "--format",
-    "kind",
-    required=True,
-    type=click.Choice(["keras", "saved_model", "onnx"]),
-    help="Of the file.",
-)
+@click.option("--format", "kind", required=True, type=click.Choice(["keras", "saved_model", "onnx"]))
 @click.option(
     "--out", default=None, type=cli.PATH, help="File, or folder of a SavedModel (default: in RUN/exported/)."
 )
@@ -216,10 +209,11 @@ def predict(
 )
 @force_option
 def export(run: str, kind: str, out: Optional[str], data_path: Optional[str], force: bool) -> None:
-    """Write the network of RUN for programs that do not have this package.
+    """Write the network of RUN for other programs.
 
-    It takes stored images and tells probabilities, and the pulse energy where RUN does. On images of the
-    data it must tell what `predict` tells, to 1e-5, or nothing is written.
+    It takes stored images and gives probabilities, and the pulse energy where RUN does. Before it is
+    written, its results are compared with those of `predict` on images of the data: they must agree to
+    1e-5.
 
     \b
     python -m train export runs/demo --format keras         # standard Keras layers
@@ -236,11 +230,11 @@ def export(run: str, kind: str, out: Optional[str], data_path: Optional[str], fo
 @click.option("--data", "more", multiple=True, type=cli.PATH, help="Other labeled data, too; repeatable.")
 @cli.json_option
 def compare(runs: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
-    """Say how the networks of finished runs do, side by side, on test shots.
+    """Compare the networks of finished runs on test shots.
 
-    That is, on the test shots of their data, on the same shots with lasing switched where
-    `python -m prepare counterfactual` has made them, and on those of other data; for each network also how
-    many shots it flags as unlike those trained on, and how it does on the others.
+    On the test shots of their data, on the same shots with lasing switched where
+    `python -m prepare counterfactual` has made them, and on those of other data. The table also says how
+    many shots each network flags as unlike those it was trained on, and its accuracy on the others.
 
     \b
     python -m train compare runs/recommended runs/demo --data data/unseen.h5
@@ -264,19 +258,9 @@ def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
     python -m train report runs/demo
     python -m train report runs/demo runs/first_scale_up --out runs/two.html
     """
-    from train.report import card, write, write_comparison
+    from train.report import write_page
 
-    folders = [Path(run) for run in runs]
-    if out is not None:
-        atomic.refuse_existing(out, force)
-    if len(folders) > 1:
-        path = Path(out) if out else folders[0].parent / "comparison.html"
-        say(f"{write_comparison(folders, path)}: {len(folders)} runs; open it in a browser")
-        return
-    config = folder.config_of(folders[0])
-    runtime.start(config.threads, config.seed)
-    say(f"{write(folders[0], Path(out) if out else None, force)}: open it in a browser")
-    card.write(folders[0])
+    write_page([Path(run) for run in runs], Path(out) if out else None, force)
 
 
 @main.command()

@@ -7,13 +7,29 @@ from typing import Any, Optional, Sequence
 
 from common.errors import DataError, OutputExists
 from common.files import atomic
+from common.progress import say
 from common.report.drawing import drawing
 from common.report.page import render
 from train.data.dataset import Data, open_data
 from train.data.validation import with_validation
-from train.report import compare, page
+from train.fit import runtime
+from train.report import card, compare, page
 from train.report.evidence import Evidence, Run, look, read_run
 from train.run import folder
+
+
+def write_page(run_dirs: Sequence[Path], out: Optional[Path], force: bool) -> None:
+    """Write the report of a run and its card, or a comparison of several runs; print where it is."""
+    if out is not None:
+        atomic.refuse_existing(out, force)
+    if len(run_dirs) > 1:
+        path = write_comparison(run_dirs, out or run_dirs[0].parent / "comparison.html")
+        say(f"{path}: {len(run_dirs)} runs; open it in a browser")
+        return
+    config = folder.config_of(run_dirs[0])
+    runtime.start(config.threads, config.seed)
+    say(f"{write(run_dirs[0], out, force)}: open it in a browser")
+    card.write(run_dirs[0])
 
 
 def write(run_dir: Path, out: Optional[Path] = None, force: bool = False) -> Path:
