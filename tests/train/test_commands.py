@@ -230,9 +230,17 @@ def test_evaluate_on_other_data(data, write_config, train, tmp_path):
         writing.set_text(file, classes='["lasing", "nolasing"]')
     refused(
         train("evaluate", run, "--data", str(other)),
-        "other.h5 has the classes lasing, nolasing",
+        "other.h5: has the classes lasing, nolasing",
         "trained on",
     )
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["export", "--format", "keras"]])
+def test_a_run_whose_data_are_gone_asks_for_others(data, write_config, train, tmp_path, command):
+    train("fit", write_config(steps=1))
+    run, moved = str(tmp_path / "runs" / "small"), data.rename(tmp_path / "moved.h5")
+    refused(train(*command, run), "data.h5: is not there any more", "--data FILE")
+    assert train(*command, run, "--data", str(moved)).exit_code == 0
 
 
 def test_predictions_of_a_model_that_is_replaced(data, write_config, train, tmp_path):

@@ -43,7 +43,9 @@ def run(run_dir: Path, kind: str, out: Optional[Path], data_path: Optional[str],
     config = folder.config_of(run_dir)
     path = out or run_dir / folder.EXPORTED / f"{run_dir.resolve().name}{FORMATS[kind].ending}"
     _check_output(path, kind, force)
-    with open_data(data_path or config.data, config.input, [], "stream", unlabeled=True) as data:
+    with open_data(
+        folder.data_of(run_dir, config, data_path), config.input, [], "stream", unlabeled=True
+    ) as data:
         folder.check_fits(run_dir, data)
         runtime.start(config.threads, config.seed)
         from train.model import saved

@@ -18,7 +18,7 @@ from train.run import folder
 def evaluate(run_dir: Path, data_path: Optional[str], workers: Executor, as_json: bool) -> None:
     """Print the scores of a run on the data at `data_path`, or on its own; raises DataError."""
     config = folder.config_of(run_dir)
-    with open_data(data_path or config.data, config.input, [], "stream") as data:
+    with open_data(folder.data_of(run_dir, config, data_path), config.input, [], "stream") as data:
         if not data.splits:
             raise DataError(f"{data.path}: has no labeled split; give it to `python -m train predict`")
         folder.check_fits(run_dir, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Union
 
 from common import places
 from common.dataset.index import data_files
@@ -91,6 +91,18 @@ def config_of(run_dir: Path) -> TrainConfig:
     names = [config.data] if isinstance(config.data, str) else config.data
     of_data = [str(places.found(name, starts)) for name in names]
     return config.model_copy(update={"data": of_data[0] if isinstance(config.data, str) else of_data})
+
+
+def data_of(run_dir: Path, config: TrainConfig, named: Optional[str]) -> Union[str, list[str]]:
+    """The data that a command works on: `named`, or the run's own; raises DataError if those are gone."""
+    if named is not None:
+        return named
+    files = data_files(config.data)
+    if not any(path.exists() for path in files):
+        raise DataError(
+            f"{', '.join(map(str, files))}: is not there any more; name other data for {run_dir}: --data FILE"
+        )
+    return config.data
 
 
 def check_data(run_dir: Path, data: Data) -> None:
@@ -189,8 +201,8 @@ def check_fits(run_dir: Path, data: Data) -> None:
         )
     if any(split.labels is not None for split in data.splits.values()) and data.classes != names:
         raise DataError(
-            f"{data.path} has the classes {', '.join(data.classes)}; {run_dir} was trained on "
-            f"{', '.join(names)}"
+            f"{data.path}: has the classes {', '.join(data.classes)}; {run_dir} was trained on "
+            f"{', '.join(names)}; name data of those classes, or without labels for `predict`"
         )
 
 
