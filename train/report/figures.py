@@ -115,7 +115,7 @@ def reliability(splits: dict[str, list[dict[str, Any]]]) -> Any:
         xlim=(-0.01, 1.02),
         ylim=(-0.02, 1.04),
     )
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     return figure
 
 
