@@ -16,7 +16,7 @@ from tests.train.conftest import SHAPE, write_data
 from train.data.dataset import open_data
 from train.data.minibatches import Position
 from train.data.validation import with_validation
-from train.metrics import calibration
+from train.metrics import calibration, measure
 
 
 def drawn(n: int, seed: int = 0):
@@ -123,6 +123,17 @@ def test_half_recognized_is_where_the_share_crosses_a_half():
 def long_data(tmp_path):
     """120 train shots a second apart: 4 blocks of 30 s of each class."""
     return write_data(tmp_path / "data.h5", {"train": 240, "test": 60})
+
+
+def test_from_what_energy_on_shots_are_recognized_is_said_also_where_all_are():
+    bands = [{"class": "lasing", "low": low} for low in (0.02, 0.006)]
+    assert list(measure.recognized({"by_pulse_energy": bands, "half_recognized": {"lasing": 0.012}})) == [
+        "half of the lasing shots are recognized at 0.0120 mJ"
+    ]
+    assert list(measure.recognized({"by_pulse_energy": bands, "half_recognized": {}})) == [
+        "more than half of the lasing shots are recognized at every energy, from 0.0060 mJ on"
+    ]
+    assert list(measure.recognized({"by_pulse_energy": [], "half_recognized": {}})) == []
 
 
 def test_validation_is_whole_blocks_of_train_of_every_class(long_data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, Iterator, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -136,6 +136,19 @@ def shares_by_energy(
     order = known[np.argsort(energy[known], kind="stable")]
     parts = np.array_split(order, max(1, min(bins, len(order) // least)))
     return [AtEnergy(float(np.median(energy[p])), _share(hit, block, p)) for p in parts if len(p)]
+
+
+def recognized(s: dict[str, Any]) -> Iterator[str]:
+    """In words, of each class with pulse energies, from what energy on its shots are recognized."""
+    weakest: dict[str, float] = {}
+    for band in s["by_pulse_energy"]:
+        weakest[band["class"]] = min(band["low"], weakest.get(band["class"], np.inf))
+    for name, low in weakest.items():
+        half = s["half_recognized"].get(name)
+        if half is None:
+            yield f"more than half of the {name} shots are recognized at every energy, from {low:.4f} mJ on"
+        else:
+            yield f"half of the {name} shots are recognized at {half:.4f} mJ"
 
 
 def _share(hit: np.ndarray, block: Optional[np.ndarray], rows: np.ndarray) -> Share:

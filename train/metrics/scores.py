@@ -56,8 +56,7 @@ def _lines_of_split(s: dict[str, Any], classes: list[str]) -> Iterator[str]:
         what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
         yield f"{sum(counts)} {label}: {what}"
     yield f"calibration error of the probabilities: {s['calibration_error']:.3f}"
-    for name, energy in s["half_recognized"].items():
-        yield f"half of the {name} shots are recognized at {energy:.4f} mJ"
+    yield from measure.recognized(s)
     if "pulse_energy" in s:
         of = s["pulse_energy"]
         within = "" if of["covered"] is None else f", {of['covered']:.2f} within their interval (aim 0.90)"

@@ -10,6 +10,7 @@ from pathlib import Path
 from common import __version__
 from common.files import atomic
 from train.controls import record
+from train.metrics import measure
 from train.metrics.measure import Score
 from train.report import first
 from train.report.evidence import Run, read_run
@@ -96,8 +97,7 @@ def _errors(run: Run) -> list[str]:
             f"- {band['name']} {band['class']}, {band['low']:.4f} to {band['high']:.4f} mJ: "
             f"{band['found']} of {band['n']} found [{low:.3f}, {high:.3f}]."
         )
-    for name, energy in test["half_recognized"].items():
-        lines.append(f"- Half of the {name} shots are found at {energy:.4f} mJ.")
+    lines += [f"- {line[0].upper()}{line[1:]}." for line in measure.recognized(test)]
     return [*lines, ""]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from common.report.drawing import svg
 from common.report.page import Block, Columns, Picture, Pictures, Table, Text
+from train.metrics import measure
 from train.report import figures
 from train.report.card import calibration_sentence
 from train.report.evidence import Run
@@ -31,8 +32,7 @@ def blocks(run: Run) -> list[Block]:
     if "pulse_energy" in test:
         beside.append(_energies(run.summary["splits"]))
     found.append(Columns(beside))
-    for name, energy in test["half_recognized"].items():
-        found.append(Text(f"Half of the {name} shots are recognized at {energy:.4f} mJ."))
+    found += [Text(f"{line[0].upper()}{line[1:]}.") for line in measure.recognized(test)]
     for name, of in run.summary.get("flags", {}).items():
         found.append(
             Text(f"{of['flagged']} of {of['n']} {name} shots are flagged as unlike those trained on.")
