@@ -111,3 +111,20 @@ def test_any_bytes_are_rows_or_refused(tmp_path_factory, raw):
             assert str(error).startswith(str(path))
         else:
             assert manifest.text(rows).encode()
+
+
+@pytest.mark.parametrize("line", [2, 10_500])
+def test_a_mistake_far_down_is_named_with_its_line(tmp_path, line):
+    rows = [Row("train", "lasing", ShotId(70, 1000 + i, 0, 5)) for i in range(21_000)]
+    path = tmp_path / "m.csv"
+    manifest.write(path, rows)
+    assert manifest.read(path) == rows
+    lines = path.read_text().splitlines(keepends=True)
+    lines[line - 1] = lines[20_000]
+    path.write_text("".join(lines))
+    with pytest.raises(ManifestError, match=f":20001: run 70 .* stands in line {line} already"):
+        manifest.read(path)
+    lines[line - 1] = "train,lasing,70,x,0,5\n"
+    path.write_text("".join(lines))
+    with pytest.raises(ManifestError, match=f":{line}: seconds 'x' is not an integer"):
+        manifest.read(path)
