@@ -203,7 +203,8 @@ def _of_the_system(error: BaseException) -> Optional[str]:
     """The line for what memory, disk and operating system refuse; None for anything else."""
     # TensorFlow's own is known by its name: this module must not load TensorFlow.
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        what = str(getattr(error, "message", error)).partition("\n")[0]
+        lines = str(getattr(error, "message", error)).splitlines()
+        what = next((line for line in lines if "OOM" in line), (lines or [""])[0])
         return f"out of memory: {what}; reserve more for the job or ask for less at a time"
     if isinstance(error, RuntimeError) and str(error).startswith("can't start new thread"):
         return f"no more threads can be started{_ADVICE[errno.EAGAIN]}"

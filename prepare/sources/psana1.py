@@ -10,6 +10,7 @@ DAQ's time is the shot's, as in the native reader. It does not tell damaged fram
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -25,8 +26,10 @@ from prepare.formats.files import files_by_run, files_of_run, parse_name
 from prepare.formats.xtc1 import records
 from prepare.formats.xtc1.addresses import address_of, source_phy
 from prepare.formats.xtc1.epics import read_calibration
-from prepare.formats.xtc1.format import FIRST_RECORDER_STREAM, JOIN_SECONDS
+from prepare.formats.xtc1.format import FIRST_RECORDER_STREAM, JOIN_SECONDS, TYPE_FRAME
 from prepare.formats.xtc1.join import attach, by_fiducial, clock, partners, sharing, unclear_line
+from prepare.formats.xtc1.reader import XtcFile
+from prepare.formats.xtc1.walk import frame_header
 from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, merge_repeats
 from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
@@ -74,6 +77,7 @@ class Psana1Source(Source):
         self._looked_at: dict[int, RunFiles] = {}
         self._listed: dict[int, np.ndarray] = {}
         self._pass: Optional[_Pass] = None
+        self._opened: dict[str, XtcFile] = {}  # the large files of the run that is read
         self._next = 0  # the number of the event that the pass gives next
         # psana's dir= takes no colon and no space.
         self._folder = os.open(directory, os.O_RDONLY)
@@ -95,6 +99,12 @@ class Psana1Source(Source):
 
     def close(self) -> None:
         os.close(self._folder)
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for file in self._opened.values():
+            file.close()
+        self._opened.clear()
 
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         listed = self._list(run)
@@ -210,10 +220,12 @@ class Psana1Source(Source):
                 at, event = self._event(run)
                 if at in left and at not in kept and (at == number or len(kept) < _KEPT):
                     self._check_key(run, event, left[at])
+                    self._check_frames(run, event)
                     kept[at] = self._pass.camera.raw(event)  # which stays as it is while it is held
             yield left.pop(number), kept.pop(number)
 
     def _start(self, run: int) -> None:
+        self._close_files()
         source = self._open(run)
         self._pass, self._next = _Pass(run, enumerate(source.events()), self._detector(run)), 0
 
@@ -231,6 +243,19 @@ class Psana1Source(Source):
         seconds, _, fiducial = _key(self._psana, event)  # the time may be the recorder's
         if fiducial != key[2] or abs(seconds - key[0]) >= JOIN_SECONDS:
             raise DataError(f"run {run}: psana 1 gives other shots than before; start again")
+
+    def _check_frames(self, run: int, event) -> None:
+        """Raise DataError for a frame with too few bytes: psana gives what lies behind it in memory."""
+        parts = event.get(self._psana.EventOffset)
+        for path, offset in zip(map(Path, parts.filenames()), parts.offsets()):
+            file = self._opened.get(path.name)
+            if file is None:
+                there = {there.name: there for there in self._look(run).paths}
+                file = self._opened[path.name] = XtcFile(there[path.name])
+            for datagram in itertools.islice(file.datagrams(offset), 1):
+                for child in file.contributions(datagram):
+                    if child.type_id == TYPE_FRAME and not (child.damage or child.compressed):
+                        frame_header(file, child)
 
     # --- psana ---------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import pytest
 
 from common.errors import DataError
 from prepare.formats.files import files_by_run, files_of_run
-from prepare.formats.xtc1.format import CONFIGURE, DATAGRAM_SIZE, L1_ACCEPT
+from prepare.formats.xtc1.format import CONFIGURE, DATAGRAM_SIZE, L1_ACCEPT, TYPE_FRAME
 from prepare.formats.xtc1.reader import XtcFile
 from prepare.shots import NO_FRAME, USABLE
 from prepare.sources import psana1_files
@@ -104,6 +104,22 @@ def repeated(folder: Path) -> None:
     raw, places = large(folder).read_bytes(), shots(large(folder))
     (start, end), at = places[2], places[5][1]
     large(folder).write_bytes(raw[:at] + raw[start:end] + raw[at:])
+    write_small_data(folder)
+
+
+def shortened(folder: Path, n: int = 4, by: int = 2000) -> None:
+    """The camera's `n`-th frame has fewer bytes than its header says pixels; all extents agree."""
+    path = large(folder)
+    raw = bytearray(path.read_bytes())
+    with XtcFile(path) as file:
+        datagram = [one for one in file.datagrams() if one.transition == L1_ACCEPT][n]
+        children = list(file.contributions(datagram))
+    frame = next(child for child in children if child.type_id == TYPE_FRAME)
+    around = [child.start - 4 for child in children if child.start <= frame.start and child.end >= frame.end]
+    for at in (datagram.start + DATAGRAM_SIZE - 4, *around):
+        struct.pack_into("<I", raw, at, struct.unpack_from("<I", raw, at)[0] - by)
+    del raw[frame.end - by : frame.end]
+    path.write_bytes(raw)
     write_small_data(folder)
 
 
@@ -245,3 +261,16 @@ def test_empty_and_damaged_shots_at_the_end_need_no_small_data(folder):
         file.write(last)
     with pytest.raises(DataError, match=f"{re.escape(CAMERA)}.smd.xtc: has not all shots"):
         look(folder)
+
+
+def test_a_frame_of_fewer_bytes_than_pixels_is_no_picture(folder, stand_in):
+    """psana gives its shape, and in the rest of it what happens to lie behind it in memory."""
+    shortened(folder)
+    with open_here("psana1", "amo86815", str(folder), "xtcav", None) as source:
+        assert source.shots(70)["status"][4] == USABLE
+        with pytest.raises(
+            DataError, match=f"{CAMERA}.xtc: offset .* 96 x 80 pixels of 12 bits in 13360 bytes"
+        ):
+            list(source.frames(70, range(30)))
+    with pytest.raises(DataError, match="96 x 80 pixels of 12 bits in 13360 bytes"):
+        XtcSource(str(folder), "xtcav").shots(70)

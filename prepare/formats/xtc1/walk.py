@@ -49,6 +49,22 @@ _EBEAM, _GAS = (BLD_EBEAM, TYPE_EBEAM), (BLD_GAS_DETECTOR, TYPE_GAS_DETECTOR)
 _BROKEN = INCOMPLETE | CONTAINS_INCOMPLETE
 
 
+def frame_header(file: XtcFile, child: Contribution) -> tuple[int, int, int]:
+    """Columns, rows and bits of a frame; raises DataError where its pixels are not all in it."""
+    size = child.end - child.start
+    if child.version != 1 or size < FRAME_HEADER.size:
+        raise file.error(child.start, f"a Frame of version {child.version} in {size} bytes; only 1 is read")
+    columns, rows, depth, _ = FRAME_HEADER.unpack(file.read(child.start, FRAME_HEADER.size))
+    needed = rows * columns * pixel_dtype(depth).itemsize
+    if not 1 <= depth <= 16 or needed == 0 or needed > size - FRAME_HEADER.size:
+        raise file.error(
+            child.start,
+            f"a frame of {rows} x {columns} pixels of {depth} bits in {size - FRAME_HEADER.size} bytes: "
+            "the file is damaged here; copy it again",
+        )
+    return columns, rows, depth
+
+
 class Walk:
     """One pass over one file, the `number`-th of the run, of stream `stream`, for the camera `phy`.
 
@@ -134,19 +150,7 @@ class Walk:
                 "the frame is compressed, which this software does not read by itself; read the run through "
                 "psana 1: source: {kind: psana}",
             )
-        size = child.end - child.start
-        if child.version != 1 or size < FRAME_HEADER.size:
-            raise self.file.error(
-                child.start, f"a Frame of version {child.version} in {size} bytes; only 1 is read"
-            )
-        columns, rows, depth, _ = FRAME_HEADER.unpack(self.file.read(child.start, FRAME_HEADER.size))
-        needed = rows * columns * pixel_dtype(depth).itemsize
-        if not 1 <= depth <= 16 or needed == 0 or needed > size - FRAME_HEADER.size:
-            raise self.file.error(
-                child.start,
-                f"a frame of {rows} x {columns} pixels of {depth} bits in {size - FRAME_HEADER.size} bytes: "
-                "the file is damaged here; copy it again",
-            )
+        columns, rows, depth = frame_header(self.file, child)
         return USABLE, (self.number, child.start + FRAME_HEADER.size, rows, columns, depth)
 
     def _record(self, name: str, child: Contribution, versions: dict, unpack: Callable) -> Optional[tuple]:
