@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import time
-from collections import Counter
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence, Union
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence,
 import numpy as np
 from scipy.special import softmax
 
-from common import cli, parallel, text_table
-from common.blocks import Blocks
+from common import cli, parallel
 from common.dataset import provenance
 from common.errors import DataError
 from common.files import atomic
@@ -25,8 +23,7 @@ from train.config import TrainConfig
 from train.data.dataset import Data, open_data
 from train.data.minibatches import Split
 from train.fit import runtime, timing
-from train.metrics import effective, measure
-from train.predict import predictions, probability_plot, spread
+from train.predict import predictions, probability_plot, spread, summary
 from train.predict.predictions import Part
 from train.run import folder
 
@@ -72,8 +69,9 @@ def run(
     if as_json:
         cli.print_json(json.loads(done.summary.read_text(encoding="utf-8")))
         return
-    for line in lines(done, data.classes):
+    for line in summary.lines(done.runs, done.splits, data.classes):
         say(line)
+    say(f"{done.n} shots, {done.images_per_second:.0f} a second")
     say_origin(run_dir, data)
     if isinstance(workers, parallel.Here):
         say(timing.usage_line(timing.usage(threads)))
@@ -136,7 +134,7 @@ def predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Tru
 
 
 def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Trust) -> Predicted:
-    plot, summary = beside(out)
+    plot, numbers = beside(out)
     origin = {
         "run": str(run_dir),
         "model_sha256": hashlib.sha256((run_dir / "model.keras").read_bytes()).hexdigest(),
@@ -160,13 +158,14 @@ def _predict(predictor: Streams, run_dir: Path, data: Data, out: Path, trust: Tr
         for part in parts:
             writer.write(part)
     rate = total / (time.perf_counter() - start)
-    runs, of_splits = of_runs(parts, data.classes, data.blocks), of_labeled(parts, data.blocks)
+    runs = summary.of_runs(parts, data.classes, data.blocks)
+    of_splits = summary.of_labeled(parts, data.blocks)
     atomic.write_text(
-        summary,
+        numbers,
         json.dumps({**origin, "classes": data.classes, "runs": runs, "splits": of_splits}, indent=1) + "\n",
     )
     probability_plot.draw(plot, parts, data.classes, f"{run_dir.name} on {data.names}")
-    return Predicted(total, runs, of_splits, rate, plot, summary)
+    return Predicted(total, runs, of_splits, rate, plot, numbers)
 
 
 def stream(predictor: Streams, split: Split, trust: Trust) -> Iterator[Part]:
@@ -204,93 +203,6 @@ def _flagged_with_runs(parts: Sequence[Part]) -> list[Part]:
             mine = [part._replace(flags=list(itertools.islice(flags, len(part.ids)))) for part in mine]
         found += mine
     return found
-
-
-def of_runs(parts: Sequence[Part], classes: Sequence[str], blocks: Blocks) -> list[dict[str, Any]]:
-    """For each run and split: n, its label if known, and for each class but the first the mean
-    probability and the share that is called so, with its 95 % interval by blocks of time."""
-    rows = []
-    for run, split in sorted({(run, part.split) for part in parts for run in np.unique(part.ids["run"])}):
-        chosen = [(part, part.ids["run"] == run) for part in parts if part.split == split]
-        probability = np.concatenate([part.probability[mask] for part, mask in chosen])
-        known = [part.labels[mask] for part, mask in chosen if part.labels is not None]
-        labels = np.unique(np.concatenate(known)) if known else []
-        row = {
-            "run": int(run),
-            "split": split,
-            "n": len(probability),
-            "label": "+".join(classes[label] for label in labels) or None,
-        }
-        called = probability.argmax(axis=1)
-        block = blocks.of_times(np.concatenate([part.ids[mask] for part, mask in chosen]))
-        for label, name in list(enumerate(classes))[1:]:
-            share = effective.share(called == label, block)
-            row[f"mean_probability_{name}"] = float(probability[:, label].mean(dtype=np.float64))
-            row[f"called_{name}"] = share.k
-            row[f"interval_{name}"] = share.interval
-            row[f"n_effective_{name}"] = share.n_effective
-            row["interval_by"] = share.by
-        if chosen[0][0].energy is not None:
-            estimates = np.concatenate([part.energy[mask, 0] for part, mask in chosen])
-            row["mean_pulse_energy"] = float(estimates.mean(dtype=np.float64))
-        if chosen[0][0].flags is not None:
-            flags = [flag for part, mask in chosen for flag, mine in zip(part.flags, mask) if mine]
-            row["flagged"] = dict(Counter(flag for flag in flags if flag).most_common())
-        rows.append(row)
-    return rows
-
-
-def of_labeled(parts: Sequence[Part], blocks: Blocks) -> list[dict[str, Any]]:
-    """For each split whose labels are known: accuracy with n, interval and the share of the larger class."""
-    rows = []
-    for split in dict.fromkeys(part.split for part in parts if part.labels is not None):
-        chosen = [part for part in parts if part.split == split]
-        labels = np.concatenate([part.labels for part in chosen])
-        block = blocks.of_times(np.concatenate([part.ids for part in chosen]))
-        score = measure.score(labels, np.concatenate([part.predicted for part in chosen]), block)
-        rows.append({"split": split, **score.to_json()})
-    return rows
-
-
-def lines(done: Predicted, classes: Sequence[str]) -> list[str]:
-    """The results as lines of text."""
-    of_splits = [f"{row['split']}: {measure.Score.from_json(row)}" for row in done.splits]
-    return [
-        *text_table.lines([_cells(row, classes) for row in done.runs]),
-        *of_splits,
-        *_warnings(done.runs),
-        f"{done.n} shots, {done.images_per_second:.0f} a second",
-    ]
-
-
-def _warnings(runs: list[dict[str, Any]]) -> list[str]:
-    """A line for each run of which so many shots are flagged that its probabilities mean little."""
-    from train.model.novelty import RUN, many
-
-    lines = []
-    for row in runs:
-        own = {reason: n for reason, n in row.get("flagged", {}).items() if reason != RUN}
-        if many(sum(own.values()), row["n"]):
-            why = ", ".join(f"{n} {reason}" for reason, n in list(own.items())[:3])
-            lines.append(
-                f"run {row['run']}, {row['split']}: {sum(own.values())} of {row['n']} shots are unlike "
-                f"those trained on ({why}); so all are flagged, do not rely on its probabilities"
-            )
-    return lines
-
-
-def _cells(row: dict[str, Any], classes: Sequence[str]) -> dict[str, str]:
-    """A row of `of_runs` as cells of a table."""
-    cells = {"run": row["run"], "split": row["split"], "n": row["n"], "is": row["label"] or "?"}
-    for name in classes[1:]:
-        low, high = row[f"interval_{name}"]
-        cells[f"mean p({name})"] = f"{row[f'mean_probability_{name}']:.3f}"
-        cells[f"called {name}"] = f"{row[f'called_{name}'] / row['n']:.3f} [{low:.3f}, {high:.3f}]"
-    if "mean_pulse_energy" in row:
-        cells["mean mJ"] = f"{row['mean_pulse_energy']:.4f}"
-    if "flagged" in row:
-        cells["flagged"] = f"{sum(row['flagged'].values()) / row['n']:.3f}"
-    return cells
 
 
 def _not_a_number(split: Split, row: int) -> str:
