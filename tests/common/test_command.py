@@ -78,6 +78,18 @@ def test_quiet_may_stand_before_and_after_the_command(words):
     assert ("on the way" in result.output) == ("-q" not in words)
 
 
+def test_a_shell_completes_commands_and_options():
+    @click.group(cls=CommandGroup)
+    def main():
+        pass
+
+    main.command("work")(lambda: None)
+    for typed, number, told in (("xtcav-x w", 1, "plain,work"), ("xtcav-x work --qui", 2, "plain,--quiet")):
+        asked = {"_XTCAV_X_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(number)}
+        result = CliRunner().invoke(main, env=asked, prog_name="xtcav-x")
+        assert result.output.splitlines() == [told]
+
+
 def test_the_number_in_the_text_of_hdf5():
     def fault():
         raise OSError(
