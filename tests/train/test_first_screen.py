@@ -116,13 +116,14 @@ def test_unseen_runs_are_those_that_this_model_predicted(tmp_path, config):
         ("own", {"data_digest": "d" * 64}),
         ("old", {"model_sha256": "0"}),
         ("torn", {"splits": None}),
+        ("switched", {"runs": [{"run": 70, "split": "test"}]}),
     ):
-        kept = {**origin, "splits": [told], **change}
+        kept = {**origin, "runs": [{"run": 72, "split": "test"}], "splits": [told], **change}
         (tmp_path / f"predictions_{name}.json").write_text(json.dumps(kept))
     fact = first._unseen(run, Kept(None))
     assert fact.value == "100.0 % right" and fact.tone == "good"
     assert fact.note.startswith("next, test: 100.0 % of 120 shots")
-    assert not {"own,", "old,", "torn,"} & set(fact.note.split())
+    assert not {"own,", "old,", "torn,", "switched,"} & set(fact.note.split())
 
 
 def test_intervals_of_shots_without_times_are_plain_and_say_so(write_config, train, tmp_path):

@@ -33,9 +33,12 @@ def blocks(run: Run, shots: Optional[Evidence], missing: str) -> list[Block]:
         return [Pictures([test, *others]), Text(missing, "note")]
     rocs, areas = _rocs(run, shots)
     by_run, table = _runs(run, shots)
+    known = np.isfinite(shots.energy).any()
+    unknown = [Text("The data have no gas-detector records, so nothing is shown by pulse energy.", "note")]
     return [
         Pictures([test, *_probabilities(run, shots), *rocs, *_energy(run, shots), by_run, *others]),
         Columns([table, Text(_NOTE.format(areas=areas, units=shots.units), "note")]),
+        *([] if known else unknown),
     ]
 
 

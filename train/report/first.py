@@ -99,7 +99,7 @@ def _unseen(run: Run, kept: Kept) -> Fact:
 
 
 def _predicted(run: Run) -> Iterator[tuple[str, Score]]:
-    """The scores of labeled splits of other data that this model was applied to, with their names."""
+    """The scores of labeled splits of runs that it was not trained on, which this model was applied to."""
     model = run.run_dir / folder.MODEL
     digest = hashlib.sha256(model.read_bytes()).hexdigest() if model.exists() else ""
     for path in sorted(run.run_dir.glob("predictions_*.json")):
@@ -107,8 +107,10 @@ def _predicted(run: Run) -> Iterator[tuple[str, Score]]:
             kept: Any = read_json(path.read_bytes()[: MAX_JSON + 1], str(path))
             if kept["model_sha256"] != digest or kept["data_digest"] == run.summary["data_digest"]:
                 continue
-            name = path.stem.partition("_")[2]
-            scores = [(f"{name}, {row['split']}", Score.from_json(row)) for row in kept["splits"]]
+            name, trained = path.stem.partition("_")[2], {run for run, *_ in run.summary["shots"]["train"]}
+            seen = {row["split"] for row in kept["runs"] if row["run"] in trained}
+            rows = [row for row in kept["splits"] if row["split"] not in seen]
+            scores = [(f"{name}, {row['split']}", Score.from_json(row)) for row in rows]
         except (OSError, DataError, KeyError, TypeError, ValueError):
             continue  # of another version, or no summary of predictions: nothing to tell here
         yield from scores
