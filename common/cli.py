@@ -138,7 +138,7 @@ class CommandGroup(click.Group):
             if progress.is_verbose():
                 traceback.print_exception(type(error), error, error.__traceback__)
             if line:
-                with contextlib.suppress(OSError):  # a terminal that has gone
+                with contextlib.suppress(OSError):  # the terminal was closed
                     click.echo(line, err=True)
             if interrupt.abandoned:
                 with contextlib.suppress(OSError):
@@ -191,7 +191,7 @@ def outcome(error: BaseException) -> Optional[tuple[str, int]]:
         asked = f"; {error.ctx.command_path} --help says more" if error.ctx else ""
         return printable(f"error: {error.format_message().rstrip('.')}{asked}"), error.exit_code
     if isinstance(error, BrokenPipeError):
-        return "", 1  # `... | head`: the reader has gone, nothing to tell anyone
+        return "", 1  # `... | head`: the reader has ended, there is nobody to tell
     line = str(error) if isinstance(error, UserError) else _of_the_system(error)
     if line is None:
         return None

@@ -52,7 +52,7 @@ def end_process() -> None:
 
 
 def _heeded() -> list[int]:
-    """The SIGNALS but those that whoever started us has set to be ignored (nohup)."""
+    """The SIGNALS but those that this process was started with as ignored (nohup)."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 

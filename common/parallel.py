@@ -1,4 +1,4 @@
-"""Processes that share work: one executor, whoever started them.
+"""Processes that share work: one executor, however they were started.
 
     one process                 what is submitted is done at once, here
     --jobs N                    N processes of this machine, which end with this one, however it ends
@@ -33,7 +33,7 @@ from common.errors import UserError
 
 T = TypeVar("T")
 
-# Where launchers say how many processes they started: Open MPI, MPICH and its kin, MVAPICH, srun.
+# Where launchers say how many processes they started: Open MPI, MPICH and what is built on it, MVAPICH, srun.
 # (SLURM_NTASKS is of the job, and set in a batch script that runs one process.)
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _PTY = "SLURM_PTY_PORT"  # in the shell of `srun --pty`, which is one process

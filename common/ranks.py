@@ -4,7 +4,7 @@
     srun -n N python -m train fit CONFIG
 
 Sums are taken in the order of the ranks, whatever order messages arrive in, so that N ranks give the
-same bits each time. Rank 0 alone writes and speaks.
+same bits each time. Only rank 0 writes files and prints.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+        """Whether this is the rank that writes files and prints."""
         return self.rank == 0
 
     def share(self, n: int) -> slice:

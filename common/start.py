@@ -1,4 +1,4 @@
-"""Where every command begins: what ends it or changes its result from outside is seen to before all else.
+"""Where every command begins: signals, standard streams and Python's settings come before all else.
 
 Only light modules are loaded here; the commands, and whatever they need, come after.
 """

@@ -54,7 +54,7 @@ class Output:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other builds of this data set away; leave nothing that no build could go on from."""
+        """Keep other builds of this data set away; remove what no build could continue from."""
         with only_one(self.file.with_name(f".{self.config.name}.lock"), self.path):
             try:
                 yield
@@ -67,7 +67,7 @@ class Output:
                     shutil.rmtree(self.building, ignore_errors=True)
 
     def begun(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is something to continue from."""
         return bool(self.made())
 
     def made(self) -> list[Path]:
@@ -83,7 +83,7 @@ class Output:
         return self.file if self.path == self.file else self.folder / self._name(shard)
 
     def begin(self, anew: bool) -> None:
-        """Make room: with `anew` nothing of what is there is gone on from."""
+        """Make room: with `anew` nothing that is there is continued from."""
         if anew:
             shutil.rmtree(self.building, ignore_errors=True)
             if self.path == self.folder and self.path.exists():
@@ -261,7 +261,7 @@ def _difference(path: Path, shard: Shard, config: PrepareConfig) -> Optional[str
 
 
 def _settings(config: dict[str, Any], classes: list[str]) -> dict[str, Any]:
-    """Of a config: {"image.dtype": ...}, what the content of a file depends on besides the rows' keys."""
+    """{"image.dtype": ...}: the settings that the content of a file depends on, apart from the rows' keys."""
     runs, select = config.get("runs", {}), config.get("select", {})
     parts = {
         "experiment": config.get("experiment"),

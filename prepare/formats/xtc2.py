@@ -1,4 +1,4 @@
-"""LCLS-II's xtc2 files: what can be told of a file without psana, and has to be before psana opens it.
+"""LCLS-II's xtc2 files: what can be read of a file without psana, and is checked before psana opens it.
 
 A file is a concatenation of datagrams: a 24-byte header (time, transition, the outermost Xtc) and
 a payload, a tree of Xtcs. The first datagram, Configure, names the detectors and their fields;

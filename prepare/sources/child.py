@@ -1,11 +1,10 @@
-"""A source in a process of its own: what kills that process is one line here, not our end.
+"""A source in a process of its own: if that process is killed, this one goes on with an error in one line.
 
-psana ends its process where it meets what it did not expect (`abort()` on a fatal message, a failed
-assertion, a segmentation fault), and no exception reaches Python. It also writes on standard
-error and output, reads settings from the environment, and starts threads. All of that stays in the
-child (serving.py); frames come through a pipe, some 0.1 ms of processor time on either side for
-726 x 568 pixels, and
-the child reads the next one while this process works on the last.
+psana ends its process on unexpected input (`abort()` on a fatal message, a failed assertion, a
+segmentation fault), and no exception reaches Python. It also writes on standard error and output, reads
+settings from the environment, and starts threads. All of that stays in the child (serving.py). Frames come
+through a pipe, some 0.1 ms of processor time on either side for 726 x 568 pixels, and the child reads the
+next one while this process works on the last.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ _START = (
 class ChildSource(Source):
     """The source that `make(*arguments)` opens, in a process of its own, which ends with this one.
 
-    name and place: who reads and where, for messages; advice: what to do where the process dies or
-    fails in a way that nobody foresaw. `make` is a function of a module, `arguments` are passed by
+    name and place: what reads and where, for messages; advice: what to do if the process dies or fails
+    in an unexpected way. `make` is a function of a module, `arguments` are passed by
     pickle. Raises what `make` raises.
     """
 
@@ -163,7 +162,7 @@ class ChildSource(Source):
         return self._frame(value, where) if kind == FRAME else None
 
     def _throw_away(self, where: str) -> None:
-        """The next frame of a stream that nobody reads any more, or its end."""
+        """Read the next frame of a stream that is not wanted any more, or its end."""
         kind, value = self._answer(where)
         self._streaming = kind == FRAME
         if kind == FRAME:
@@ -199,7 +198,7 @@ class ChildSource(Source):
             done += count
 
     def _told(self, error: Any, where: str) -> BaseException:
-        """The exception for what the child raised: the user's own, or a line for one nobody foresaw."""
+        """The exception for what the child raised: a UserError as it is, another one as a DataError."""
         if isinstance(error, BaseException):
             return error
         kind, text, trace = error
@@ -254,7 +253,7 @@ def _start(log: int) -> tuple[subprocess.Popen, Connection, Connection, int]:
 
 
 def _nameless_file() -> int:
-    """A descriptor of a file for the child's own messages, which goes when nobody has it open."""
+    """A descriptor of a file for the child's own messages, which is deleted when it is closed everywhere."""
     log, path = tempfile.mkstemp(prefix="xtcav-")
     os.unlink(path)
     return log

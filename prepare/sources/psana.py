@@ -56,7 +56,7 @@ def import_psana(kind: str, module: str = "psana") -> ModuleType:
     ranks replaces sys.excepthook by one that aborts them all; PS_PARALLEL=none, before the import,
     makes it a serial reader. This software splits the shots over ranks by itself. It reads 16 MB
     at a time, which a core's cache does not hold until they are used: 4 MB make a build 8 % faster.
-    What the user's environment sets for either psana is not heeded, but for SIT_DATA, where psana 1
+    The user's settings for either psana in the environment are ignored, except SIT_DATA, where psana 1
     has its list of experiments.
     """
     for name in [name for name in os.environ if name.startswith(("PS_", "MSGLOG"))]:

@@ -110,7 +110,7 @@ class Split:
         return int(self._starts[-1])
 
     def close(self) -> None:
-        """Stop whatever still reads from this split, and close its files."""
+        """Stop the threads that still read from this split, and close its files."""
         for reader in list(self._readers):
             reader.close()
         for file in self._files:
@@ -123,12 +123,12 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """Of the shots, their labels, records and images, in whatever order and files; SHA-256."""
+        """SHA-256 of the shots, their labels, records and images; the same in any order and any files."""
         return hashlib.sha256(np.sort(self.record(ROW_CRC32)).astype("<u4").tobytes()).hexdigest()
 
     @property
     def reading(self) -> float:
-        """Seconds of reading images from the files so far, whichever thread did it."""
+        """Seconds that all threads took to read images from the files so far."""
         return sum(file.seconds for file in self._files)
 
     def record(self, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Samples whose images went through the part of the preprocessing that never changes, once and for all."""
+"""Samples whose images have been through the part of the preprocessing that never changes."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ P = TypeVar("P", bound=tuple[Sequence[int], object])
 class ReadAhead(Generic[P]):
     """Iterates over (images, item of the plan); a thread reads the images, (n, rows, columns, 1) float32.
 
-    Batches are filled into a few buffers that are used again: one is valid until the next is asked
-    for. What goes wrong in the thread is raised here, where the batch was due. The thread ends
-    with the plan, an error, `close` (or the end of a `with`), or when the iterator is forgotten.
+    Batches are read into a few buffers that are reused: a batch is valid until the next is asked for.
+    An error in the thread is raised here, in place of the batch. The thread ends with the plan, with an
+    error, by `close` (or at the end of a `with`), or when the iterator is garbage-collected.
 
     read: fills its second argument, (n, rows, columns), with the images of its first, n row numbers.
     plan: tuples that begin with the row numbers of a batch, at most `size`; it is iterated over in the
@@ -40,7 +40,7 @@ class ReadAhead(Generic[P]):
         buffers = int(min(4, max(2, AHEAD_BYTES // (4 * size * image[0] * image[1]))))
         for _ in range(buffers):
             self._free.put(empty(size, *image))
-        # The thread must not hold this object, or it would never be forgotten.
+        # The thread must not hold this object, or it would never be garbage-collected.
         args = (read, iter(plan), self._free, self._ready, stop)
         thread = threading.Thread(target=_fill, args=args, name="read ahead", daemon=True)
         self._end = weakref.finalize(self, _finish, stop, self._free, thread)
@@ -85,7 +85,7 @@ def _fill(read: Read, plan: Iterator, free, ready, stop: threading.Event) -> Non
                 read(rows[part], images[part])
             ready.put((images, item, buffer, None))
         ready.put((None, None, None, StopIteration()))
-    except BaseException as error:  # whatever it is belongs to the one who waits
+    except BaseException as error:  # raised again by `__next__`
         ready.put((None, None, None, error))
 
 

@@ -1,7 +1,7 @@
 """What a network computes over a minibatch, computed over the parts of it that several ranks have.
 
-Batch normalization and whitening need the moments of the whole minibatch, or N ranks would train
-another function than one. The ranks exchange sums inside the graph, forward and backward.
+Batch normalization and whitening need the moments of the whole minibatch; with those of its parts, N ranks
+would train another function than one. The ranks exchange sums inside the graph, forward and backward.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from train.model.preprocess import WhitenMinibatch
 
 
 def share_moments(model: keras.Model, ranks: Ranks) -> None:
-    """Have the layers of `model` that compute over a minibatch see all ranks' parts of it.
+    """Make the layers of `model` that compute over a minibatch use all ranks' parts of it.
 
-    Set on the layers, not by classes of our own: the saved model stays what it is.
+    This is set on the layers, not in classes of our own, so that the saved model does not change.
     """
     sums = _Sums(ranks)
     for layer in model._flatten_layers(include_self=False):

@@ -1,4 +1,4 @@
-"""Starting TensorFlow: its threads are set before it begins, and its chatter is kept off the screen."""
+"""Starting TensorFlow: its threads are set before it begins, and its own messages are not shown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Runtime(NamedTuple):
 
 
 def start(threads: Threads, seed: int, ranks: Optional[Ranks] = None) -> Runtime:
-    """Load TensorFlow with these threads and this seed, whatever a user's home or environment says.
+    """Load TensorFlow with these threads and this seed, without settings from a user's home or environment.
 
     Processes that share a machine share its cores, and take a GPU each, by their number there.
     Raises UserError if it is not installed or the machine's limits keep it from starting.
@@ -73,7 +73,7 @@ def start(threads: Threads, seed: int, ranks: Optional[Ranks] = None) -> Runtime
 
 
 def _tell_of_environment() -> None:
-    """Warn once of what was set and is not used."""
+    """Warn once of variables that were set and are not used."""
     names = os.environ.pop(environment.NOTED, "")
     if names:
         warn(f"not used, because a result depends on the config alone: {names}")
@@ -122,7 +122,7 @@ def bfloat16_ratio() -> float:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Hold back file descriptor 2: TensorFlow's libraries write there before their log level is set."""
+    """Discard file descriptor 2, where TensorFlow's libraries write before a log level is set."""
     if progress.is_verbose():
         yield
         return

@@ -10,7 +10,9 @@ from train.config import Watch
 FIRST_LOSS_MARGIN = 0.35  # of ln(classes): well above what random weights of a sane size give
 VANISHED = 1e-7  # |gradient| by the first kernel; never below with L1 or L2 on it
 LEARNED = 0.1  # of ln(classes): below, a small gradient is the end of learning and no fault
-TOLD_APART = 0.7  # of ln(classes): below, the minibatches are told apart, whatever prediction makes of them
+TOLD_APART = (
+    0.7  # of ln(classes): below, the classes of the minibatches are told apart, even if prediction fails
+)
 
 HELPS = {
     "collapsed": (

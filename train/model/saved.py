@@ -1,7 +1,7 @@
-"""The model of a finished run, from files that may come from anywhere.
+"""The model of a finished run, from files of unknown origin.
 
-Keras' own loader makes whatever a .keras file describes: classes and functions by name, with the
-arguments it gives. Here only numbers are read from model.keras; the network is built from the run's
+Keras' own loader makes any classes and functions that a .keras file names, with the arguments in
+the file. Here only numbers are read from model.keras; the network is built from the run's
 config.yaml by this software, so that nothing in a run's folder says what code runs.
 """
 
