@@ -153,6 +153,7 @@ FLIP = """
 import sys
 from pathlib import Path
 from common.dataset import checksums, layout, reading, writing
+from tests.command_line import refused
 from common.errors import UserError
 
 path = Path(sys.argv[1])

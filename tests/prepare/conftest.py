@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 from pathlib import Path
 from typing import Callable
@@ -10,7 +11,6 @@ from typing import Callable
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from common.dataset import reading
 from common.dataset.checksums import content_digest
@@ -19,6 +19,7 @@ from prepare.commands import main
 from prepare.shots import SHOT_DTYPE
 from prepare.sources import FrameResult, Source
 from prepare.sources.native import XtcSource
+from tests.command_line import run
 
 XTC1 = Path(__file__).parents[1] / "data" / "xtc1"
 STAND_IN = Path(__file__).parent / "stand_in"  # the folder of a module `psana`
@@ -67,23 +68,7 @@ def stand_in(monkeypatch) -> Path:
 def prepare() -> Callable[..., object]:
     """Run `python -m prepare ARGS` in this process; the result has exit_code and output."""
 
-    return run
-
-
-def run(*args: str):
-    result = CliRunner().invoke(main, args)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception  # a traceback is never what a user should see
-    return result
-
-
-def refused(result, *words: str) -> None:
-    """Assert that a command ended with one line for the user that has all of `words`."""
-    assert result.exit_code == 2, result.output
-    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, result.output
-    for word in words:
-        assert word in errors[0]
+    return functools.partial(run, main)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +78,7 @@ def finished(tmp_path_factory) -> Path:
     config = folder / "small.yaml"
     config.write_text(yaml.safe_dump(settings(folder), sort_keys=False))
     for command in ("select", "build"):
-        assert run(command, str(config)).exit_code == 0
+        assert run(main, command, str(config)).exit_code == 0
     return folder
 
 

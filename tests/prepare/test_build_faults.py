@@ -21,7 +21,8 @@ from common.dataset.index import data_files
 from common.files import atomic
 from common.shots import ID_DTYPE, shot_id
 from prepare.sources.native import XtcSource
-from tests.prepare.conftest import SLOWED, digest, refused, whole
+from tests.command_line import refused
+from tests.prepare.conftest import SLOWED, digest, whole
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import pytest
 from common import manifest
 from common.dataset import layout, reading
 from prepare.sources.native import XtcSource
-from tests.prepare.conftest import XTC1, refused
+from tests.command_line import refused
+from tests.prepare.conftest import XTC1
 from tests.prepare.test_image import reference
 
 

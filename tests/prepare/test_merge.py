@@ -11,7 +11,8 @@ import pytest
 from common.dataset import image_writer, reading
 from prepare.sources import FrameResult
 from prepare.sources.native import XtcSource
-from tests.prepare.conftest import digest, refused
+from tests.command_line import refused
+from tests.prepare.conftest import digest
 
 
 def build(write_config, prepare, monkeypatch=None, **changes: object) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import h5py
 
-from tests.prepare.conftest import refused
+from tests.command_line import refused
 
 
 def variant(base: str, tmp_path, text: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.dataset import index, reading
-from tests.prepare.conftest import digest, refused
+from tests.command_line import refused
+from tests.prepare.conftest import digest
 
 
 def flip(path: Path, at: int) -> None:

@@ -12,7 +12,8 @@ from common.dataset import index, writing
 from common.files import atomic
 from common.files.lock import only_one
 from prepare.build import run as build_module
-from tests.prepare.conftest import XTC1, Stop, digest, refused
+from tests.command_line import refused
+from tests.prepare.conftest import XTC1, Stop, digest
 
 
 def stop(prepare, config: str, *options: str) -> None:

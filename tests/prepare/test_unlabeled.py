@@ -8,7 +8,7 @@ import pytest
 
 from common import manifest
 from common.dataset import layout, reading
-from tests.prepare.conftest import refused
+from tests.command_line import refused
 
 RUNS = {"dark": [68], "classes": {"nolasing": [69], "lasing": [70]}, "unlabeled": [71]}
 

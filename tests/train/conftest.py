@@ -10,10 +10,10 @@ from typing import Callable, Optional
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from common.dataset import layout, reading, writing
 from common.manifest import LABELED
+from tests.command_line import run
 from train.commands import main
 
 SHAPE = (20, 24)
@@ -120,11 +120,4 @@ def write_config(tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def train() -> Callable[..., object]:
     """Run `python -m train ARGS` in this process; the result has exit_code and output."""
-
-    def run(*args: str):
-        result = CliRunner().invoke(main, args)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception  # a traceback is never what a user should see
-        return result
-
-    return run
+    return functools.partial(run, main)

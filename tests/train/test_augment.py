@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.command_line import refused
 from tests.train.conftest import SHAPE, write_data
-from tests.train.test_commands import refused, table
+from tests.train.test_commands import table
 from tests.train.test_resume import same
 from train.config.images import Augment
 from train.data.minibatches import Position

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from common.dataset import reading, writing
+from tests.command_line import refused
 from tests.train.conftest import write_data
 from train.run.checkpoint import load
 
@@ -30,14 +31,6 @@ def table(output: str) -> list:
         elif not line.startswith(("warning: ", "training: ")):
             break
     return rows
-
-
-def refused(result, *words: str) -> None:
-    assert result.exit_code == 2, result.output
-    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, result.output
-    for word in words:
-        assert word in errors[0]
 
 
 def test_fit_prints_the_table_of_the_2016_study_and_writes_its_files(data, write_config, train, tmp_path):

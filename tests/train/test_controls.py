@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from common.dataset import layout, reading, writing
 from common.dataset.view import View
 from common.shots import ID_DTYPE
-from tests.train.test_commands import refused
+from tests.command_line import refused
 from tests.train.test_ranks import MPIRUN
 from train.config import load_config
 from train.controls import baselines, beam_free, job, record

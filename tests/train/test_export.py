@@ -16,8 +16,8 @@ import yaml
 from click.testing import CliRunner
 from scipy.special import softmax
 
+from tests.command_line import refused
 from tests.train.conftest import small_config, write_data
-from tests.train.test_commands import refused
 from train.commands import main
 from train.config import Layer, TrainConfig
 from train.config.images import Preprocess

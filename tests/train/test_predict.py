@@ -18,8 +18,8 @@ from scipy.special import softmax
 from common.dataset import reading, writing
 from common.report.drawing import drawing
 from common.shots import ID_DTYPE, ID_FIELDS
+from tests.command_line import refused
 from tests.train.conftest import write_data
-from tests.train.test_commands import refused
 from tests.train.test_ranks import MPIRUN
 from train.data.dataset import open_data
 from train.model import saved

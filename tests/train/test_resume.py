@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.command_line import refused
 from tests.train.conftest import write_data
-from tests.train.test_commands import refused, table
+from tests.train.test_commands import table
 from train.fit import loop
 from train.run import checkpoint, folder
 

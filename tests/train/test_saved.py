@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from tests.train.test_commands import refused
+from tests.command_line import refused
 from train.model import saved
 
 LAYERS = [
