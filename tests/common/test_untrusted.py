@@ -153,7 +153,6 @@ FLIP = """
 import sys
 from pathlib import Path
 from common.dataset import checksums, layout, reading, writing
-from tests.command_line import refused
 from common.errors import UserError
 
 path = Path(sys.argv[1])
