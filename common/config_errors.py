@@ -70,6 +70,8 @@ def explain(
         message = f"is to be a section{of}: {{key: value, ...}}"
     elif kind in ("list_type", "tuple_type"):
         message = "is to be a list: [value, ...]"
+    elif kind == "too_short":
+        message = f"is to have at least {context['min_length']}"
     elif kind == "string_pattern_mismatch":
         message = "is to be made of letters, digits" + (
             ", _ . -" if "." in context.get("pattern", "") else ""

@@ -100,6 +100,19 @@ def test_the_training_loop_does_not_load_the_report():
     assert process.returncode == 0, process.stderr
 
 
+def test_tensorflow_is_loaded_where_it_is_started_and_not_before():
+    """`runtime.start` sees to threads and a user's settings first; data that do not fit come before it."""
+    jobs = ["controls.job", "export.job", "predict.evaluate", "predict.job", "report", "sweep.sweep"]
+    code = (
+        "import sys, importlib\n"
+        f"for name in {jobs}:\n"
+        "    importlib.import_module(f'train.{name}')\n"
+        "    assert not {'tensorflow', 'keras'} & set(sys.modules), name\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
 @pytest.mark.parametrize("command", ["prepare", "train"])
 def test_help_loads_neither_psana_nor_tensorflow(command):
     """`--help` answers at once: the heavy packages are loaded only by what needs them."""

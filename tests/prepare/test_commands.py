@@ -244,3 +244,19 @@ def test_a_wrong_word_is_one_line(prepare, write_config):
         result = prepare(*words)
         assert result.exit_code == 2
         assert result.output.count("\n") == 1 and result.output.startswith("error: "), result.output
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"runs__dark": []}, "runs.dark: []: is to have at least 1"),
+        ({"runs__dark": 68}, "runs.dark: 68: is to be a list"),
+        ({"runs__classes": [69, 70]}, "runs.classes: [69, 70]: is to be a section"),
+        ({"select__beam": None}, "select.beam: null: is to be a section of "),
+        ({"name": "my data"}, "name: 'my data': is to be made of letters, digits, _ . -"),
+        ({"experiment": "amo-1"}, "experiment: 'amo-1': is to be made of letters, digits"),
+        ({"image__downsample": 2}, "image.downsample: 2: is to be a list"),
+    ],
+)
+def test_values_of_another_kind_in_plain_words(write_config, prepare, changes, told):
+    refused(prepare("list", write_config(**changes)), told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Callable, Iterator, Optional
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from train.controls.counterfactual import Switched
 from train.controls.outcome import STRICT, Outcome
 from train.data.dataset import Data
 from train.data.minibatches import sample
-from train.fit import setup
 from train.metrics import effective
-from train.model.predictor import Predictor
+
+if TYPE_CHECKING:
+    from train.model.predictor import Predictor
 
 MOST_SHOTS = 5000  # of a split for regressions, of a run for its beam-free pixels
 _BATCH = 64
@@ -91,11 +92,16 @@ class Bench:
     def trained(self) -> Predictor:
         """The config's network, trained on the train split as it is."""
         train, test = (Choice(self.pool, rows) for rows in (self.train, self.test))
-        return setup.train_only(self.config, self._with(train, test), self.tick)
+        return self._trained_on(train, test)
 
     def fit_and_try(self, train: Choice, test: Choice) -> np.ndarray:
         """The logits, (n, classes), that the config's network, trained on `train`, gives `test`."""
-        return setup.train_only(self.config, self._with(train, test), self.tick).predict(test)
+        return self._trained_on(train, test).predict(test)
+
+    def _trained_on(self, train: Choice, test: Choice) -> Predictor:
+        from train.fit import setup  # loads TensorFlow, which is started after all that can be refused
+
+        return setup.train_only(self.config, self._with(train, test), self.tick)
 
     def _with(self, train: Choice, test: Choice) -> Data:
         return self.data._replace(splits={"train": train, "test": test})
