@@ -226,6 +226,8 @@ def test_what_is_there_is_not_replaced_unasked(run, train, tmp_path):
     refused(train("export", str(run), "--format", "saved_model"), "--force")
     assert train("export", str(run), "--format", "saved_model", "--force").exit_code == 0
     assert sorted(path.name for path in (run / "exported").iterdir()) == ["small", "small.json"]
+    (run / "exported" / "small.onnx.json").write_text("mine")
+    refused(train("export", str(run), "--format", "onnx"), "small.onnx.json: exists already")
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letter").write_text("dear")

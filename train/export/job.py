@@ -142,7 +142,8 @@ def _check_output(path: Path, kind: str, force: bool) -> None:
         )
     if form.ending and path.suffix != form.ending:
         raise UserError(f"--out {path}: a file of format {kind} ends in {form.ending}")
-    atomic.refuse_existing(path, force)
+    for output in (path, described_in(path)):
+        atomic.refuse_existing(output, force)
     if kind == "saved_model" and path.exists() and not (path / "saved_model.pb").exists():
         raise UserError(f"{path}: is no SavedModel, and is not replaced; choose another --out")
     if kind != "saved_model" and path.is_dir():
