@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -178,3 +180,24 @@ def test_files_that_cannot_be_reported(prepare, tmp_path, built):
     damaged = prepare("report", str(built))
     assert damaged.exit_code == 2 and "test/crc32 is missing" in damaged.output
     assert not report.default_out(built).exists()
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2", "scipy"])
+def test_a_package_that_is_not_installed_is_one_line_and_no_page(built, package):
+    """In a process of its own, to which the package is not there."""
+    code = (
+        "import sys\n"
+        "class Gone:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name.partition('.')[0] == '{package}':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Gone())\n"
+        "from prepare.commands import main\n"
+        f"main(['report', {str(built)!r}])\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "install: pip install matplotlib Jinja2 scipy" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not built.with_suffix(".report.html").exists()
