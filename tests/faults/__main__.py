@@ -32,8 +32,8 @@ def main() -> int:
     # Started by nohup or with `&` it is ignored, and commands would inherit that and never stop by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("--kills", type=int, default=50, help="kill -9 at random instants, of each job")
-    options.add_argument("--signals", type=int, default=10, help="SIGTERM, and SIGINT, of each job")
+    options.add_argument("--kills", type=int, default=25, help="kill -9 at random instants, of each job")
+    options.add_argument("--signals", type=int, default=6, help="SIGTERM, and SIGINT, of each job")
     options.add_argument(
         "--at-files", type=int, default=10, help="kill -9 before changes to files, of each job"
     )

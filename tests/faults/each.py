@@ -82,14 +82,10 @@ def injected(error: str, calls: str, when: int, *words: str) -> Callable[[Job], 
     return fault
 
 
-def _locks(job: Job) -> list:
-    return [*job.folder.rglob("lock"), *job.folder.rglob(".*.lock")]
-
-
 def two_at_once(job: Job) -> Optional[str]:
     first = job.start()
     start = time.monotonic()
-    while not _locks(job) and first.poll() is None:
+    while not job.locks() and first.poll() is None:
         time.sleep(0.02)
     first.send_signal(signal.SIGSTOP)
     try:
@@ -193,7 +189,7 @@ def repaired(job: Build) -> Optional[str]:
 def lock_of_the_dead(job: Job) -> Optional[str]:
     start = time.monotonic()
     process = job.start()
-    while not _locks(job) and process.poll() is None:
+    while not job.locks() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     end(process, start)
