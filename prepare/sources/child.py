@@ -136,7 +136,8 @@ class ChildSource(Source):
             self._open()
         where = self._place if callable(what) else self._where(arguments)
         try:
-            self._requests.send((what, arguments))
+            with interrupt.waiting():  # for the end of what it does, where the pipe is full
+                self._requests.send((what, arguments))
         except OSError:
             self._died(where)
         self._asked += 1
@@ -191,11 +192,12 @@ class ChildSource(Source):
 
     def _read_into(self, buffer: memoryview, where: str) -> None:
         done = 0
-        while done < len(buffer):
-            count = os.readv(self._answers.fileno(), [buffer[done:]])
-            if not count:
-                self._died(where)
-            done += count
+        with interrupt.waiting():
+            while done < len(buffer):
+                count = os.readv(self._answers.fileno(), [buffer[done:]])
+                if not count:
+                    self._died(where)
+                done += count
 
     def _told(self, error: Any, where: str) -> BaseException:
         """The exception for what the child raised: a UserError as it is, another one as a DataError."""

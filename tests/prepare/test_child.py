@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
+from array import array
 
 import numpy as np
 import pytest
@@ -197,6 +200,27 @@ def test_a_signal_ends_the_wait_for_a_source_that_hangs(start, monkeypatch, tmp_
         threading.Thread(target=press_ctrl_c).start()
         with pytest.raises(interrupt.Interrupted):
             source.shots(2)
+    source.close()
+    assert not is_running(pid)
+
+
+def test_a_signal_ends_the_wait_for_the_rest_of_a_frame(start):
+    source = start(child_sources.Counting, "", (2000, 3000))
+    frames, pid = source.frames(1, range(3)), pid_of(source)
+    next(frames)
+
+    def waits() -> bool:
+        return array("i", fcntl.ioctl(source._answers.fileno(), termios.FIONREAD, bytes(4)))[0] > 10_000
+
+    wait_for(waits)
+    os.kill(pid, signal.SIGSTOP)  # within the next frame, of which the pipe takes a part
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    with interrupt.handled(), pytest.raises(interrupt.Interrupted):
+        timer.start()
+        for _ in range(2):
+            next(frames)
+    timer.join()
+    os.kill(pid, signal.SIGCONT)
     source.close()
     assert not is_running(pid)
 
