@@ -10,9 +10,11 @@ import numpy as np
 from common.files import atomic
 from common.report.drawing import COLORS, GRAY, clip, new
 from common.shots import time_in_run
+from common.stats import evenly
 from train.predict.predictions import Part
 
 MOST_PANELS = 40
+MOST_SHOTS = 5000  # of a run, evenly over it: more are one cloud, and cost 0.5 kB each
 # Grays, because colors tell the classes.
 SPLIT_COLORS = {"train": "#c3c9cf", "validation": "#8a939b", "test": "#1b1f24", "predict": "#57606a"}
 _TIME = "time since the run's first shot here (s)"
@@ -44,10 +46,10 @@ def figure(
 ) -> Any:
     """Probabilities over seconds since the run's first shot; a panel for each of the first 40 runs.
 
-    Points are single shots, lines running means of 51 shots that end where shots are missing for long;
-    a strip below tells the split. With two classes p of the second, points colored by the shot's own
-    class; with more, p of every class in its color. ids: (n,) ID_DTYPE; probability: (n, classes);
-    labels: (n,), -1 where unknown; split: (n,) names.
+    Points are single shots, at most 5,000 of a run, lines running means of 51 of them that end where
+    shots are missing for long; a strip below tells the split. With two classes p of the second, points
+    colored by the shot's own class; with more, p of every class in its color. ids: (n,) ID_DTYPE;
+    probability: (n, classes); labels: (n,), -1 where unknown; split: (n,) names.
     """
     runs = np.unique(ids["run"])
     shown = runs[:MOST_PANELS]
@@ -90,12 +92,14 @@ def of_run(
     classes: Sequence[str],
 ) -> None:
     """Draw the shots of one run; see `figure`."""
-    time, rows = time_in_run(ids), np.flatnonzero(ids["run"] == run)
-    rows = rows[np.argsort(time[rows], kind="stable")]
-    _panel(axis, time[rows], probability[rows], labels[rows], classes)
-    _splits(axis, time[rows], split[rows])
+    rows = np.flatnonzero(ids["run"] == run)
+    n, time = len(rows), time_in_run(ids[rows])
+    order = evenly(np.argsort(time, kind="stable"), MOST_SHOTS)
+    time, rows = time[order], rows[order]
+    _panel(axis, time, probability[rows], labels[rows], classes)
+    _splits(axis, time, split[rows])
     known = [clip(classes[label]) for label in np.unique(labels[rows]) if label >= 0]
-    axis.set_title(f"run {run}, {'+'.join(known) or 'unlabeled'}, {len(rows)} shots", fontsize=10, loc="left")
+    axis.set_title(f"run {run}, {'+'.join(known) or 'unlabeled'}, {n} shots", fontsize=10, loc="left")
 
 
 def stretches(time: np.ndarray) -> list[np.ndarray]:
