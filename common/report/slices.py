@@ -6,10 +6,11 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from common.bunches import FOUND, REASONS
 from common.dataset.view import View
 from common.report.drawing import COLORS, GRAY, clip, new, svg
 from common.report.page import Block, Picture, Pictures, Text
-from common.slices import FOUND, PLACES, REASONS, Slices
+from common.slices import PLACES, Slices
 
 _BAND = (16, 84)  # percentiles: of normal values one standard deviation to both sides
 _FEWEST = 2  # shots for a curve

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from common import slices
+from common import bunches, slices
 from common.dataset.view import View
 from prepare.image.transform import block_mean
 from prepare.simulate import camera, phasespace
@@ -55,9 +55,9 @@ def two(**changes: float) -> list[Put]:
     return [put(0.52, -62, 18, **changes), put(0.48, 58, -20, **changes)]
 
 
-def screen(bunches: list[Put], counts: float = 6e6) -> np.ndarray:
+def screen(those: list[Put], counts: float = 6e6) -> np.ndarray:
     """Their light, (rows, columns), counts."""
-    return counts * sum((each.light for each in bunches), np.zeros((ROWS, COLUMNS), np.float32))
+    return counts * sum((each.light for each in those), np.zeros((ROWS, COLUMNS), np.float32))
 
 
 def taken(light: Optional[np.ndarray], background: np.ndarray = None, seed: int = 1) -> np.ndarray:
@@ -97,14 +97,14 @@ def test_slices_are_those_that_were_put_in(seed):
     rng = np.random.default_rng(seed)
     length, loss, shift, lift = rng.uniform([70, 0, -25, -12], [100, 0.6, 25, 12])
     single = seed % 3 == 0
-    bunches = [put(0.52, -62 + shift, 18 + lift, length, loss, seed)]
-    bunches += [] if single else [put(0.48, 58 + shift, -20 + lift, length, loss, seed)]
-    found = slices.read(taken(screen(bunches)))
-    assert found.status.tolist() == [slices.FOUND]
-    assert found.bunches.tolist() == [len(bunches)]
-    for k, each in enumerate(bunches):
+    those = [put(0.52, -62 + shift, 18 + lift, length, loss, seed)]
+    those += [] if single else [put(0.48, 58 + shift, -20 + lift, length, loss, seed)]
+    found = slices.read(taken(screen(those)))
+    assert found.status.tolist() == [bunches.FOUND]
+    assert found.bunches.tolist() == [len(those)]
+    for k, each in enumerate(those):
         charge, energy, spread, ends = truth(each)
-        whole = sum(other.charge for other in bunches)
+        whole = sum(other.charge for other in those)
         assert np.allclose(found.charge[0, k], charge / whole, rtol=0.1, atol=1e-3)
         steep = 0.2 * np.abs(np.gradient(energy))  # a pixel of the reader has a width
         assert (np.abs(found.energy[0, k] - energy) < 1.5 + steep)[1:-1].all()  # rows, 0.2 MeV each
@@ -169,7 +169,7 @@ def test_levels_that_are_not_the_darks_change_little(what, logarithm):
         view = View(True, (1, 1), True, "log(1 + counts)")
         clean, other = (view.light(np.log1p(np.maximum(each, 0))) for each in (clean, other))
     a, b = slices.read(clean), slices.read(other)
-    assert b.status[0] == slices.FOUND
+    assert b.status[0] == bunches.FOUND
     assert np.abs(a.energy - b.energy)[:, :, 1:-1].max() < 1.0
     assert np.abs(a.spread / b.spread - 1)[:, :, 1:-1].max() < 0.06
 
@@ -179,7 +179,7 @@ def test_a_thin_line_of_the_screens_edge_is_no_beam(place):
     light = screen(two(loss=0.3))
     line = 300 * phasespace.edge_line(light.shape, place)
     a, b = slices.read(taken(light)), slices.read(taken(light + line))
-    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert b.status[0] == bunches.FOUND and b.bunches[0] == 2
     assert np.abs(a.height - b.height).max() < 3
 
 
@@ -195,7 +195,7 @@ def test_the_halves_of_the_readout_may_stand_apart_either_way(step, blocks):
         for background in (None, step * HALF)
     )
     a, b = slices.read(clean, blocks), slices.read(other, blocks)
-    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert b.status[0] == bunches.FOUND and b.bunches[0] == 2
     assert np.abs(a.energy - b.energy)[:, :, 1:-1].max() < 1.0
     assert np.abs(a.spread / b.spread - 1)[:, :, 1:-1].max() < 0.05
 
@@ -206,7 +206,7 @@ def test_a_line_along_time_is_no_beam(width, row):
     line = np.zeros((ROWS, COLUMNS))
     line[row : row + width] = 300
     a, b = (slices.read(taken(screen(two(loss=0.3)), more)) for more in (None, line))
-    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert b.status[0] == bunches.FOUND and b.bunches[0] == 2
     assert np.abs(a.energy - b.energy)[:, :, 1:-1].max() < 1.0
     assert np.abs(a.spread / b.spread - 1)[:, :, 1:-1].max() < 0.05
 
@@ -218,9 +218,9 @@ def test_hot_pixels_are_neither_a_beam_nor_a_saturated_one():
     at = (0, rng.integers(0, COLUMNS, 20), rng.integers(0, ROWS, 20))
     hot[at] = dark[at] = 4000
     a, b = slices.read(clean), slices.read(hot)
-    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert b.status[0] == bunches.FOUND and b.bunches[0] == 2
     assert np.median(np.abs(a.energy - b.energy)) < 0.1
-    assert slices.read(dark).status.tolist() == [slices.NO_BEAM]
+    assert slices.read(dark).status.tolist() == [bunches.NO_BEAM]
 
 
 def test_long_tails_change_little():
@@ -235,7 +235,7 @@ def test_long_tails_change_little():
         for each in two(loss=0.3)
     ]
     a, b = slices.read(taken(screen(two(loss=0.3)))), slices.read(taken(screen(wide)))
-    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert b.status[0] == bunches.FOUND and b.bunches[0] == 2
     assert np.median(np.abs(a.energy - b.energy)) < 1.0
     assert np.median(b.spread / a.spread) < 1.35
     assert beam.halo == 0
@@ -250,7 +250,7 @@ def real_background() -> np.ndarray:
 
 def test_a_beam_is_read_from_a_real_screen():
     a, b = (slices.read(taken(screen(two(loss=0.3)), more)) for more in (None, real_background()))
-    assert b.status[0] == slices.FOUND and b.bunches[0] == 2
+    assert b.status[0] == bunches.FOUND and b.bunches[0] == 2
     assert np.abs(a.energy - b.energy)[:, :, 1:-1].max() < 1.5
     assert np.abs(a.spread / b.spread - 1)[:, :, 1:-1].max() < 0.1
 
@@ -271,32 +271,32 @@ def one_saturated(uneven: float = 0.0) -> np.ndarray:
 
 
 CANNOT = {
-    "nothing at all": (lambda: np.zeros((1, COLUMNS, ROWS)), slices.NO_BEAM),
-    "no beam": (lambda: taken(None), slices.NO_BEAM),
-    "the real background": (lambda: taken(None, real_background()), slices.NO_BEAM),
+    "nothing at all": (lambda: np.zeros((1, COLUMNS, ROWS)), bunches.NO_BEAM),
+    "no beam": (lambda: taken(None), bunches.NO_BEAM),
+    "the real background": (lambda: taken(None, real_background()), bunches.NO_BEAM),
     "a bright line and no beam": (
         lambda: taken(400 * phasespace.edge_line((ROWS, COLUMNS), 0.9)),
-        slices.NO_BEAM,
+        bunches.NO_BEAM,
     ),
     "one bright pixel": (
         lambda: np.pad(np.full((1, 1, 1), 900.0), ((0, 0), (99, 183), (200, 162))),
-        slices.NO_BEAM,
+        bunches.NO_BEAM,
     ),
-    "three islands": (lambda: taken(screen(three())), slices.TOO_MANY),
-    "over the left edge": (lambda: taken(screen([put(delay=-200)])), slices.OFF_FRAME),
-    "over the right edge": (lambda: taken(screen([put(delay=190)])), slices.OFF_FRAME),
-    "over the top": (lambda: taken(screen([put(energy=70)])), slices.OFF_FRAME),
-    "over the bottom": (lambda: taken(screen([put(energy=-70)])), slices.OFF_FRAME),
+    "three islands": (lambda: taken(screen(three())), bunches.TOO_MANY),
+    "over the left edge": (lambda: taken(screen([put(delay=-200)])), bunches.OFF_FRAME),
+    "over the right edge": (lambda: taken(screen([put(delay=190)])), bunches.OFF_FRAME),
+    "over the top": (lambda: taken(screen([put(energy=70)])), bunches.OFF_FRAME),
+    "over the bottom": (lambda: taken(screen([put(energy=-70)])), bunches.OFF_FRAME),
     "one of two over the edge": (
         lambda: taken(screen([put(delay=-30), put(delay=170, energy=20)])),
-        slices.OFF_FRAME,
+        bunches.OFF_FRAME,
     ),
-    "a saturated head": (lambda: np.minimum(taken(screen(two())), 900), slices.SATURATED),
-    "one saturated head of two": (lambda: one_saturated(), slices.SATURATED),
-    "a saturated head of uneven gain": (lambda: one_saturated(uneven=0.01), slices.SATURATED),
-    "saturated at 12 bits": (lambda: taken(screen(two(), 3e7)), slices.SATURATED),
-    "the real picture": (lambda: REAL.T[None], slices.OFF_FRAME),
-    "the real picture, upper half": (lambda: REAL[:170].T[None], slices.NO_BEAM),
+    "a saturated head": (lambda: np.minimum(taken(screen(two())), 900), bunches.SATURATED),
+    "one saturated head of two": (lambda: one_saturated(), bunches.SATURATED),
+    "a saturated head of uneven gain": (lambda: one_saturated(uneven=0.01), bunches.SATURATED),
+    "saturated at 12 bits": (lambda: taken(screen(two(), 3e7)), bunches.SATURATED),
+    "the real picture": (lambda: REAL.T[None], bunches.OFF_FRAME),
+    "the real picture, upper half": (lambda: REAL[:170].T[None], bunches.NO_BEAM),
 }
 
 
@@ -306,7 +306,7 @@ def test_what_cannot_be_read_is_said(what):
     found = slices.read(made())
     assert found.status.tolist() == [reason]
     assert found.bunches.tolist() == [0]
-    assert slices.REASONS[int(found.status[0])]
+    assert bunches.REASONS[int(found.status[0])]
     for values in found[2:]:
         assert np.isnan(values).all()
 
@@ -323,8 +323,8 @@ def test_what_cannot_be_read_is_said(what):
 def test_any_picture_is_read_or_refused(pictures):
     found = slices.read(pictures)
     for k, status in enumerate(found.status):
-        assert (status == slices.FOUND) == (found.bunches[k] > 0)
-        assert status == slices.FOUND or int(status) in slices.REASONS
+        assert (status == bunches.FOUND) == (found.bunches[k] > 0)
+        assert status == bunches.FOUND or int(status) in bunches.REASONS
         assert np.isfinite(found.energy[k, : found.bunches[k]]).all()
         assert (found.spread[k, : found.bunches[k]] >= 0).all()
 

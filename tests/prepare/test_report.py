@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from common import slices
+from common import bunches, slices
 from common.dataset import reading, writing
 from common.report import slices as drawn
 from prepare import report
@@ -81,7 +81,7 @@ def test_the_first_figure_shows_what_lasing_does_to_slices(write_config, prepare
 
 
 def test_what_cannot_be_read_is_counted_by_reason(capsys):
-    status = np.array([slices.FOUND, slices.NO_BEAM, slices.OFF_FRAME, slices.OFF_FRAME], np.uint8)
+    status = np.array([bunches.FOUND, bunches.NO_BEAM, bunches.OFF_FRAME, bunches.OFF_FRAME], np.uint8)
     nothing = [np.full((4, 2, 24), np.nan)] * 3 + [np.full((4, 2), np.nan)] * 3
     told = drawn.told(slices.Slices(status, np.array([1, 0, 0, 0]), *nothing))
     assert told == (

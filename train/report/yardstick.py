@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from common import slices
+from common import bunches, slices
 from common.dataset.view import View
 from common.report.page import Block, Text
 from common.report.slices import slice_blocks
@@ -46,7 +46,7 @@ def of_data(data: Data) -> Optional[Yardstick]:
     n = len(chosen[0])
     known = np.isfinite(features[:n]).any(axis=1)
     score = None
-    if known.any() and len(np.unique(labels[:n])) > 1 and (found[1].status == slices.FOUND).any():
+    if known.any() and len(np.unique(labels[:n])) > 1 and (found[1].status == bunches.FOUND).any():
         every = np.arange(len(labels))
         predicted = baselines.predict(features, labels, data.blocks.apart(ids), every[:n], every[n:])
         score = measure.score(labels[n:], predicted, data.blocks.of_times(ids[n:]))
