@@ -189,7 +189,8 @@ def outcome(error: BaseException) -> Optional[tuple[str, int]]:
         return printable(str(error)), error.exit_code
     if isinstance(error, click.UsageError):
         asked = f"; {error.ctx.command_path} --help says more" if error.ctx else ""
-        return printable(f"error: {error.format_message().rstrip('.')}{asked}"), error.exit_code
+        message = " ".join(error.format_message().split()).rstrip(".")
+        return printable(f"error: {message}{asked}"), error.exit_code
     if isinstance(error, BrokenPipeError):
         return "", 1  # `... | head`: the reader has ended, there is nobody to tell
     line = str(error) if isinstance(error, UserError) else _of_the_system(error)

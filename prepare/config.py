@@ -155,10 +155,13 @@ class ImageConfig(Model):
     compression: Literal["none", "bitshuffle-lz4"] = "none"
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # of a data set: of its files, too
+
+
 class PrepareConfig(Model):
     """One data set: runs in, `data_manifest/NAME.csv` and `data/NAME.h5` out."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
     experiment: str = Field("amo86815", pattern=r"^[A-Za-z0-9]+$")
     source: SourceConfig
     camera: CameraConfig = CameraConfig()

@@ -9,9 +9,10 @@ from typing import NamedTuple, Optional, Sequence
 
 import yaml
 
-from common.errors import DataError
+from common.errors import DataError, UserError
 from common.files import atomic
 from common.progress import say, warn
+from prepare.config import NAME
 from prepare.formats.cameras import Beginning, Camera, beginning
 from prepare.formats.files import XTC, XTC2, Files, files_by_run
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
@@ -57,6 +58,8 @@ def look(directory: Path) -> Look:
 
 def write_config(directory: Path, name: Optional[str], out: Optional[str], force: bool) -> None:
     """Print what is in `directory`; write a config for it, by default configs/prepare/NAME.yaml."""
+    if name is not None and not re.fullmatch(NAME, name):
+        raise UserError(f"--name {name!r}: is to be made of letters, digits, _ . -")
     found = look(directory)
     for line in table(found):
         say(line)

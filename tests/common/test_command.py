@@ -52,13 +52,16 @@ def test_an_error_of_the_system_names_file_and_advice(number, advice):
     assert len(result.output.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["--nonsense"], ["--nonsense", "work"], ["wrk"], ["work", "--nonsense"]])
+@pytest.mark.parametrize(
+    "words", [["--nonsense"], ["--nonsense", "work"], ["wrk"], ["work", "--nonsense"], ["work"]]
+)
 def test_words_that_are_no_option_or_command_are_one_line(words):
     @click.group(cls=CommandGroup)
     def main():
         pass
 
-    main.command("work")(lambda: None)
+    choice = click.option("--kind", required=True, type=click.Choice(["a", "b"]))  # click lists them in lines
+    main.command("work")(choice(lambda kind: None))
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     (line,) = result.output.splitlines()

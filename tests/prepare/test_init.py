@@ -91,6 +91,15 @@ def test_what_is_there_is_not_overwritten_unasked(init, prepare, tmp_path):
     assert prepare("init", str(tmp_path / "xtc"), "--out", str(out), "--force").exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["a b", "../x", "", ".x"])
+def test_a_name_that_no_data_set_can_have_is_refused(prepare, tmp_path, name):
+    out = tmp_path / "mine.yaml"
+    result = prepare("init", str(XTC1 / "experiment"), "--name", name, "--out", str(out))
+    assert result.exit_code == 2
+    assert f"error: --name {name!r}: is to be made of letters" in result.output
+    assert not out.exists()
+
+
 def test_a_run_that_cannot_be_read_is_left_out_by_name(prepare, tmp_path):
     folder = shutil.copytree(XTC1 / "experiment", tmp_path / "xtc")
     (folder / "e815-r0069-s80-c00.xtc").write_bytes(b"no XTC file at all" * 9)
