@@ -59,16 +59,11 @@ class Psana1Source(Source):
     """Runs of `experiment` in the folder `directory`; frames of `camera`, an address or an alias."""
 
     def __init__(
-        self,
-        psana: ModuleType,
-        experiment: str,
-        directory: str,
-        camera: str,
-        listings: Optional[Path] = None,
+        self, psana: ModuleType, experiment: str, directory: str, camera: str, keep: Optional[Path] = None
     ) -> None:
         self._psana = psana
         psana.setConfigFile("")  # or a psana.cfg in the working directory is read
-        self._listings = Listings(listings)
+        self._listings = Listings(keep)
         self._experiment = experiment
         self._directory = Path(directory)
         self._files = files_by_run(self._directory)

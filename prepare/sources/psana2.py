@@ -35,15 +35,10 @@ class Psana2Source(Source):
     """Runs of `experiment` in the folder `directory`; frames of the detector `camera`."""
 
     def __init__(
-        self,
-        psana: ModuleType,
-        experiment: str,
-        directory: str,
-        camera: str,
-        listings: Optional[Path] = None,
+        self, psana: ModuleType, experiment: str, directory: str, camera: str, keep: Optional[Path] = None
     ) -> None:
         self._psana = psana
-        self._listings = Listings(listings)
+        self._listings = Listings(keep)
         self._experiment = experiment
         self._directory = Path(directory)
         self._camera = camera
