@@ -90,7 +90,7 @@ def test_the_number_of_outputs_is_that_of_the_datas_classes(tmp_path, write_conf
     fitted = train("fit", path)
     assert fitted.exit_code == 0, fitted.output
     assert "1.38" in fitted.output  # the first loss, ln 4
-    closing = [line for line in fitted.output.splitlines() if "called both" in line]
+    closing = [line for line in fitted.output.splitlines() if "called none, " in line]
     assert [line.split()[2].rstrip(":") for line in closing] == ["none", "first", "second", "both"]
 
 

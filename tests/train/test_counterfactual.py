@@ -136,10 +136,10 @@ def row(control: str, value: float) -> Outcome:
     "value, switched, share", [(0.9, 0.9, 0), (0.9, 0.1, 100), (0.8, 0.6, 33), (0.8, 0.95, 0)]
 )
 def test_the_share_of_the_runs(value, switched, share):
-    said = " ".join(verdict([row("network", value), row("counterfactual", switched)]))
+    said = " ".join(verdict([row("network", value), row("counterfactual", switched)]).lines)
     assert share_of_the_runs(said) == share
 
 
 def test_where_nothing_was_learned_there_is_no_share():
-    said = " ".join(verdict([row("network", 0.5), row("counterfactual", 0.5)]))
+    said = " ".join(verdict([row("network", 0.5), row("counterfactual", 0.5)]).lines)
     assert "lasing switched" in said and "comes from the run" not in said
