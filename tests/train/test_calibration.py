@@ -257,7 +257,7 @@ def test_the_card_says_what_was_measured_and_when_not_to_use_it(long_data, write
     assert f"| test | 60 | {test['n_effective']:.0f} | {test['accuracy']:.3f} | " in card
     assert f"{test['calibration_error']:.3f}" in card
     assert f"temperature {summary['calibration']['temperature']:.2f}" in card
-    assert f"R^2 {test['pulse_energy']['r2']:.3f}" in card
+    assert f"R² {test['pulse_energy']['r2']:.3f}" in card
     assert "Not run yet." in card and "`python -m train controls" in card
     assert "When not to use it" in card and "flags" in card
     assert "it was not calibrated" not in card

@@ -107,8 +107,8 @@ def _energy(run: Run) -> list[str]:
         return []
     covered = "" if of["covered"] is None else f", {of['covered']:.3f} of the shots within the 90 % interval"
     return [
-        f"Pulse energy, {of['n']} test shots: R^2 {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
-        f"{1000 * of['rms']:.1f} uJ{covered}.\n"
+        f"Pulse energy, {of['n']} test shots: R² {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
+        f"{1000 * of['rms']:.1f} µJ{covered}.\n"
     ]
 
 

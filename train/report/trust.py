@@ -58,7 +58,7 @@ def _thresholds(rows: list[dict[str, Any]]) -> Table:
 
 def _energies(splits: dict[str, Any]) -> Table:
     return Table(
-        ("split", "shots", "R^2", "Spearman", "rms error, uJ", "within the 90 % interval"),
+        ("split", "shots", "R²", "Spearman", "rms error, µJ", "within the 90 % interval"),
         [
             (
                 name,
