@@ -13,7 +13,7 @@ import numpy as np
 import pydantic
 
 from common import cli, manifest
-from common.dataset import checksums, index, layout, reading
+from common.dataset import checksums, index, layout, reading, scales
 from common.dataset.checksums import content_digest, object_digests, objects_digest, row_checksums
 from common.dataset.layout import ROW_CRC32, SHA256
 from common.errors import DataError, UserError
@@ -83,6 +83,10 @@ def problems(path: Path) -> Iterator[str]:
             yield from of_structure
             if of_structure:
                 return  # what follows reads the datasets by name
+        of_scales = scales.problem(path)
+        if of_scales:
+            yield f"{path}: {of_scales}"
+        with reading.open_data(path) as file, reading.damage_named(path):
             yield from _images(file, path)
             yield from _rows(file, path)
             yield from _digests(file, path)

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from common import __version__
+from common.dataset import scales
 from common.dataset.checksums import (
     attributes_digest,
     content_digest,
@@ -186,15 +187,11 @@ def _create_columns(group: h5py.Group, axes: Axes) -> None:
             field = group.create_dataset(f"{record}/{name}", (n,), "<f8", fillvalue=np.nan)
             set_text(field, units=unit)
             columns.append(field)
-    time = group.create_dataset(TIME, (n,), "<i8")
-    time.make_scale(TIME)
-    for column in (*columns, images):
-        column.dims[0].attach_scale(time)
-    for axis, (name, places) in enumerate(axes, 1):
-        scale = group.create_dataset(name, data=np.asarray(places, "<f8"))
-        set_text(scale, units="camera pixel")
-        scale.make_scale(name)
-        images.dims[axis].attach_scale(scale)
+    all_scales = [group.create_dataset(TIME, (n,), "<i8")]
+    for name, places in axes:
+        all_scales.append(group.create_dataset(name, data=np.asarray(places, "<f8")))
+        set_text(all_scales[-1], units="camera pixel")
+    scales.attach(columns, images, all_scales)
 
 
 def _show_as_nexus(group: h5py.Group, kind: str, **attributes: str) -> None:

@@ -145,6 +145,26 @@ def test_verify_finds_any_flipped_bit(built, prepare):
     assert found > 50
 
 
+def test_verify_finds_references_to_scales_that_crash_hdf5(built, prepare):
+    """They are in heaps of variable length, which have no checksums."""
+    raw, whole = built.read_bytes(), content(built)
+    heaps = [at for at in range(len(raw)) if raw.startswith(b"GCOL", at)]
+    assert heaps
+    rng = np.random.default_rng(2)
+    found = 0
+    for at in rng.integers(0, 300, size=40).tolist():  # the first references of a heap
+        flipped = bytearray(raw)
+        flipped[heaps[0] + at] ^= 1 << int(rng.integers(8))
+        built.write_bytes(flipped)
+        result = prepare("verify", str(built), "--sample", "0")
+        if result.exit_code == 1:
+            found += 1
+            assert "the scales of its dimensions" in result.output
+        else:
+            assert content(built) == whole, at
+    assert found > 10
+
+
 def test_verify_a_file_that_was_copied_in_part(built, prepare):
     """Some tools give a file its size first: the rest is zeros."""
     raw = built.read_bytes()
