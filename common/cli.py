@@ -193,25 +193,23 @@ def outcome(error: BaseException) -> Optional[tuple[str, int]]:
         return printable(f"error: {message}{asked}"), error.exit_code
     if isinstance(error, BrokenPipeError):
         return "", 1  # `... | head`: the reader has ended, there is nobody to tell
-    line = str(error) if isinstance(error, UserError) else _of_the_system(error)
+    line = str(error) if isinstance(error, UserError) else of_the_system(error)
     if line is None:
         return None
     advice = getattr(error, "advice", "")
     return printable(f"error: {line}; {advice}" if advice else f"error: {line}"), 2
 
 
-def _of_the_system(error: BaseException) -> Optional[str]:
+def of_the_system(error: BaseException) -> Optional[str]:
     """The line for what memory, disk and operating system refuse; None for anything else."""
     # TensorFlow's own is known by its name: this module must not load TensorFlow.
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+    if system_errno(error) == errno.ENOMEM or type(error).__name__ == "ResourceExhaustedError":
         lines = str(getattr(error, "message", error)).splitlines()
         what = next((line for line in lines if "OOM" in line), (lines or [""])[0])
         return f"out of memory: {what}; reserve more for the job or ask for less at a time"
-    if isinstance(error, RuntimeError) and str(error).startswith("can't start new thread"):
-        return f"no more threads can be started{_ADVICE[errno.EAGAIN]}"
-    number = _system_errno(error)
+    number = system_errno(error)
     if number == errno.EAGAIN:
-        return f"no more processes can be started{_ADVICE[errno.EAGAIN]}"
+        return f"no more processes or threads can be started{_ADVICE[errno.EAGAIN]}"
     if number is None:
         return None
     where = getattr(error, "filename", None) or "a file"
@@ -219,8 +217,12 @@ def _of_the_system(error: BaseException) -> Optional[str]:
     return f"{where}: {own if own.startswith(reason) else reason}{_ADVICE.get(number, '')}"
 
 
-def _system_errno(error: BaseException) -> Optional[int]:
-    """The operating system's error number in `error`, or in HDF5's account of it."""
+def system_errno(error: BaseException) -> Optional[int]:
+    """The operating system's error number in `error`, or in Python's or HDF5's account of it."""
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    if isinstance(error, RuntimeError) and str(error).startswith("can't start new thread"):
+        return errno.EAGAIN
     if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
         return error.errno
     if isinstance(error, (OSError, RuntimeError)):  # h5py: "... (file write failed: ..., errno = 28, ..."

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import importlib
 import itertools
 import multiprocessing
@@ -57,6 +58,7 @@ class Place(NamedTuple):
 
 
 _place = Place()
+_ready: Any = None  # how many processes of --jobs are, shared by them
 _children: set[subprocess.Popen] = set()  # of this process, see `run_child`
 _starting = threading.Lock()  # held while one of them is started, and for ever once this process is to end
 
@@ -111,8 +113,8 @@ def results(
             yield function(*task)
         return
     tasks = iter(tasks)
-    running = [workers.submit(function, *task) for task in itertools.islice(tasks, most)]
     try:
+        running = [workers.submit(function, *task) for task in itertools.islice(tasks, most)]
         while running:
             with interrupt.waiting():
                 done, _ = wait(running[:1] if in_order else running, return_when=FIRST_COMPLETED)
@@ -169,33 +171,83 @@ def _end(child: subprocess.Popen) -> None:
 
 @contextlib.contextmanager
 def _local(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end with this one: each sees its end of a pipe closed, even by kill -9."""
+    """A pool whose processes end with this one: each sees its end of a pipe closed, even by kill -9.
+
+    All of them have started before the block is entered. Raises UserError if the system refuses one.
+    """
     sys.stdout.flush()  # or every copy would print what waits here
     sys.stderr.flush()
-    watched, held = os.pipe()
-    context = multiprocessing.get_context("fork")
-    number = context.Value("i", 0)
-    pool = ProcessPoolExecutor(
-        jobs, context, initializer=_as_a_worker, initargs=(watched, held, number, jobs)
-    )
-    try:
-        for started in [pool.submit(time.sleep, 0.01) for _ in range(jobs)]:  # before anything is open
-            started.result()
-        pool.children = multiprocessing.active_children()
+    with contextlib.ExitStack() as stack:
+        try:
+            pool = stack.enter_context(_started(jobs))
+        except BrokenProcessPool:
+            what = f"a process of --jobs {jobs} was ended as it started"
+            raise UserError(f"{what}; is there too little memory for so many?") from None
+        except (OSError, RuntimeError, MemoryError) as error:
+            line = cli.of_the_system(error)
+            if line is None:
+                raise
+            raise UserError(f"--jobs {jobs} is more than can be started: {line}") from None
         yield pool
         pool.shutdown()
+
+
+@contextlib.contextmanager
+def _started(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of which all processes, and the threads of this one that serve it, have started.
+
+    Raises what refused one of them (OSError, RuntimeError of Python's threads, MemoryError), and
+    BrokenProcessPool if one was ended from outside.
+    """
+    watched, held = os.pipe()
+    context = multiprocessing.get_context("fork")
+    ready = context.Value("i", 0)
+    refused = context.Value("i", 0, lock=False)  # a lock would stay locked by a process that is killed
+    own = (watched, held, ready, refused, jobs, threading.excepthook)
+    pool = ProcessPoolExecutor(jobs, context, initializer=_as_a_worker, initargs=own)
+    try:
+        _start_all(pool, jobs, refused)
+        pool.children = multiprocessing.active_children()
+        yield pool
     finally:
         os.close(held)  # ends those that are still at work
         os.close(watched)
-        pool.shutdown(cancel_futures=True)
+        with contextlib.suppress(RuntimeError):  # the pool's thread was refused: there is nothing to join
+            pool.shutdown(cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.join()
 
 
-def _as_a_worker(watched: int, held: int, number: Any, jobs: int) -> None:
-    """In a new process, the next of that number: leave signals and words to the first, and end with it."""
-    global _place
-    with number.get_lock():
-        _place = Place(number.value, jobs, jobs)
-        number.value += 1
+def _start_all(pool: ProcessPoolExecutor, jobs: int, refused: Any) -> None:
+    """Start the processes of `pool` and return when each is ready, or end all of them and raise why not."""
+    ended: list[Any] = []  # the errors by which threads of the pool ended, which would wait for ever
+    hook, threading.excepthook = threading.excepthook, lambda thread: ended.append(thread.exc_value)
+    try:
+        started = [pool.submit(_wait_for_all) for _ in range(jobs)]
+        with interrupt.waiting():
+            while not ended and wait(started, timeout=0.05).not_done:
+                pass
+        for error in ended:
+            raise error
+        for future in started:
+            future.result()
+    except BaseException as error:
+        for child in multiprocessing.active_children():
+            child.kill()  # nothing has begun, and a process that is stopped or stuck would not end by itself
+        if refused.value and isinstance(error, RuntimeError):  # a broken pool is one
+            raise OSError(refused.value, os.strerror(refused.value)) from None
+        raise
+    finally:
+        threading.excepthook = hook
+
+
+def _as_a_worker(watched: int, held: int, ready: Any, refused: Any, jobs: int, hook: Callable) -> None:
+    """In a new process, the next of those `ready`: leave signals and words to the first, and end with it.
+
+    A process that the system refuses what it needs notes the error number in `refused`, and ends.
+    """
+    global _place, _ready
+    threading.excepthook = hook
     progress.silence()
     _leave_signals()
     os.close(held)  # the pipe shows its end only when nobody else holds it open
@@ -207,7 +259,20 @@ def _as_a_worker(watched: int, held: int, number: Any, jobs: int) -> None:
             _end(child)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    try:
+        threading.Thread(target=watch, daemon=True).start()
+    except (OSError, RuntimeError, MemoryError) as error:
+        refused.value = cli.system_errno(error) or errno.EAGAIN
+        os._exit(1)
+    with ready.get_lock():
+        _place, _ready = Place(ready.value, jobs, jobs), ready
+        ready.value += 1
+
+
+def _wait_for_all() -> None:
+    """In each of the processes: return when the last is ready, so that none does two of these tasks."""
+    while _ready.value < _place.size:
+        time.sleep(0.001)
 
 
 def _leave_signals() -> None:

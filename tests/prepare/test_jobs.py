@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from common import parallel
-from tests.prepare.conftest import SLOWED, digest, whole
+from tests.prepare.conftest import SLOWED, XTC1, digest, settings, whole
 
 
 def slowed(config: str, **environment: str) -> subprocess.Popen:
@@ -174,6 +178,44 @@ def test_that_shell_without_a_terminal(ready, prepare, tmp_path):
     )
     assert done.returncode == 2
     assert "4 processes were started, and mpi4py" in done.stderr
+
+
+def test_a_limit_of_processes_is_one_line(prepare):
+    """`ulimit -u`, which does not bind root: root becomes a user of whom nothing else runs."""
+    as_user, theirs = [], sum(map(threads_of, Path("/proc").glob("[0-9]*")))
+    with tempfile.TemporaryDirectory() as folder:  # pytest's, and this repository, may be closed to others
+        source = Path(shutil.copytree(XTC1 / "experiment", Path(folder, "experiment")))
+        config = Path(folder, "small.yaml")
+        config.write_text(yaml.safe_dump({**settings(Path(folder), source), "shard": 10}, sort_keys=False))
+        assert prepare("select", str(config)).exit_code == 0
+        if os.getuid() == 0:
+            rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # to read Python and this
+            as_user, theirs = ["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", *rights], 0
+            for path in (folder, *Path(folder).rglob("*")):
+                os.chown(path, 61234, 61234)
+        some = 14 + min(os.cpu_count() or 1, 64)  # of which a command asks for 7 and one for each core
+        codes = []
+        for jobs in (some, some // 2, some // 2 - 1, 2):  # each process has one more thread
+            done = subprocess.run(
+                [*as_user, sys.executable, "-m", "prepare", "build", config, "--force", "--jobs", str(jobs)],
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (theirs + some,) * 2),
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            codes.append(done.returncode)
+            if done.returncode:
+                assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+                assert "no more processes or threads can be started" in done.stderr
+        assert codes[:3] == [2, 2, 2] and (theirs or codes[3] == 0)
+
+
+def threads_of(process: Path) -> int:
+    """How many threads a process has, if it is of this user."""
+    try:
+        if process.stat().st_uid == os.getuid():
+            return len(list((process / "task").iterdir()))
+    except OSError:  # it has ended
+        pass
+    return 0
 
 
 # --- the executor ----------------------------------------------------------------------------------
