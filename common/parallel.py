@@ -12,60 +12,24 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import importlib
 import itertools
-import multiprocessing
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
-from typing import Any, Callable, Iterable, NamedTuple, Optional, Sequence, TypeVar
+from typing import Any, Callable, Iterable, Optional, Sequence, TypeVar
 
-from common import cli, interrupt, progress
-from common.cores import available_cores
+from common import cli, interrupt, processes, progress
 from common.errors import UserError
+from common.processes import Place
 
 T = TypeVar("T")
 
-# Where launchers say how many processes they started: Open MPI, MPICH and what is built on it, MVAPICH, srun.
-# (SLURM_NTASKS is of the job, and set in a batch script that runs one process.)
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _PTY = "SLURM_PTY_PORT"  # in the shell of `srun --pty`, which is one process
 _LAUNCHER = 0.5  # s for a launcher to pass on the last line: MPICH's was seen to end without it
-
-
-class Place(NamedTuple):
-    """Which of the `size` processes of ours on this machine this one is, and how many share its cores.
-
-    They share the machine's memory and GPUs. Processes that a launcher bound to cores share none.
-    """
-
-    number: int = 0
-    size: int = 1
-    sharing: int = 1
-
-    @property
-    def cores(self) -> int:
-        """Cores for this process."""
-        return max(1, available_cores() // self.sharing)
-
-
-_place = Place()
-_ready: Any = None  # how many processes of --jobs are, shared by them
-_children: set[subprocess.Popen] = set()  # of this process, see `run_child`
-_starting = threading.Lock()  # held while one of them is started, and for ever once this process is to end
-
-
-def place() -> Place:
-    """The place of this process."""
-    return _place
 
 
 class Here(Executor):
@@ -87,7 +51,7 @@ def executor(jobs: int = 1) -> Iterator[Optional[Executor]]:
     """
     comm = launched()
     if comm is None:
-        with Here() if jobs == 1 else _local(jobs) as workers:
+        with Here() if jobs == 1 else processes.pool(jobs) as workers:
             yield workers
         return
     if jobs > 1:
@@ -123,7 +87,7 @@ def results(
             for future in done:
                 yield future.result()
     except BrokenProcessPool:
-        raise UserError(_what_ended(getattr(workers, "children", []))) from None
+        raise UserError(processes.what_ended(getattr(workers, "children", []))) from None
 
 
 def ahead(workers: Executor, function: Callable[..., T], calls: Iterable[Sequence], most: int) -> Iterator[T]:
@@ -137,163 +101,6 @@ def ahead(workers: Executor, function: Callable[..., T], calls: Iterable[Sequenc
         yield waiting.popleft().result()
 
 
-def run_child(command: Sequence[str], log: Path, append: bool) -> int:
-    """Run a command of ours (`cli.child`) to its end, its output in `log`; returns the exit code.
-
-    It ends, after saving what it has, when this process is asked to end or ends, however that happens.
-    """
-    with log.open("ab" if append else "wb") as file, _starting:
-        # A session of its own, so that Ctrl-C reaches it once, from us; a pipe, so that it ends with us.
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in _SIZES},
-        )
-        _children.add(child)
-    try:
-        with interrupt.waiting():
-            return child.wait()
-    finally:
-        _end(child)
-        _children.discard(child)
-
-
-def _end(child: subprocess.Popen) -> None:
-    child.stdin.close()  # by which it is asked to end
-    child.wait()
-
-
-# --- processes of this machine ---------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _local(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end with this one: each sees its end of a pipe closed, even by kill -9.
-
-    All of them have started before the block is entered. Raises UserError if the system refuses one.
-    """
-    sys.stdout.flush()  # or every copy would print what waits here
-    sys.stderr.flush()
-    with contextlib.ExitStack() as stack:
-        try:
-            pool = stack.enter_context(_started(jobs))
-        except BrokenProcessPool:
-            what = f"a process of --jobs {jobs} was ended as it started"
-            raise UserError(f"{what}; is there too little memory for so many?") from None
-        except (OSError, RuntimeError, MemoryError) as error:
-            line = cli.of_the_system(error)
-            if line is None:
-                raise
-            raise UserError(f"--jobs {jobs} is more than can be started: {line}") from None
-        yield pool
-        pool.shutdown()
-
-
-@contextlib.contextmanager
-def _started(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of which all processes, and the threads of this one that serve it, have started.
-
-    Raises what refused one of them (OSError, RuntimeError of Python's threads, MemoryError), and
-    BrokenProcessPool if one was ended from outside.
-    """
-    watched, held = os.pipe()
-    context = multiprocessing.get_context("fork")
-    ready = context.Value("i", 0)
-    refused = context.Value("i", 0, lock=False)  # a lock would stay locked by a process that is killed
-    own = (watched, held, ready, refused, jobs, threading.excepthook)
-    pool = ProcessPoolExecutor(jobs, context, initializer=_as_a_worker, initargs=own)
-    try:
-        _start_all(pool, jobs, refused)
-        pool.children = multiprocessing.active_children()
-        yield pool
-    finally:
-        os.close(held)  # ends those that are still at work
-        os.close(watched)
-        with contextlib.suppress(RuntimeError):  # the pool's thread was refused: there is nothing to join
-            pool.shutdown(cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.join()
-
-
-def _start_all(pool: ProcessPoolExecutor, jobs: int, refused: Any) -> None:
-    """Start the processes of `pool` and return when each is ready, or end all of them and raise why not."""
-    ended: list[Any] = []  # the errors by which threads of the pool ended, which would wait for ever
-    hook, threading.excepthook = threading.excepthook, lambda thread: ended.append(thread.exc_value)
-    try:
-        started = [pool.submit(_wait_for_all) for _ in range(jobs)]
-        with interrupt.waiting():
-            while not ended and wait(started, timeout=0.05).not_done:
-                pass
-        for error in ended:
-            raise error
-        for future in started:
-            future.result()
-    except BaseException as error:
-        for child in multiprocessing.active_children():
-            child.kill()  # nothing has begun, and a process that is stopped or stuck would not end by itself
-        if refused.value and isinstance(error, RuntimeError):  # a broken pool is one
-            raise OSError(refused.value, os.strerror(refused.value)) from None
-        raise
-    finally:
-        threading.excepthook = hook
-
-
-def _as_a_worker(watched: int, held: int, ready: Any, refused: Any, jobs: int, hook: Callable) -> None:
-    """In a new process, the next of those `ready`: leave signals and words to the first, and end with it.
-
-    A process that the system refuses what it needs notes the error number in `refused`, and ends.
-    """
-    global _place, _ready
-    threading.excepthook = hook
-    progress.silence()
-    _leave_signals()
-    os.close(held)  # the pipe shows its end only when nobody else holds it open
-
-    def watch() -> None:
-        os.read(watched, 1)
-        _starting.acquire()
-        for child in list(_children):
-            _end(child)
-        os._exit(1)
-
-    try:
-        threading.Thread(target=watch, daemon=True).start()
-    except (OSError, RuntimeError, MemoryError) as error:
-        refused.value = cli.system_errno(error) or errno.EAGAIN
-        os._exit(1)
-    with ready.get_lock():
-        _place, _ready = Place(ready.value, jobs, jobs), ready
-        ready.value += 1
-
-
-def _wait_for_all() -> None:
-    """In each of the processes: return when the last is ready, so that none does two of these tasks."""
-    while _ready.value < _place.size:
-        time.sleep(0.001)
-
-
-def _leave_signals() -> None:
-    """From now on signals change nothing here. Not by ignoring them: a child would, too, and not end."""
-    for number in interrupt.SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
-
-
-def _what_ended(children: list[multiprocessing.process.BaseProcess]) -> str:
-    """Which of the processes of a broken pool was ended by what."""
-    for _ in range(50):
-        for child in children:
-            if child.exitcode is not None and child.exitcode < 0:
-                name = signal.Signals(-child.exitcode).name
-                memory = "; was there too little memory for so many --jobs?" if name == "SIGKILL" else ""
-                return f"process {child.pid} of --jobs {len(children)} was ended by {name}{memory}"
-        time.sleep(0.02)
-    return f"a process of --jobs {len(children)} has ended"
-
-
 # --- ranks that a launcher started -------------------------------------------------------------------
 
 
@@ -303,7 +110,8 @@ def launched() -> Optional[Any]:
     MPI itself is asked, and only where a launcher's variables are there: the shell that `srun --pty`
     gives has them, too, for one process. Raises UserError for ranks that have no mpi4py.
     """
-    size = max((int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdigit()), default=1)
+    told = (os.environ.get(name, "") for name in processes.SIZES)
+    size = max((int(number) for number in told if number.isdigit()), default=1)
     if size == 1 or sys.stdin is not None and sys.stdin.isatty():
         return None
     try:
@@ -330,17 +138,16 @@ def place_of(comm: Any, first_works: bool) -> Place:
 @contextlib.contextmanager
 def _ranks(comm: Any) -> Iterator[Optional[Executor]]:
     """mpi4py's executor on rank 0, None on the others when they have done their work."""
-    global _place
     futures = importlib.import_module("mpi4py.futures")
-    _place = place_of(comm, first_works=False)
+    processes.take_place(place_of(comm, first_works=False))
     if comm.Get_rank():
         progress.silence()
-        _leave_signals()
-    with futures.MPICommExecutor(comm) as workers:
+        processes.leave_signals()
+    with contextlib.ExitStack() as stack:
         try:
-            yield workers
+            yield stack.enter_context(futures.MPICommExecutor(comm))
         except BaseException as error:
-            if workers is not None:
+            if not comm.Get_rank():
                 end_all(comm, error)
             raise
 

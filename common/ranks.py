@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from common import interrupt, parallel, progress
+from common import interrupt, parallel, processes, progress
 
 GRACE = 2.0  # s in which rank 0, which has met the same error, says it and ends all
 
@@ -51,7 +51,7 @@ class Ranks:
         self._comm = comm
         self.rank = comm.Get_rank() if comm is not None else 0
         self.size = comm.Get_size() if comm is not None else 1
-        self.place = parallel.place() if comm is None else parallel.place_of(comm, first_works=True)
+        self.place = processes.place() if comm is None else parallel.place_of(comm, first_works=True)
 
     @property
     def first(self) -> bool:

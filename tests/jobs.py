@@ -15,7 +15,7 @@ from typing import Iterator
 
 JOBS = 4
 
-_FAILING = """
+FAILING = """
 import errno, importlib, os, signal, sys, threading, time
 first, process, calls = os.getpid(), 0, {}
 
@@ -60,7 +60,7 @@ def started(module: str, *words: str, **failing: str) -> Iterator[subprocess.Pop
     stuck: the second process is "killed" or "sleeping" before it is ready.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", _FAILING, module, *words, "--jobs", str(JOBS)],
+        [sys.executable, "-c", FAILING, module, *words, "--jobs", str(JOBS)],
         env={**os.environ, **{name.upper(): how for name, how in failing.items()}},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip

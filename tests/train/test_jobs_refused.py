@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from tests.jobs import JOBS, refused
+from tests.jobs import FAILING, JOBS, refused
+from tests.train.test_ranks import MPIRUN
 
 
 @pytest.mark.parametrize(
@@ -18,3 +23,13 @@ from tests.jobs import JOBS, refused
 )
 def test_refused_processes_are_one_line(command, failing):
     assert "ulimit -u" in refused("train", *command, **failing)
+
+
+def test_a_refused_thread_of_the_first_rank_ends_all_ranks():
+    done = subprocess.run(
+        [str(MPIRUN), "-n", "2", sys.executable, "-c", FAILING, "train", "sweep", "none.yaml"],
+        env={**os.environ, "THREAD": "0 1"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if "ulimit -u" in line and line.startswith("error: ")]

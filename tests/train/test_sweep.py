@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from common import parallel
+from common import parallel, processes
 from common.errors import ConfigError, UserError
 from tests.train.conftest import write_data
 from tests.train.test_ranks import MPIRUN
@@ -189,7 +189,7 @@ def record_starts(monkeypatch, code: str = "") -> list:
         started.append((Path(command[-2]).name[: -len(".yaml")], command[-1]))
         return real([sys.executable, "-c", code], **settings)
 
-    monkeypatch.setattr(parallel.subprocess, "Popen", start)
+    monkeypatch.setattr(processes.subprocess, "Popen", start)
     return started
 
 
@@ -235,7 +235,7 @@ def test_an_interrupted_run_is_gone_on_with(base, train, monkeypatch):
 
 
 def test_jobs_share_the_cores(base, monkeypatch):
-    monkeypatch.setattr(parallel, "available_cores", lambda: 8)
+    monkeypatch.setattr(processes, "available_cores", lambda: 8)
     record_starts(monkeypatch)
     alone = base.model_copy(update={"threads": type(base.threads)()})
     runs = plan(alone, [], seeds=3)[0].runs

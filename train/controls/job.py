@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Callable, Iterator, Optional
 
-from common import cli, parallel
+from common import cli, parallel, processes
 from common.dataset import provenance
 from common.errors import OutputExists
 from common.files import lock
@@ -96,9 +96,9 @@ def run_on(
 @contextlib.contextmanager
 def _opened(config: TrainConfig) -> Iterator[tuple[Data, Optional[Data]]]:
     """The data, and those with lasing switched where there are some; TensorFlow is started."""
-    processes = parallel.place().size
+    sharing = processes.place().size
     with open_data(
-        config.data, config.input, ["train", "test"], config.cache, processes=processes
+        config.data, config.input, ["train", "test"], config.cache, processes=sharing
     ) as data, opened_beside(config, data) as switched:  # fmt: skip
         runtime.start(config.threads, config.seed)
         # TensorFlow takes several networks, one after the other, for a mistake and says so at length.

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Optional, Sequence
 
-from common import cli, interrupt, parallel, text_table
+from common import cli, interrupt, parallel, processes, text_table
 from common.config import dump
 from common.files import atomic, lock
 from common.progress import bar, say, warn
@@ -84,7 +84,7 @@ def train(config: TrainConfig, held: bool = False) -> str:
             time.sleep(0.5)
     if held and is_finished(config):
         return ""
-    place = parallel.place()
+    place = processes.place()
     if config.threads.intra is None and place.sharing > 1:
         threads = Threads(intra=place.cores, inter=config.threads.inter)
         config = config.model_copy(update={"threads": threads})
@@ -92,7 +92,7 @@ def train(config: TrainConfig, held: bool = False) -> str:
     atomic.write_text(path, dump(config))
     unfinished = is_same(config) and not (config.run_dir / folder.SUMMARY).exists()
     command = cli.child("train", "fit", str(path), "--resume" if unfinished else "--force")
-    code = parallel.run_child(command, log, append=unfinished)
+    code = processes.run_child(command, log, append=unfinished)
     return f"{config.name} failed ({_why(code, log)}); its log: {log}" if code else ""
 
 
