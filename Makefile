@@ -14,7 +14,7 @@ OLDEST := .venv-oldest
 PSANA := .venv-psana
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
+.PHONY: help demo test test-wheel test-faults simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
 
 help:  ## Show this list
 	@echo "make TARGET [CONFIG=configs/...yaml] [FORCE=1] [RESUME=1] [JOBS=4] [PYTHON=python3]"
@@ -76,6 +76,9 @@ test-oldest: $(OLDEST)/done  ## prepare's tests under Python 3.9 with the oldest
 
 test-psana: $(PSANA)/done  ## Set up psana 2 from PyPI; tests of reading through it, on one rank and on several
 	PATH="$(CURDIR)/$(PSANA)/bin:$$PATH" $(PSANA)/bin/python -m pytest -W ignore::DeprecationWarning tests/psana
+
+test-wheel:  ## The wheel in an empty environment: the whole job by the installed commands
+	.ci/wheel
 
 test-faults: $(VENV)/dev.done  ## Kill, starve and damage the commands, fuzz the readers, count what is lost (6 minutes)
 	$(RUN) -m tests.faults
