@@ -76,7 +76,7 @@ def test_train_a_second_time_is_success_also_without_its_data(make, tmp_path):
     write_data(tmp_path / "data.h5", {"train": 40, "test": 30})
     config = Path(small_config(tmp_path, steps=1))
     assert make("train", f"CONFIG={config}").returncode == 0
-    (tmp_path / "data.h5").unlink()
+    (tmp_path / "data.h5").rename(tmp_path / "away.h5")
     again = make("train", f"CONFIG={config}")
     assert again.returncode == 0, again.stderr
     assert "small: is complete" in again.stdout and "data.h5: is not there any more" in again.stderr
@@ -84,6 +84,10 @@ def test_train_a_second_time_is_success_also_without_its_data(make, tmp_path):
     more = make("train", f"CONFIG={config}")  # what is there does not fit any more
     assert more.returncode == 2
     assert "small: exists already" in more.stderr
+    (tmp_path / "away.h5").rename(tmp_path / "data.h5")
+    resumed = make("train", f"CONFIG={config}", "RESUME=1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after step 1" in resumed.stdout + resumed.stderr
 
 
 def test_without_a_network_pip_is_given_a_folder_of_wheels(tmp_path):
