@@ -87,10 +87,10 @@ def test_the_scripts_run_our_modules_whatever_the_path_has(tmp_path):
     for name in ("common", "prepare", "train"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
-    path = f"{tmp_path}{os.pathsep}{ROOT}"
-    start = f"import sys; sys.argv[0] = 'x'; sys.path.append({str(ROOT)!r}); import xtcav_lasing; "
     for module in ("prepare", "train"):
-        done = run("-c", f"{start}xtcav_lasing.{module}()", "--help", cwd=tmp_path, PYTHONPATH=path)
+        script = ROOT / "common" / "scripts" / f"xtcav-{module}"
+        code = f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_path({str(script)!r})"
+        done = run("-c", code, "--help", cwd=tmp_path / "train", PYTHONPATH=str(tmp_path))
         assert done.returncode == 0 and f"xtcav-{module}" in done.stdout, done.stderr
 
 
