@@ -87,11 +87,20 @@ def test_the_scripts_run_our_modules_whatever_the_path_has(tmp_path):
     for name in ("common", "prepare", "train"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not ours')")
+    editable = (  # as an editable installation is found: after all of sys.path
+        "import runpy, sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        return PathFinder.find_spec(name, [{str(ROOT)!r}]) if path is None else None\n"
+        "sys.meta_path.append(Finder)\n"
+    )
     for module in ("prepare", "train"):
         script = ROOT / "common" / "scripts" / f"xtcav-{module}"
-        code = f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_path({str(script)!r})"
-        done = run("-c", code, "--help", cwd=tmp_path / "train", PYTHONPATH=str(tmp_path))
-        assert done.returncode == 0 and f"xtcav-{module}" in done.stdout, done.stderr
+        run_it = f"runpy.run_path({str(script)!r})"
+        for path in (str(tmp_path), f"{tmp_path}{os.pathsep}{tmp_path / 'train'}"):
+            done = run("-c", editable + run_it, "--help", cwd=tmp_path / "train", PYTHONPATH=path)
+            assert done.returncode == 0 and f"xtcav-{module}" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("module", ["prepare", "train"])
