@@ -96,7 +96,7 @@ def test_the_scripts_run_our_modules_whatever_the_path_has(tmp_path):
         "sys.meta_path.append(Finder)\n"
     )
     for module in ("prepare", "train"):
-        script = ROOT / "common" / "scripts" / f"xtcav-{module}"
+        script = ROOT / module / "scripts" / f"xtcav-{module}"
         run_it = f"runpy.run_path({str(script)!r})"
         for path in (str(tmp_path), f"{tmp_path}{os.pathsep}{tmp_path / 'train'}"):
             done = run("-c", editable + run_it, "--help", cwd=tmp_path / "train", PYTHONPATH=path)

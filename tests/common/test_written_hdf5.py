@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
-import resource
 
 import numpy as np
 import pytest
 
 from common.dataset import image_writer, layout, reading, writing
 from common.files import hdf5
+from tests.limits import files_up_to
 
 ATTRIBUTES = {**dict.fromkeys(layout.ATTRIBUTES, "x"), "classes": '["nolasing", "lasing"]'}
 SPLITS, SHAPE = {"train": 12, "test": 5}, (20, 30)
@@ -27,16 +26,6 @@ def write(path, compression: str) -> str:
         file = writer.tables(SHAPE)
         file["test/crc32"][...] = sums
         return writing.finish(file, ATTRIBUTES)
-
-
-@contextlib.contextmanager
-def files_up_to(size: int):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("compression", ["none", "bitshuffle-lz4"])

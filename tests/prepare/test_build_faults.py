@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from common.files import atomic
 from common.shots import ID_DTYPE, shot_id
 from prepare.sources.native import XtcSource
 from tests.command_line import refused
+from tests.limits import files_up_to
 from tests.prepare.conftest import SLOWED, digest, whole
 
 
@@ -106,17 +106,6 @@ def test_a_source_that_fails_leaves_what_was_made(ready, prepare, tmp_path, stop
     stop_after(0)
     assert "1 of 3 files are there already" in prepare("build", ready).output
     assert digest(tmp_path) == expected
-
-
-@contextlib.contextmanager
-def files_up_to(size: int):
-    """A limit on what can be written to one file, which to a program looks like a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("compression", ["none", "bitshuffle-lz4"])
