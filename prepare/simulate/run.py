@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
 from common.errors import ConfigError
 from common.files import atomic
@@ -12,17 +12,9 @@ from prepare.config import PrepareConfig, load_config
 from prepare.simulate import variety, xtc, xtc2
 from prepare.simulate.sequence import RunPlan
 
-
-class Format(NamedTuple):
-    """A file format: the pattern of a run's files in a folder, and what writes a run there."""
-
-    pattern: str
-    write_run: Callable[[Path, PrepareConfig, RunPlan], list[Path]]
-
-
-FORMATS: dict[str, Format] = {
-    "xtc": Format(xtc.PATTERN, xtc.write_run),
-    "xtc2": Format(xtc2.PATTERN, xtc2.write_run),
+FORMATS: dict[str, Callable[[Path, PrepareConfig, RunPlan], list[Path]]] = {
+    "xtc": xtc.write_run,
+    "xtc2": xtc2.write_run,
 }
 
 
@@ -46,11 +38,10 @@ def simulate(
     is an error (OutputExists), is replaced with `force`, or left alone with `if_missing`.
     """
     directory = Path(config.source.dir)
-    plans = plan(config)
     written: list[Path] = []
     todo = []
-    for each in plans:
-        there = sorted(directory.glob(FORMATS[form].pattern.format(run=each.run)))
+    for each in plan(config):
+        there = sorted(directory.glob(f"*-r{each.run:04d}-s*-c*.{form}"))
         if there and if_missing:
             say(f"run {each.run}: is there, kept")
             continue
@@ -58,7 +49,7 @@ def simulate(
             atomic.refuse_existing(there[0], force)
         todo.append((each, there))
     for each, there in todo:
-        files = FORMATS[form].write_run(directory, config, each)
+        files = FORMATS[form](directory, config, each)
         for stale in set(there) - set(files):
             stale.unlink()
         size = sum(path.stat().st_size for path in files)

@@ -7,23 +7,13 @@ from typing import Optional
 import numpy as np
 
 from prepare.simulate import camera, machine, phasespace
-from prepare.simulate.config import BeamOnScreen, SimulateConfig
+from prepare.simulate.config import BeamOnScreen, Bunch, SimulateConfig
 from prepare.simulate.machine import Shots
 
 _NOMINAL_CHARGE = 0.3  # nC
 _HALO = 6.0  # how much wider the long tails are than what they belong to
-# What the means of the machine's quantities are; the picture moves with the differences.
-_MEAN = {
-    name: machine.QUANTITIES[name][0]
-    for name in (
-        "ebeamL3Energy",
-        "ebeamPkCurrBC2",
-        "ebeamXTCAVPhase",
-        "ebeamXTCAVAmpl",
-        "ebeamLTUPosX",
-        "ebeamLTUPosY",
-    )
-}
+# The means of the machine's quantities; the picture moves with the differences from them.
+_MEAN = {name: mean for name, (mean, *_) in machine.QUANTITIES.items()}
 
 
 def frame(
@@ -97,7 +87,7 @@ def _on_screen(
     return np.float32(1 - beam.halo) * sharp + np.float32(beam.halo) * tails
 
 
-def energy_loss(shots: Shots, i: int, beam: BeamOnScreen, settings) -> float:
+def energy_loss(shots: Shots, i: int, beam: BeamOnScreen, settings: Bunch) -> float:
     """MeV that an electron of this bunch loses at shot `i`, on average: its share of the pulse energy."""
     electrons = float(shots.truth["ebeamDumpCharge"][i])
     share = settings.lasing / sum(bunch.lasing for bunch in beam.bunches)

@@ -12,7 +12,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterator
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -66,15 +66,6 @@ class SignalNoiseConfig(Model):
         return self
 
 
-class Written(NamedTuple):
-    """What was written."""
-
-    counts: dict[str, int]
-    content_digest: str
-    bytes: int
-    seconds: float
-
-
 def load_config(path: str) -> SignalNoiseConfig:
     """The signal-noise config at `path`; raises ConfigError."""
     return load(path, SignalNoiseConfig)
@@ -95,35 +86,36 @@ def image(rng: np.random.Generator, signal: bool, config: SignalNoiseConfig) -> 
 def write_images(config_path: str, force: bool) -> None:
     """Write the data file of a config and print what is in it."""
     config = load_config(config_path)
-    written = write(config, force)
-    for split, n in written.counts.items():
-        say(f"{split}: {n} images of {config.shape[0]} x {config.shape[1]}, half of them with a signal")
-    rate = written.bytes / 1e6 / written.seconds
-    say(f"{config.output_path}: {written.bytes / 1e6:.1f} MB in {written.seconds:.1f} s, {rate:.0f} MB/s")
-
-
-def write(config: SignalNoiseConfig, force: bool = False) -> Written:
-    """Write `config.output_path`, complete or not at all; raises OutputExists. Memory: a few images."""
-    atomic.refuse_existing(config.output_path, force)
     start = time.perf_counter()
-    sizes, shape = config.sizes, config.shape
+    write(config, force)
+    seconds = time.perf_counter() - start
+    for split, n in config.sizes.items():
+        say(f"{split}: {n} images of {config.shape[0]} x {config.shape[1]}, half of them with a signal")
+    size = config.output_path.stat().st_size / 1e6
+    say(f"{config.output_path}: {size:.1f} MB in {seconds:.1f} s, {size / seconds:.0f} MB/s")
+
+
+def write(config: SignalNoiseConfig, force: bool = False) -> str:
+    """Write `config.output_path`, complete or not at all; returns the content digest. Memory: a few images.
+
+    Raises OutputExists.
+    """
+    atomic.refuse_existing(config.output_path, force)
     with (
         atomic.replacing(config.output_path) as partial,
-        writing.create(partial, sizes, shape, shape) as file,
+        writing.create(partial, config.sizes, config.shape, config.shape) as file,
     ):
         for name in ("mean", "std"):
             file["dark"][name][...] = 0  # no camera; written, so that the file holds what it claims
         rows = []
-        for number, (split, n) in enumerate(sizes.items()):
-            rows += _write_split(file, split, n, number, config)
-        digest = writing.finish(file, _attributes(config, manifest.digest(rows)), simulated=True)
-    size = config.output_path.stat().st_size
-    return Written(config.sizes, digest, size, time.perf_counter() - start)
+        for number, split in enumerate(config.sizes):
+            rows += _write_split(file, split, number, config)
+        return writing.finish(file, _attributes(config, manifest.digest(rows)), simulated=True)
 
 
-def _write_split(file: NewFile, split: str, n: int, number: int, config: SignalNoiseConfig) -> list:
+def _write_split(file: NewFile, split: str, number: int, config: SignalNoiseConfig) -> list[Row]:
     """Fill one split; the train split's statistics are summed on the way, in float64 and in order."""
-    group = file[split]
+    group, n = file[split], config.sizes[split]
     labels = np.arange(n) % len(CLASSES)
     group["labels"][...] = labels
     group["run"][...] = RUN

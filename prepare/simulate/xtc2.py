@@ -27,7 +27,6 @@ from prepare.formats.files import XTC2, FileName, small_data
 from prepare.simulate.sequence import TRANSITION_PAUSE, Clock, RunPlan, exposures
 from prepare.sources.psana import import_psana
 
-PATTERN = "*-r{run:04d}-s*-c*.xtc2"
 _LCLS1_PULSE = 1 << 63
 _CAMERA, _RECORDS = 0, 1  # streams
 
