@@ -45,6 +45,8 @@ def camera_image(
 
 def thumbnail(view: View, image: np.ndarray, limits: tuple[float, float]) -> Any:
     """A small figure of one shot, with axis names and a color bar."""
+    from matplotlib.ticker import MaxNLocator
+
     rows, columns = view.picture(image).shape
     width, across = 2.6, 1.6
     height = min(2.6, max(1.0, across * rows / columns))
@@ -59,12 +61,6 @@ def thumbnail(view: View, image: np.ndarray, limits: tuple[float, float]) -> Any
     bar.tick_params(labelsize=6.5, length=2)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set_fontsize(8)
-        axis.set_major_locator(_few_ticks())
+        axis.set_major_locator(MaxNLocator(3, integer=True))
         axis.set_tick_params(labelsize=7, length=2)
     return figure
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(3, integer=True)

@@ -18,18 +18,13 @@ _FEWEST = 2  # shots for a curve
 
 def told(slices: Slices) -> str:
     """How many shots could be read, and why the others could not."""
-    n = len(slices.status)
-    kinds = [f"{k} with {what}" for k, what in _kinds(slices)]
-    read = f"Slices were read in {int((slices.status == FOUND).sum())} of {n} shots"
+    bunches = ((slices.bunches == n, f"with {what}") for n, what in ((1, "one bunch"), (2, "two bunches")))
+    kinds = [f"{mask.sum()} {what}" for mask, what in bunches if mask.any()]
+    unread = ((slices.status == status, reason) for status, reason in REASONS.items())
+    reasons = [f"{reason} in {mask.sum()}" for mask, reason in unread if mask.any()]
+    read = f"Slices were read in {(slices.status == FOUND).sum()} of {len(slices.status)} shots"
     text = f"{read} ({' and '.join(kinds)})" if kinds else read
-    reasons = [f"{reason} in {count}" for reason, count in unread(slices).items()]
     return f"{text}; {', '.join(reasons)}." if reasons else f"{text}."
-
-
-def unread(slices: Slices) -> dict[str, int]:
-    """{reason: shots} of the shots that could not be read."""
-    counts = {reason: int((slices.status == status).sum()) for status, reason in REASONS.items()}
-    return {reason: count for reason, count in counts.items() if count}
 
 
 def slice_blocks(slices: Slices, label: np.ndarray, names: dict[int, str], view: View) -> list[Block]:
@@ -101,8 +96,3 @@ def _summary(slices: Slices, rows: np.ndarray, name: str, bunch: int, view: View
     median = np.nanmedian(slices.spread[found, bunch]) * scale
     which = "first" if bunch == 0 else "second"
     return f"{name}: {int(found.sum())} shots, median slice spread of the {which} bunch {median:.3g} {of}"
-
-
-def _kinds(slices: Slices) -> list[tuple]:
-    counts = [(int((slices.bunches == k).sum()), what) for k, what in ((1, "one bunch"), (2, "two bunches"))]
-    return [(count, what) for count, what in counts if count]

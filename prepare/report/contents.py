@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -82,6 +83,10 @@ class Contents(NamedTuple):
     def class_name(self, label: int) -> str:
         return "unlabeled" if label == UNLABELED else self.classes[label]
 
+    def json(self, name: str) -> Any:
+        """The root attribute `name`; `skipped`: {run: {reason: shots}} of what could not be selected."""
+        return read_json(self.attributes[name], f"{self.path}: attribute {name}")
+
 
 def read(path: Path) -> Contents:
     """The contents of the data file at `path`; raises DataError. Reads some of the images, one at a time."""
@@ -91,15 +96,21 @@ def read(path: Path) -> Contents:
             problems = layout.structure_problems(file)
             if problems:
                 raise DataError(f"{file.filename}: {problems[0]}; run `python -m prepare verify {path}`")
-        groups = {
-            name: [file[name] for file in files if name in file and len(file[name]["images"])]
-            for name in SPLITS
-        }
-        groups = {name: of_split for name, of_split in groups.items() if of_split}
+        groups = [
+            file[name] for name in SPLITS for file in files if name in file and len(file[name]["images"])
+        ]
         if not groups:
             raise DataError(f"{path}: has no images")
-        ids, label, split = _shots(groups)
-        where = [(g, i) for of_split in groups.values() for g in of_split for i in range(len(g["images"]))]
+        of_group = [group.name.strip("/") for group in groups]
+        splits = tuple(dict.fromkeys(of_group))
+        sizes = [len(group["images"]) for group in groups]
+        where = [(group, i) for group, n in zip(groups, sizes) for i in range(n)]
+        column = functools.partial(_column, groups)
+        ids = np.zeros(len(where), ID_DTYPE)
+        for field in ID_FIELDS:
+            ids[field] = column(field)
+        label = np.concatenate([_labels(group) for group in groups])
+        simulated = [n for group, n in zip(groups, sizes) if reading.is_simulated(group.file)]
         rows = _spread_over_runs(ids["run"])
         edges = _edges(where, rows)
         attributes = _attributes(files)
@@ -113,12 +124,12 @@ def read(path: Path) -> Contents:
             attributes=attributes,
             classes=reading.classes(file),
             view=view,
-            splits=tuple(groups),
-            split=split,
+            splits=splits,
+            split=np.repeat([splits.index(name) for name in of_group], sizes),
             label=label,
             ids=ids,
             intensity=intensity,
-            records={name: _record(groups, name) for name in RECORDS},
+            records={name: pulse_energy(column) if name == "energy" else column(name) for name in RECORDS},
             edges=edges,
             histograms=histograms,
             slices=found,
@@ -127,19 +138,8 @@ def read(path: Path) -> Contents:
             samples=samples,
             frames=frames,
             missing=[one for file in files for one in reading.missing(file)],
-            provenance=_provenance(groups),
+            provenance=provenance.told(sum(simulated), len(where)),
         )
-
-
-def skipped(contents: Contents) -> dict[str, dict[str, int]]:
-    """{run: {reason: shots}} of the shots that could not be selected, as the build noted it."""
-    return read_json(contents.attributes["skipped"], f"{contents.path}: attribute skipped")
-
-
-def _provenance(groups: dict[str, list[h5py.Group]]) -> str:
-    each = [group for of_split in groups.values() for group in of_split]
-    sizes = [(len(group["images"]), reading.is_simulated(group.file)) for group in each]
-    return provenance.told(sum(n for n, simulated in sizes if simulated), sum(n for n, _ in sizes))
 
 
 def _attributes(files: list[h5py.File]) -> dict[str, Any]:
@@ -154,27 +154,13 @@ def _attributes(files: list[h5py.File]) -> dict[str, Any]:
     return merged
 
 
-def _shots(groups: dict[str, list[h5py.Group]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    each = [group for of_split in groups.values() for group in of_split]
-    sizes = [sum(len(group["images"]) for group in of_split) for of_split in groups.values()]
-    ids = np.zeros(sum(sizes), ID_DTYPE)
-    for field in ID_FIELDS:
-        ids[field] = np.concatenate([group[field][...] for group in each])
-    labels = [
-        group["labels"][...].astype(int) if "labels" in group else np.full(len(group["images"]), UNLABELED)
-        for group in each
-    ]
-    return ids, np.concatenate(labels), np.repeat(np.arange(len(groups)), sizes)
+def _column(groups: list[h5py.Group], path: str) -> np.ndarray:
+    """The dataset `path` of all groups, one behind the other."""
+    return np.concatenate([group[path][...] for group in groups])
 
 
-def _record(groups: dict[str, list[h5py.Group]], name: str) -> np.ndarray:
-    def of_split(group: h5py.Group) -> np.ndarray:
-        def record(path: str) -> np.ndarray:
-            return group[path][...]
-
-        return pulse_energy(record) if name == "energy" else record(name)
-
-    return np.concatenate([of_split(group) for groups_of in groups.values() for group in groups_of])
+def _labels(group: h5py.Group) -> np.ndarray:
+    return group["labels"][...].astype(int) if "labels" in group else np.full(len(group["run"]), UNLABELED)
 
 
 def _spread_over_runs(run: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ import numpy as np
 import yaml
 
 from common.dataset import provenance
-from common.dataset.safety import read_json
 from common.dataset.view import View
 from common.report.camera import camera_image
 from common.report.drawing import png, svg
@@ -20,7 +19,6 @@ from prepare.report.contents import (
     Contents,
     hot_limit,
     hot_pixels,
-    skipped,
 )
 from prepare.report.steps import Sample
 
@@ -71,9 +69,9 @@ def _contents(contents: Contents) -> list[Block]:
         counts = [int((mask & (contents.split == number)).sum()) for number in range(len(contents.splits))]
         time = contents.time[mask]
         table.append((name, *counts, int(mask.sum()), f"{time.max() - time.min():.1f}"))
-    settings = read_json(contents.attributes["config"], f"{contents.path}: attribute config")
+    settings = contents.json("config")
     by = settings.get("select", {}).get("by") if isinstance(settings.get("select"), dict) else None
-    left_out = sum(sum(reasons.values()) for reasons in skipped(contents).values())
+    left_out = sum(sum(reasons.values()) for reasons in contents.json("skipped").values())
     kind = provenance.word(contents.provenance)
     facts = [
         Fact(
@@ -104,7 +102,7 @@ def _slices(contents: Contents) -> list[Block]:
 
 
 def _left_out(contents: Contents) -> list[Block]:
-    reasons = skipped(contents)
+    reasons = contents.json("skipped")
     runs = sorted(reasons, key=int)
     table: list[tuple[object, ...]] = [
         (reason, *(reasons[run].get(reason, 0) for run in runs))
@@ -135,7 +133,7 @@ def _splits(contents: Contents) -> list[Block]:
     for n, mask in enumerate(runs.values()):
         row[mask] = n
     figure = figures.blocks(contents.time, row, contents.split, contents.splits, list(runs))
-    select = read_json(contents.attributes["config"], f"{contents.path}: attribute config").get("select", {})
+    select = contents.json("config").get("select", {})
     how = "Neighboring shots are near-copies: where splits take turns shot by shot, the test is too easy."
     if isinstance(select, dict) and select.get("by") == "block":
         settings = select["blocks"]
@@ -276,8 +274,8 @@ def _records(contents: Contents) -> list[Block]:
 
 def _origin(contents: Contents) -> list[Block]:
     attributes = contents.attributes
-    config = read_json(attributes["config"], f"{contents.path}: attribute config")
-    sources = read_json(attributes["sources"], f"{contents.path}: attribute sources")
+    config = contents.json("config")
+    sources = contents.json("sources")
     files = [file for of_run in sources.values() for file in of_run]
     size = sum(one[1] for one in files)
     rows = [
