@@ -12,7 +12,6 @@ from common import __version__, cli
 from common.cli import CommandGroup, config_argument, force_option
 from common.files import atomic
 from common.progress import say
-from prepare.config import load_config
 
 data_argument = click.argument("path", metavar="DATA", type=cli.PATH)
 jobs_option = cli.count_option("--jobs", 1, "Processes that share the work.", most=256)
@@ -114,6 +113,7 @@ def list_runs(config_path: str, frames: int, as_json: bool) -> None:
     python -m prepare list configs/prepare/demo.yaml
     python -m prepare list configs/prepare/demo.yaml --frames 200 --json
     """
+    from prepare.config import load_config
     from prepare.list_runs import print_runs
 
     print_runs(load_config(config_path), frames, as_json)
@@ -132,6 +132,7 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
     \b
     python -m prepare select configs/prepare/demo.yaml
     """
+    from prepare.config import load_config
     from prepare.draw import draw
 
     draw(load_config(config_path), config_path, force, if_missing)
@@ -228,6 +229,7 @@ def check_psana(config_path: str, shots: int) -> None:
     python -m prepare check-psana configs/prepare/amo86815.yaml --shots 500
     """
     from prepare.check_psana import print_check
+    from prepare.config import load_config
 
     sys.exit(0 if print_check(load_config(config_path), shots) else 1)
 
