@@ -37,6 +37,15 @@ _COMMANDS = {
     "python -m train": {"data", "network", "learning_rate", "optimizer", "minibatch", "steps", "preprocess"},
 }
 
+# What pydantic says at length or in its own words, by its type.
+_MESSAGES = {
+    "bool_type": "say true or false",
+    "list_type": "is to be a list: [value, ...]",
+    "tuple_type": "is to be a list: [value, ...]",
+    "string_pattern_mismatch": "is to be made of letters, digits",
+    "string_type": "is to be text; quote it",
+}
+
 
 def explain(
     problem: Any, model: type[pydantic.BaseModel], data: Any, origins: dict[Loc, str], path: str
@@ -61,23 +70,15 @@ def explain(
         message = problem["msg"].split(", ", 1)[-1]
         named = not problem["loc"]  # the message names the key itself
         return f"{where}: {message if named else f'{dotted(loc)}: {message}'}"
-    message = problem["msg"]
-    if kind == "bool_type":
-        message = "say true or false"
-    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+    message = _MESSAGES.get(kind, problem["msg"])
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
         keys = _keys_at(model, loc) if kind != "dict_type" else []
         of = f" of {', '.join(keys)}" if 0 < len(keys) <= 12 else ""
         message = f"is to be a section{of}: {{key: value, ...}}"
-    elif kind in ("list_type", "tuple_type"):
-        message = "is to be a list: [value, ...]"
     elif kind == "too_short":
         message = f"is to have at least {context['min_length']}"
-    elif kind == "string_pattern_mismatch":
-        message = "is to be made of letters, digits" + (
-            ", _ . -" if "." in context.get("pattern", "") else ""
-        )
-    elif kind == "string_type":
-        message = "is to be text; quote it"
+    elif kind == "string_pattern_mismatch" and "." in context.get("pattern", ""):
+        message += ", _ . -"
     return f"{where}: {dotted(loc)}: {shown}: {message[0].lower()}{message[1:]}"
 
 

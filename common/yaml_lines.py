@@ -87,14 +87,12 @@ Dumper.add_representer(str, _represent_text)
 
 def parse(text: str) -> Any:
     """The value that `text` has behind a key of a config; raises ConfigError."""
-    loader = Loader(text)
     try:
+        loader = Loader(text)
         node = loader.get_single_node()
         return None if node is None else _construct(loader, node, (), {}, "")
     except yaml.YAMLError as error:
         raise ConfigError(f"{text!r} is not a value ({' '.join(str(error).split())[:80]})") from None
-    finally:
-        loader.dispose()
 
 
 def read(path: Path) -> tuple[dict, dict[Loc, str]]:
@@ -108,24 +106,19 @@ def read(path: Path) -> tuple[dict, dict[Loc, str]]:
         raise ConfigError(f"{path}: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; is this a config?")
-    loader = None
     try:
         loader = Loader(raw)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(f"{path}: is not a list of `key: value` lines")
         origins: dict[Loc, str] = {}
-        data = _construct(loader, node, (), origins, str(path))
-        return data, origins
+        return _construct(loader, node, (), origins, str(path)), origins
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line}: not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
 
 
 def _construct(loader: Loader, node: yaml.Node, loc: Loc, origins: dict[Loc, str], path: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import numpy as np
 
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, GMD_UNITS, ID_DTYPE, RECORD_DTYPE
@@ -29,6 +31,15 @@ def quality(status: np.ndarray) -> np.ndarray:
     return _QUALITY[status]
 
 
+def same_as_before(rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """(n,) bool: whether a row equals the one before it in the fields `names`."""
+    same = np.ones(len(rows), bool)
+    same[:1] = False
+    for name in names:
+        same[1:] &= rows[name][1:] == rows[name][:-1]
+    return same
+
+
 def merge_repeats(shots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One row for each shot, of rows that are sorted by key: the rows kept, and their indices in `shots`.
 
@@ -36,11 +47,7 @@ def merge_repeats(shots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     camera's frame is kept, with the records of whichever has them. A second frame of a shot is
     kept, too, as DUPLICATE.
     """
-    new = np.ones(len(shots), bool)
-    for name in ("seconds", "nanoseconds", "fiducial"):
-        new[1:] &= shots[name][1:] == shots[name][:-1]
-    new[1:] = ~new[1:]
-    group = np.cumsum(new) - 1
+    group = np.cumsum(~same_as_before(shots, ("seconds", "nanoseconds", "fiducial"))) - 1
     order = np.lexsort([quality(shots["status"]), group])  # stable: the first of a group is its best
     first = np.ones(len(shots), bool)
     first[1:] = group[order][1:] != group[order][:-1]

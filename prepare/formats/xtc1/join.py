@@ -9,7 +9,7 @@ import numpy as np
 from common.shots import nanoseconds
 from prepare.formats.xtc1.format import FIDUCIALS, FIRST_RECORDER_STREAM, JOIN_SECONDS
 from prepare.formats.xtc1.walk import LOCATION_DTYPE
-from prepare.shots import DUPLICATE, NO_FRAME, SHOT_DTYPE, USABLE, merge_repeats, quality
+from prepare.shots import DUPLICATE, NO_FRAME, SHOT_DTYPE, USABLE, merge_repeats, quality, same_as_before
 
 # What an event of a recorder gives to its shot.
 _FROM_RECORDER = ("status", *LOCATION_DTYPE.names)
@@ -124,14 +124,10 @@ def _without_twins(run: int, recorder: np.ndarray, warnings: list[str]) -> np.nd
 
     psana trusts neither of the two, unless the later one is marked as a part of a split event.
     """
-    columns = [recorder[name] for name in ("nanoseconds", "seconds", "stream")]
-    order = np.lexsort(columns)
-    again = np.ones(len(recorder), bool)
-    again[:1] = False
-    for column in columns:
-        again[1:] &= column[order][1:] == column[order][:-1]
+    names = ("nanoseconds", "seconds", "stream")
+    order = np.lexsort([recorder[name] for name in names])
     suspect = np.zeros(len(recorder), bool)
-    later = np.flatnonzero(again & ~recorder["dropped"][order])
+    later = np.flatnonzero(same_as_before(recorder[order], names) & ~recorder["dropped"][order])
     suspect[order[later]] = suspect[order[later - 1]] = True
     if suspect.any():
         warnings.append(
