@@ -92,7 +92,7 @@ def _loudness_options() -> list[click.Option]:
 def _loudness(short: str, long: str, text: str, level: int) -> click.Option:
     def use(_context: click.Context, _option: click.Parameter, given: bool) -> None:
         if given:
-            progress.loudness(level)
+            progress.voice.loudness = level
 
     return click.Option([short, long], is_flag=True, expose_value=False, help=text, callback=use)
 
@@ -111,7 +111,7 @@ class CommandGroup(click.Group):
         self.params += _loudness_options()  # `train -q fit` as well as `train fit -q`
 
     def make_context(self, info_name: Optional[str], args: list[str], *more: Any, **extra: Any) -> Any:
-        progress.loudness(progress.NORMAL)
+        progress.voice.loudness = progress.NORMAL
         asked = bool(args)
         try:
             return super().make_context(info_name, args, *more, **extra)
@@ -135,7 +135,7 @@ class CommandGroup(click.Group):
             if told is None:
                 raise
             line, code = told
-            if progress.is_verbose():
+            if progress.voice.loudness == progress.VERBOSE:
                 traceback.print_exception(type(error), error, error.__traceback__)
             if line:
                 with contextlib.suppress(OSError):  # the terminal was closed

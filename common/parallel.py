@@ -141,7 +141,7 @@ def _ranks(comm: Any) -> Iterator[Optional[Executor]]:
     futures = importlib.import_module("mpi4py.futures")
     processes.take_place(place_of(comm, first_works=False))
     if comm.Get_rank():
-        progress.silence()
+        progress.voice.silent = True
         processes.leave_signals()
     with contextlib.ExitStack() as stack:
         try:

@@ -166,7 +166,7 @@ def _as_a_worker(watched: int, held: int, ready: Any, refused: Any, jobs: int, h
     """
     global _ready
     threading.excepthook = hook
-    progress.silence()
+    progress.voice.silent = True
     leave_signals()
     os.close(held)  # the pipe shows its end only when nobody else holds it open
 

@@ -25,44 +25,22 @@ tqdm.monitor_interval = 0  # no thread that watches bars: they are updated often
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 
-_silent = False
-_passed_on: Optional[Callable[[str], None]] = None
-_loudness = NORMAL
-_scripts = False
+
+class Voice:
+    """How this process speaks to its user."""
+
+    silent = False  # no bar, line or warning: another process reports for this one
+    loudness = NORMAL  # QUIET: no progress; VERBOSE: also the messages of libraries, and tracebacks
+    warn_by: Optional[Callable[[str], None]] = None  # who prints the warnings of this process for it
+    as_scripts = False  # commands are named as the installed scripts: `xtcav-train`, not `python -m train`
 
 
-def silence() -> None:
-    """Print no bar, line or warning from now on: another process reports for this one."""
-    global _silent
-    _silent = True
-
-
-def pass_on(to: Callable[[str], None]) -> None:
-    """Give the warnings of this process to `to` from now on: another process prints them."""
-    global _passed_on
-    _passed_on = to
-
-
-def loudness(level: int) -> None:
-    """Set what is printed: QUIET, no progress; NORMAL; or VERBOSE, also the messages of libraries."""
-    global _loudness
-    _loudness = level
-
-
-def is_verbose() -> bool:
-    """Whether the messages of libraries are to be shown, and errors with their traceback."""
-    return _loudness == VERBOSE
-
-
-def by_scripts() -> None:
-    """Name commands as the installed scripts in all messages: `xtcav-train`, not `python -m train`."""
-    global _scripts
-    _scripts = True
+voice = Voice()
 
 
 def as_called(text: str) -> str:
     """`text` with commands named the way this one was started."""
-    return re.sub(r"python -m (prepare|train)\b", r"xtcav-\1", text) if _scripts else text
+    return re.sub(r"python -m (prepare|train)\b", r"xtcav-\1", text) if voice.as_scripts else text
 
 
 class Progress(Generic[T]):
@@ -74,7 +52,7 @@ class Progress(Generic[T]):
         self.what, self.unit, self.done = what, unit, initial
         self.total = len(items) if total is None and hasattr(items, "__len__") else total
         self._items = items
-        self._shown = not _silent and _loudness != QUIET
+        self._shown = not voice.silent and voice.loudness != QUIET
         self._terminal = self._shown and sys.stderr.isatty()
         self._bar = tqdm(
             desc=what, total=self.total, leave=False, file=sys.stderr, unit=unit, initial=initial,
@@ -135,7 +113,7 @@ def bar(
 
 def say(line: str = "") -> None:
     """Print a line on standard output, above any bar that is running."""
-    if _silent:
+    if voice.silent:
         return
     with tqdm.external_write_mode(file=sys.stdout):
         _echo(printable(line))
@@ -143,16 +121,16 @@ def say(line: str = "") -> None:
 
 def announce(line: str) -> None:
     """Print on standard error what is under way and may take a while."""
-    if not _silent and _loudness != QUIET:
+    if not voice.silent and voice.loudness != QUIET:
         _echo(printable(line), err=True)
 
 
 def warn(line: str) -> None:
     """Print a warning on standard error, above any bar that is running."""
-    if _passed_on is not None:
-        _passed_on(line)
+    if voice.warn_by is not None:
+        voice.warn_by(line)
         return
-    if _silent:
+    if voice.silent:
         return
     with tqdm.external_write_mode(file=sys.stderr):
         _echo(f"warning: {printable(line)}", err=True)

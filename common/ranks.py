@@ -31,7 +31,7 @@ def started() -> Iterator[Ranks]:
         return
     ranks = Ranks(comm)
     if not ranks.first:
-        progress.silence()
+        progress.voice.silent = True
     try:
         yield ranks
     except interrupt.Interrupted as stop:  # on all ranks, after the same step

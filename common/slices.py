@@ -85,24 +85,15 @@ def read(pictures: np.ndarray, blocks: tuple[int, int] = (1, 1)) -> Slices:
     labels, of_picture, share, off = islands(light, noise)
     status, chosen = chosen_islands(len(pictures), of_picture, share, off)
     status[(status == FOUND) & flat] = SATURATED
-    found = _empty(status, (chosen >= 0).sum(axis=1))
+    bunches = np.where(status == FOUND, (chosen >= 0).sum(axis=1), 0)
+    shapes = [(len(status), BUNCHES, PLACES)] * 3 + [(len(status), BUNCHES)] * 3
+    found = Slices(status, bunches, *(np.full(shape, np.nan) for shape in shapes))
     for bunch in range(BUNCHES):
         rows = np.flatnonzero((status == FOUND) & (chosen[:, bunch] >= 0))
         if len(rows):
             _measure(found, bunch, rows, light, labels, chosen[rows, bunch])
     found = found._replace(height=found.height + (pictures.shape[2] % factor) / factor)  # rows not binned
     return _in_camera_pixels(_in_order(found), factor, blocks)
-
-
-def _empty(status: np.ndarray, bunches: np.ndarray) -> Slices:
-    n = len(status)
-    slices = [np.full((n, BUNCHES, PLACES), np.nan) for _ in range(3)]
-    return Slices(
-        status,
-        np.where(status == FOUND, bunches, 0),
-        *slices,
-        *(np.full((n, BUNCHES), np.nan) for _ in range(3)),
-    )
 
 
 def _measure(

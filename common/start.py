@@ -42,7 +42,7 @@ def start(module: str, script: str) -> None:
     _check_limits()
     commands = importlib.import_module(f"{module}.commands")
     if not as_module:
-        importlib.import_module("common.progress").by_scripts()
+        importlib.import_module("common.progress").voice.as_scripts = True
     commands.main(prog_name=f"python -m {module}" if as_module else script)
 
 

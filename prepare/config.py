@@ -70,6 +70,12 @@ class RunsConfig(Model):
         """All runs but the dark ones, those of the classes first."""
         return [*(run for of_class in self.classes.values() for run in of_class), *self.unlabeled]
 
+    @property
+    def roles(self) -> dict[int, str]:
+        """{run: `dark`, `unlabeled` or the name of its class}."""
+        of = {"dark": self.dark, "unlabeled": self.unlabeled, **self.classes}
+        return {run: what for what, runs in of.items() for run in runs}
+
     @model_validator(mode="after")
     def _each_run_once(self) -> "RunsConfig":
         runs = [*self.dark, *self.measured]

@@ -62,7 +62,7 @@ def summarize(source: Source, config: PrepareConfig, frames: int) -> Found:
 
     What is wrong with a run that the config does not name is only a warning.
     """
-    roles = _roles(config)
+    roles = config.runs.roles
     found = Found([], [])
     source.shape = None  # that of each run is listed
     there = source.runs()
@@ -127,10 +127,3 @@ def _one(source: Source, run: int, what: str, frames: int) -> RunSummary:
         looked_at=len(read),
         shape=read[0].shape if read else None,
     )
-
-
-def _roles(config: PrepareConfig) -> dict[int, str]:
-    roles = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabeled, "unlabeled")}
-    for label, runs in config.runs.classes.items():
-        roles.update(dict.fromkeys(runs, label))
-    return roles

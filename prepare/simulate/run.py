@@ -71,16 +71,14 @@ def plan(config: PrepareConfig) -> list[RunPlan]:
     stray = sorted(set(settings.unlabeled_lasing) - set(config.runs.unlabeled))
     if stray:
         raise ConfigError(f"simulate.unlabeled_lasing: run {stray[0]} is not one of runs.unlabeled")
-    what = {**dict.fromkeys(config.runs.dark, "dark"), **dict.fromkeys(config.runs.unlabeled, "unlabeled")}
-    what.update({run: label for label, runs in config.runs.classes.items() for run in runs})
     other = dict(zip(config.runs.classes, reversed(list(config.runs.classes)))) if settings.switched else {}
     plans, start = [], settings.start
-    for run in sorted(what):
-        length = other.get(what[run], what[run])
+    for run, what in sorted(config.runs.roles.items()):
+        length = other.get(what, what)
         if length not in settings.shots:
             raise ConfigError(f"simulate.shots: says nothing of '{length}' (run {run})")
         n = settings.shots[length]
-        lasing = what[run] in settings.lasing or run in settings.unlabeled_lasing
-        plans.append(RunPlan(run, what[run], n, start, lasing))
+        lasing = what in settings.lasing or run in settings.unlabeled_lasing
+        plans.append(RunPlan(run, what, n, start, lasing))
         start += int(n / settings.rate) + settings.pause
     return plans

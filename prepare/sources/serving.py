@@ -28,7 +28,7 @@ def serve(requests: int, answers: int, lifeline: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # a batch system sends them to all; the parent decides
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     server = _Server(Connection(requests, writable=False), Connection(answers, readable=False))
-    progress.pass_on(lambda line: server.send(WARNING, line))
+    progress.voice.warn_by = lambda line: server.send(WARNING, line)
     server.run()
 
 

@@ -12,7 +12,7 @@ def clock(monkeypatch):
     """A clock that stands still until it is set forth, with no terminal and the usual loudness."""
     times = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: times[0])
-    monkeypatch.setattr(progress, "_loudness", progress.NORMAL)
+    monkeypatch.setattr(progress.voice, "loudness", progress.NORMAL)
     return times
 
 
@@ -32,6 +32,6 @@ def test_a_line_every_ten_seconds_and_rarer_in_hours(clock, capsys):
 
 
 def test_quiet_has_none(clock, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "_loudness", progress.QUIET)
+    monkeypatch.setattr(progress.voice, "loudness", progress.QUIET)
     work(clock, 35)
     assert capsys.readouterr().err == ""

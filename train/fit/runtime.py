@@ -123,7 +123,7 @@ def bfloat16_ratio() -> float:
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Discard file descriptor 2, where TensorFlow's libraries write before a log level is set."""
-    if progress.is_verbose():
+    if progress.voice.loudness == progress.VERBOSE:
         yield
         return
     sys.stderr.flush()

@@ -57,8 +57,8 @@ def index_run(run: int, files: Files, address: str) -> RunIndex:
     if not (events["file"] >= 0).any():
         warnings.append(f"run {run}: not one frame of camera {address}")
     _mark_incomplete(events, with_frames)
-    joined = join(run, events)
-    return RunIndex(joined.shots, joined.locations, paths, (*warnings, *joined.warnings))
+    shots, locations, more = join(run, events)
+    return RunIndex(shots, locations, paths, (*warnings, *more))
 
 
 def _mark_incomplete(events: np.ndarray, with_frames: set[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from typing import Sequence
 
 import numpy as np
 
@@ -15,16 +15,11 @@ from prepare.shots import DUPLICATE, NO_FRAME, SHOT_DTYPE, USABLE, merge_repeats
 _FROM_RECORDER = ("status", *LOCATION_DTYPE.names)
 
 
-class Joined(NamedTuple):
-    """shots (n,) SHOT_DTYPE in order of time, locations (n,) LOCATION_DTYPE, and warnings."""
-
-    shots: np.ndarray
-    locations: np.ndarray
-    warnings: list[str]
-
-
-def join(run: int, events: np.ndarray) -> Joined:
+def join(run: int, events: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The shots of `run` from the events of all its streams, (n,) EVENT_DTYPE.
+
+    Returns the shots in order of time, (n,) SHOT_DTYPE, where their frames are, (n,) LOCATION_DTYPE, and
+    warnings, a line each.
 
     A DAQ event and one of a camera recorder are one shot when their fiducials are equal and
     their seconds differ by less than JOIN_SECONDS (fiducials repeat every 364 s); the DAQ's time
@@ -58,7 +53,7 @@ def join(run: int, events: np.ndarray) -> Joined:
     locations = np.zeros(len(table), LOCATION_DTYPE)
     for name in LOCATION_DTYPE.names:
         locations[name] = table[name]
-    return Joined(shots, locations[kept], warnings)
+    return shots, locations[kept], warnings
 
 
 def attach(

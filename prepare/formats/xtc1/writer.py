@@ -75,8 +75,8 @@ def datagram(
 def frame(phy: int, image: np.ndarray, depth: int, offset: int, damage: int = 0) -> bytes:
     """Camera::FrameV1; image: (rows, columns), of `pixel_dtype(depth)`, offset: the pedestal it names."""
     rows, columns = image.shape
-    header = FRAME_HEADER.pack(columns, rows, depth, offset)
-    return source(TYPE_FRAME, 1, phy, _padded(header + image.tobytes()), damage)
+    payload = FRAME_HEADER.pack(columns, rows, depth, offset) + image.tobytes()
+    return source(TYPE_FRAME, 1, phy, payload + b"\0" * (-len(payload) % 4), damage)
 
 
 def opal1k_config(phy: int, black_level: int, gain_percent: int) -> bytes:
@@ -105,8 +105,3 @@ def _bld(type_id: int, version: int, phy: int, payload: bytes) -> bytes:
     """A BLD record in the container of its own that the DAQ puts around each."""
     log = LEVEL_BLD << LEVEL_SHIFT
     return xtc(TYPE_XTC, 1, log, phy, xtc(type_id, version, log, phy, payload))
-
-
-def _padded(payload: bytes) -> bytes:
-    """Up to the next 4 bytes."""
-    return payload + b"\0" * (-len(payload) % 4)
