@@ -71,7 +71,7 @@ def count_option(name: str, default: int, text: str, least: int = 1, most: Optio
 
 def print_json(results: dict[str, Any]) -> None:
     """Print `results` as JSON, numbers that JSON does not have as null, and nothing else."""
-    click.echo(json.dumps(_finite(results), indent=1, ensure_ascii=False, default=str))
+    progress.echo(json.dumps(_finite(results), indent=1, ensure_ascii=False, default=str))
 
 
 def _finite(value: Any) -> Any:
@@ -115,8 +115,10 @@ class CommandGroup(click.Group):
         asked = bool(args)
         try:
             return super().make_context(info_name, args, *more, **extra)
-        except click.UsageError as error:
-            if not asked:  # no command: the help
+        except (click.UsageError, OSError) as error:  # OSError: the help, to a full disk
+            if isinstance(error, OSError):
+                error.filename = "standard output"
+            elif not asked:  # no command: the help
                 raise
             sys.exit(tell(error))
 
@@ -131,18 +133,12 @@ class CommandGroup(click.Group):
             with interrupt.handled():
                 return super().invoke(ctx)
         except (Exception, interrupt.Interrupted) as error:
-            told = outcome(error)
-            if told is None:
+            if outcome(error) is None:  # a fault of ours: Python shows where
                 raise
-            line, code = told
             if progress.voice.loudness == progress.VERBOSE:
                 traceback.print_exception(type(error), error, error.__traceback__)
-            if line:
-                with contextlib.suppress(OSError):  # the terminal was closed
-                    click.echo(line, err=True)
+            code = tell(error)
             if interrupt.abandoned:
-                with contextlib.suppress(OSError):
-                    sys.stdout.flush()
                 os._exit(code)
             sys.exit(code)
 
@@ -173,10 +169,11 @@ def tell(error: BaseException, who: str = "") -> int:
     if told is None:
         traceback.print_exception(type(error), error, error.__traceback__)
     line, code = told or ("", 1)
-    if line:
-        click.echo(who + line, err=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the terminal was closed, or the reader has ended
+        if line:
+            click.echo(who + line, err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
     return code
 
 

@@ -139,7 +139,7 @@ def place_of(comm: Any, first_works: bool) -> Place:
 def _ranks(comm: Any) -> Iterator[Optional[Executor]]:
     """mpi4py's executor on rank 0, None on the others when they have done their work."""
     futures = importlib.import_module("mpi4py.futures")
-    processes.take_place(place_of(comm, first_works=False))
+    processes.own = place_of(comm, first_works=False)
     if comm.Get_rank():
         progress.voice.silent = True
         processes.leave_signals()

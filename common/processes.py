@@ -41,21 +41,10 @@ class Place(NamedTuple):
         return max(1, available_cores() // self.sharing)
 
 
-_place = Place()
+own = Place()  # of this process
 _ready: Any = None  # how many processes of --jobs are, shared by them
 _children: set[subprocess.Popen] = set()  # of this process, see `run_child`
 _starting = threading.Lock()  # held while one of them is started, and for ever once this process is to end
-
-
-def place() -> Place:
-    """The place of this process."""
-    return _place
-
-
-def take_place(own: Place) -> None:
-    """From now on `own` is the place of this process."""
-    global _place
-    _place = own
 
 
 def run_child(command: Sequence[str], log: Path, append: bool) -> int:
@@ -164,7 +153,7 @@ def _as_a_worker(watched: int, held: int, ready: Any, refused: Any, jobs: int, h
 
     A process that the system refuses what it needs notes the error number in `refused`, and ends.
     """
-    global _ready
+    global own, _ready
     threading.excepthook = hook
     progress.voice.silent = True
     leave_signals()
@@ -183,14 +172,14 @@ def _as_a_worker(watched: int, held: int, ready: Any, refused: Any, jobs: int, h
         refused.value = cli.system_errno(error) or errno.EAGAIN
         os._exit(1)
     with ready.get_lock():
-        take_place(Place(ready.value, jobs, jobs))
+        own = Place(ready.value, jobs, jobs)
         _ready = ready
         ready.value += 1
 
 
 def _wait_for_all() -> None:
     """In each of the processes: return when the last is ready, so that none does two of these tasks."""
-    while _ready.value < _place.size:
+    while _ready.value < own.size:
         time.sleep(0.001)
 
 

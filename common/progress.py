@@ -101,7 +101,7 @@ class Progress(Generic[T]):
         self._said = now
         of = "" if self.total is None else f" of {self.total}"
         note = f"; {self._note}" if self._note else ""
-        _echo(f"{self.what}: {self.done}{of} {self.unit}s after {now - self._start:.0f} s{note}", err=True)
+        echo(f"{self.what}: {self.done}{of} {self.unit}s after {now - self._start:.0f} s{note}", err=True)
 
 
 def bar(
@@ -116,13 +116,13 @@ def say(line: str = "") -> None:
     if voice.silent:
         return
     with tqdm.external_write_mode(file=sys.stdout):
-        _echo(printable(line))
+        echo(printable(line))
 
 
 def announce(line: str) -> None:
     """Print on standard error what is under way and may take a while."""
     if not voice.silent and voice.loudness != QUIET:
-        _echo(printable(line), err=True)
+        echo(printable(line), err=True)
 
 
 def warn(line: str) -> None:
@@ -133,7 +133,7 @@ def warn(line: str) -> None:
     if voice.silent:
         return
     with tqdm.external_write_mode(file=sys.stderr):
-        _echo(f"warning: {printable(line)}", err=True)
+        echo(f"warning: {printable(line)}", err=True)
 
 
 def printable(text: str) -> str:
@@ -147,9 +147,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
-def _echo(line: str, err: bool = False) -> None:
+def echo(line: str, err: bool = False) -> None:
+    """Print `line`; raises OSError, which names the stream, but not where a terminal was closed."""
     try:
         click.echo(line, err=err)
     except OSError as error:
-        if error.errno != errno.EIO:  # the terminal was closed; the work goes on
+        if error.errno != errno.EIO:  # of a terminal that was closed; the work goes on
+            error.filename = "standard error" if err else "standard output"
             raise

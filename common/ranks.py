@@ -51,7 +51,7 @@ class Ranks:
         self._comm = comm
         self.rank = comm.Get_rank() if comm is not None else 0
         self.size = comm.Get_size() if comm is not None else 1
-        self.place = processes.place() if comm is None else parallel.place_of(comm, first_works=True)
+        self.place = processes.own if comm is None else parallel.place_of(comm, first_works=True)
 
     @property
     def first(self) -> bool:

@@ -64,6 +64,15 @@ def test_a_signal_while_words_are_read_and_after_the_end(tmp_path):
         assert done.returncode == 130 and done.stderr == "interrupted\n", where
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list", "--help"]])
+def test_words_for_a_full_disk_are_one_line(words):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "prepare", *words]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch("error: [^\n]*: No space left on device; free some space [^\n]*\n", done.stderr)
+
+
 def test_settings_of_python_change_nothing(tmp_path):
     """Neither by variables nor by options: the same help, word for word, and the same exit code."""
     plain = run("-m", "train", "--help")

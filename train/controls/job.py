@@ -96,7 +96,7 @@ def run_on(
 @contextlib.contextmanager
 def _opened(config: TrainConfig) -> Iterator[tuple[Data, Optional[Data]]]:
     """The data, and those with lasing switched where there are some; TensorFlow is started."""
-    sharing = processes.place().size
+    sharing = processes.own.size
     with open_data(
         config.data, config.input, ["train", "test"], config.cache, processes=sharing
     ) as data, opened_beside(config, data) as switched:  # fmt: skip

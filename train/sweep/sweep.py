@@ -84,7 +84,7 @@ def train(config: TrainConfig, held: bool = False) -> str:
             time.sleep(0.5)
     if held and is_finished(config):
         return ""
-    place = processes.place()
+    place = processes.own
     if config.threads.intra is None and place.sharing > 1:
         threads = Threads(intra=place.cores, inter=config.threads.inter)
         config = config.model_copy(update={"threads": threads})
