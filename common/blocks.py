@@ -47,7 +47,7 @@ class Blocks(NamedTuple):
         return np.unique(number, return_inverse=True)[1]
 
     def of_times(self, ids: np.ndarray) -> Optional[np.ndarray]:
-        """The same, None where the shots have no times: all are images of no run."""
+        """What `apart` gives, or None where no shot has a time, because all are images of no run."""
         return self.apart(ids) if (ids["run"] != 0).any() else None
 
 

@@ -78,7 +78,7 @@ def above_baseline(light: np.ndarray, middle: float) -> tuple[np.ndarray, np.nda
 
 
 def lines_along_time(light: np.ndarray) -> np.ndarray:
-    """What rows have more than those beside them at most times: thin lines, (n, 1, e); a beam is wider."""
+    """The light that rows have above those beside them at most times: thin lines, (n, 1, e), counts."""
     usual = np.median(light[:, ::_EVERY], axis=1)[:, None]
     return np.maximum(usual - _opened(usual, 2), 0)
 
@@ -88,7 +88,7 @@ def islands(light: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarra
     share of the picture's light, and whether it reaches the frame's edge."""
     from scipy import ndimage  # of the extras `report` and `train`; what else is here needs no slices
 
-    opened = _without_thin_lines(light)
+    opened = _opened(light, 1)  # without thin lines
     peak = opened.max(axis=(1, 2))
     edge = np.maximum(_EDGE * peak, _NOISE * noise)
     mask = opened > np.maximum(edge, 1e-6)[:, None, None]
@@ -108,13 +108,11 @@ def islands(light: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return labels, of_picture[1:], share[1:], off[1:]
 
 
-def _without_thin_lines(light: np.ndarray) -> np.ndarray:
-    """Opened along time: what is narrower than _LINE pixels is gone, the rest nearly as it was."""
-    return _opened(light, 1)
-
-
 def _opened(light: np.ndarray, axis: int) -> np.ndarray:
-    """The least, then the greatest of _LINE pixels along an axis of (n, t, e): a morphological opening."""
+    """A morphological opening along an axis of (n, t, e): what is narrower than _LINE pixels is gone.
+
+    The least, then the greatest of _LINE pixels: the numbers of scipy's grey_opening in half its time.
+    """
     size, pad = light.shape[axis], _LINE // 2
     for of in (np.minimum, np.maximum):
         wide = np.pad(light, [(pad, pad) if a == axis else (0, 0) for a in range(3)], mode="edge")

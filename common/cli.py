@@ -144,10 +144,10 @@ class CommandGroup(click.Group):
 
 
 def child(module: str, *words: str) -> list[str]:
-    """The command line of a child process that runs `module` of this very software with `words`.
+    """The command line of a child process that runs `module` of this software with `words`.
 
-    Wherever it starts: `-m` would take a folder of that name in the working directory. It ends, after
-    saving, when its standard input does: give it a pipe, and it ends with this process.
+    Not by `-m`, which would run a folder of that name in the working directory. The child saves what it has
+    and ends when its standard input is closed: give it a pipe, and it ends with this process.
     """
     root = str(Path(__file__).resolve().parents[1])
     return [sys.executable, "-X", "utf8", "-c", _CHILD, root, module, *words]
@@ -198,7 +198,7 @@ def outcome(error: BaseException) -> Optional[tuple[str, int]]:
 
 
 def of_the_system(error: BaseException) -> Optional[str]:
-    """The line for what memory, disk and operating system refuse; None for anything else."""
+    """The line for an error of memory, disk or operating system; None for any other."""
     # TensorFlow's own is known by its name: this module must not load TensorFlow.
     if system_errno(error) == errno.ENOMEM or type(error).__name__ == "ResourceExhaustedError":
         lines = str(getattr(error, "message", error)).splitlines()

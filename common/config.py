@@ -32,7 +32,7 @@ M = TypeVar("M", bound="Model")
 
 
 def own_path(text: str) -> str:
-    """`text` with `~` or `~user` in front written out; raises ValueError for what would be no path."""
+    """`text` with `~` or `~user` in front written out; raises ValueError for text that is no path."""
     if not text:
         raise ValueError("is empty")
     if re.search(r"\$[\w{(]", text):
@@ -63,9 +63,9 @@ def load(path: Union[str, Path], model: type[M]) -> M:
 
 
 def from_data(data: dict, model: type[M], source: str, origins: Optional[dict[Loc, str]] = None) -> M:
-    """`data`, as YAML or JSON reads it, as a `model`; raises ConfigError.
+    """Validate `data`, read from YAML or JSON, as a `model`; raises ConfigError.
 
-    Messages say `source`, or for keys that have one their place in `origins`.
+    Messages name the place of a key in `origins`, or else `source`.
     """
     refuse_renamed(data, source, origins or {})
     try:

@@ -110,7 +110,7 @@ def _place(loc: Loc, origins: dict[Loc, str], path: str) -> str:
 
 
 def refuse_other_stage(data: dict, model: type[pydantic.BaseModel], source: str) -> None:
-    """Raise ConfigError if `data`, which is no `model`, is what another command reads."""
+    """Raise ConfigError if `data`, which is no `model`, is a config of another command."""
     counts = {command: len(keys & set(data)) for command, keys in _COMMANDS.items()}
     best = max(counts, key=lambda command: counts[command])
     if counts[best] > len(set(model.model_fields) & set(data) - {"name"}):

@@ -46,7 +46,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def end_process() -> None:
-    """From now on one of the SIGNALS ends the process where it stands: nothing has begun yet."""
+    """Let each of the SIGNALS end the process at once, with its line: while nothing has begun."""
     for number in _heeded():
         signal.signal(number, lambda number, _frame: _end_at_once(number, str(Interrupted(number))))
 
@@ -58,7 +58,7 @@ def _heeded() -> list[int]:
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Inside, the SIGNALS are noted. Does nothing outside the main thread."""
+    """Inside, the SIGNALS are noted, for `check` to raise. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -98,7 +98,7 @@ def asked() -> int:
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
-    """Around a wait of Python's own (sleep, join, a queue, a future): a signal ends it by Interrupted."""
+    """For a wait of Python's own (sleep, join, a queue, a future): inside, a signal raises Interrupted."""
     global _waits
     _waits += 1
     try:
@@ -110,7 +110,7 @@ def waiting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def advising(advice: str) -> Iterator[None]:
-    """An Interrupted that leaves the block without advice gets this one."""
+    """Give an Interrupted that leaves the block this advice, unless it has some."""
     try:
         yield
     except Interrupted as stop:
@@ -119,10 +119,10 @@ def advising(advice: str) -> Iterator[None]:
 
 
 def in_thread(work: Callable[[], Any]) -> None:
-    """Run `work` in a thread and wait for it; raises what it raises, and Interrupted without it.
+    """Run `work` in a thread and wait for it; raises what it raises.
 
-    For what cannot be left in the middle and leaves nothing behind, such as loading a library. The
-    process must then end by `os._exit`: see `abandoned`.
+    For work that cannot be interrupted and leaves nothing behind, such as loading a library: a signal raises
+    Interrupted here while the thread goes on. The process must then end by `os._exit`: see `abandoned`.
     """
     raised = []
 
@@ -147,7 +147,7 @@ abandoned = False  # whether a thread was left in the middle of compiled code, w
 
 
 def end_with_parent(parent_gone: Callable[[], Any]) -> None:
-    """In a child: SIGTERM to this process once `parent_gone` returns, which waits for the parent's end.
+    """In a child: send SIGTERM to this process when `parent_gone` returns, which waits for the parent's end.
 
     That is how a child ends, after saving what it has, when its parent was killed. `parent_gone` must
     not hold a lock of Python's streams, on which the end of the process would wait.

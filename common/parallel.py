@@ -45,9 +45,9 @@ class Here(Executor):
 def executor(jobs: int = 1) -> Iterator[Optional[Executor]]:
     """The executor for `jobs` processes, or for the ranks that a launcher started.
 
-    On ranks other than 0 the block is entered with None when there is no more work to do. To be entered
-    before files are opened and threads are started, because processes begin as copies of this one. An
-    error or a signal in the block ends all of them. Raises UserError for both ways at a time.
+    Ranks other than 0 enter the block, with None, when there is no more work to do. Enter it before files
+    are opened or threads started: processes begin as copies of this one. An error or a signal in the block
+    ends all of them. Raises UserError for `jobs` on ranks.
     """
     comm = launched()
     if comm is None:
@@ -153,7 +153,7 @@ def _ranks(comm: Any) -> Iterator[Optional[Executor]]:
 
 
 def end_all(comm: Any, error: BaseException, who: str = "") -> None:
-    """Say the error, after `who`, and end all ranks, which would go on with their work for long."""
+    """Print the error, after `who`, and end all ranks, which would otherwise go on with their work."""
     code = cli.tell(error, who)
     time.sleep(_LAUNCHER)
     comm.Abort(code)

@@ -19,6 +19,6 @@ def start_of(path: Path, name: Union[str, Path]) -> Optional[Path]:
 
 
 def found(name: Union[str, Path], starts: Sequence[Optional[Path]]) -> Path:
-    """`name`, if relative from the first of `starts` where it is, or `name`.h5; else from the last."""
+    """`name`, where relative from the first of `starts` where it or `name`.h5 exists, else from the last."""
     known = [start / name for start in starts if start is not None]
     return next((path for path in known if path.exists() or Path(f"{path}.h5").exists()), known[-1])

@@ -26,9 +26,9 @@ SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_
 
 
 class Place(NamedTuple):
-    """Which of the `size` processes of ours on this machine this one is, and how many share its cores.
+    """The number of this process among the `size` of ours on this machine; how many of them share its cores.
 
-    They share the machine's memory and GPUs. Processes that a launcher bound to cores share none.
+    They share memory and GPUs. Processes that a launcher bound to cores of their own share none.
     """
 
     number: int = 0
@@ -149,9 +149,9 @@ def _start_all(pool: ProcessPoolExecutor, jobs: int, refused: Any) -> None:
 
 
 def _as_a_worker(watched: int, held: int, ready: Any, refused: Any, jobs: int, hook: Callable) -> None:
-    """In a new process, the next of those `ready`: leave signals and words to the first, and end with it.
+    """In a new process: be the next of those `ready`, leave signals and messages to the first, end with it.
 
-    A process that the system refuses what it needs notes the error number in `refused`, and ends.
+    Where the system refuses a thread, the process notes the error number in `refused`, and ends.
     """
     global own, _ready
     threading.excepthook = hook
@@ -178,13 +178,13 @@ def _as_a_worker(watched: int, held: int, ready: Any, refused: Any, jobs: int, h
 
 
 def _wait_for_all() -> None:
-    """In each of the processes: return when the last is ready, so that none does two of these tasks."""
+    """In each of the processes: wait until the last is ready, so that none does two of these tasks."""
     while _ready.value < own.size:
         time.sleep(0.001)
 
 
 def leave_signals() -> None:
-    """From now on signals change nothing here. Not by ignoring them: a child would, too, and not end."""
+    """Let signals change nothing here. They are not ignored: a child would inherit that, and not end."""
     for number in interrupt.SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)

@@ -64,7 +64,7 @@ def of_images(images: np.ndarray, view: View) -> Optional[Slices]:
 
 
 def joined(parts: Sequence[Slices]) -> Optional[Slices]:
-    """Slices that were read a few pictures at a time; None if there are none."""
+    """Slices that were read a few pictures at a time, put together; None if there are none."""
     return Slices(*(np.concatenate(of) for of in zip(*parts))) if parts else None
 
 

@@ -15,8 +15,8 @@ import warnings
 from common import interrupt, limits
 from common.errors import UserError
 
-# Variables by which Python itself becomes another one: warnings that are errors, no docstrings (which are the
-# help) and no assertions, a prompt after the end, words of its own on standard error.
+# Variables that change Python itself: warnings become errors, docstrings (the help) and assertions are left
+# out, a prompt opens at the end, or Python writes messages of its own to standard error.
 NOT_OURS = (
     "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONDEBUG", "PYTHONINSPECT", "PYTHONVERBOSE", "PYTHONDEVMODE",
     "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC", "PYTHONMALLOC", "PYTHONMALLOCSTATS",
@@ -47,7 +47,7 @@ def start(module: str, script: str) -> None:
 
 
 def _check_limits() -> None:
-    """End in one line where the session's limits are too low for what every command loads: numpy."""
+    """End in one line where the session's limits are too low to load numpy, which commands do."""
     cores = min(os.cpu_count() or 1, _OPENBLAS)
     try:
         limits.check(_THREADS + cores, _ADDRESS_SPACE + cores * _OF_A_CORE, "this software")
@@ -57,10 +57,10 @@ def _check_limits() -> None:
 
 
 def standard_streams() -> None:
-    """Give this process the standard streams that it was started without, and make none fail on a letter.
+    """Open the standard streams that this process was started without; let none fail on a character.
 
-    A closed stream's number would go to the next file that is opened, and what libraries say would be
-    written into it. Errors then go where the results go, if only that is open.
+    The number of a closed stream would go to the next file that is opened, and messages of libraries would
+    be written into that file. Where only standard output is open, errors go there.
     """
     for number in (0, 1, 2):
         try:
@@ -78,9 +78,9 @@ def standard_streams() -> None:
 
 
 def _begin_again(words: list[str]) -> None:
-    """Become `python WORDS` in UTF-8 mode, without NOT_OURS, where this process is not like that.
+    """Replace this process by `python WORDS`, in UTF-8 mode and without NOT_OURS, unless it is like that.
 
-    In the C locale Python cannot name a file `données`, whatever the file system can. A signal that
+    In the C locale Python cannot name a file `données`, even where the file system can. A signal that
     comes in between waits for the new process.
     """
     another = codecs.lookup(sys.getfilesystemencoding()).name != "utf-8"

@@ -77,7 +77,7 @@ for _pattern, _ in _OLD_NUMBERS:
 
 
 def _represent_text(dumper: Dumper, text: str) -> yaml.Node:
-    """In double quotes where it has what YAML takes for the end of a line and Python does not write so."""
+    """`text`, in double quotes where it has a character that YAML takes for the end of a line."""
     style = '"' if re.search("[\x85\u2028\u2029\ufeff]", text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

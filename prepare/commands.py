@@ -70,7 +70,7 @@ def simulate(config_path: str, force: bool, if_missing: bool, form: str) -> None
 def init(directory: Path, name: Optional[str], out: Optional[str], force: bool) -> None:
     """Write a config to start from, for a folder of runs.
 
-    The cameras and runs in DIR are listed and filled in; which run is what is for you to say.
+    The cameras and runs in DIR are listed and filled in; say in the config which run is what.
 
     \b
     python -m prepare init /sdf/data/lcls/ds/amo/amo86815/xtc
@@ -167,7 +167,7 @@ def build(config_path: str, force: bool, jobs: int) -> None:
 def repair(config_path: str, jobs: int) -> None:
     """Make the damaged or missing files of a data set again.
 
-    Their content is what it was. Every file is checked as `verify` does, and those that are good stay.
+    They get the content that they had. Every file is checked as `verify` does; those that are good stay.
 
     \b
     python -m prepare repair configs/prepare/demo.yaml
@@ -236,7 +236,7 @@ def check_psana(config_path: str, shots: int) -> None:
 
 @main.command()
 @data_argument
-@cli.count_option("--sample", 20, "Images to compare with the camera's files.", least=0)
+@cli.count_option("--sample", 20, "Images to compute again from the camera's files.", least=0)
 @cli.json_option
 def verify(path: str, sample: int, as_json: bool) -> None:
     """Check a data set: structure, digests and every image.

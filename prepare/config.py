@@ -248,10 +248,10 @@ def load_config(path: str) -> PrepareConfig:
 
 
 def config_in(text: str, path: Path) -> PrepareConfig:
-    """The config in the data file at `path`, as JSON, its source where it is now.
+    """The config, JSON, of the data file at `path`, with `source.dir` as it is found from here.
 
-    A relative folder is looked for from where the file's own place was relative to, then from here.
-    Raises pydantic.ValidationError.
+    A relative folder is looked for from where the build was started, as the place of the data file tells,
+    then from the working directory. Raises pydantic.ValidationError.
     """
     config = PrepareConfig.model_validate_json(text)
     if config.source.dir is None:
@@ -262,7 +262,7 @@ def config_in(text: str, path: Path) -> PrepareConfig:
 
 
 def _check_counts(select: SelectConfig, runs: RunsConfig) -> None:
-    """Raise ValueError unless shots are asked of what there is: of the classes, of unlabeled runs."""
+    """Raise ValueError if shots are asked for of classes, or of unlabeled runs, that are not there."""
     empty = [name for name, of_class in runs.classes.items() if not of_class]
     if select.train and empty:
         raise ValueError(f"runs.classes: class '{empty[0]}' has no run, and select.train asks for its shots")

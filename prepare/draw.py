@@ -13,9 +13,9 @@ from prepare.sources import open_source
 
 
 def draw(config: PrepareConfig, config_path: str, force: bool, if_missing: bool) -> None:
-    """Write the manifest of `config`, with the rows that it has already unless `force`.
+    """Write the manifest of `config`; keep the rows that it has already, unless `force`.
 
-    if_missing: leave one alone that has what is asked for. Raises ManifestError, naming `config_path`.
+    if_missing: leave a manifest alone that has what is asked for. Raises ManifestError, naming `config_path`.
     """
     path = config.manifest_path
     drawn = manifest.read(path) if path.exists() and not force else []

@@ -137,7 +137,7 @@ image:
 
 
 def _experiment(directory: Path, by_run: dict[int, Files]) -> str:
-    """By the files' names, or the folder's, or else what stands first in the files' names (e815)."""
+    """The experiment in the files' or the folder's names; else what the files' names begin with (e815)."""
     prefixes = sorted({name.prefix for files in by_run.values() for name in files if not name.chunk})
     words = [*prefixes, *reversed(directory.resolve().parts)]
     return next((word for word in words if _EXPERIMENT.match(word)), re.sub(r"\W", "", "".join(prefixes[:1])))

@@ -40,7 +40,7 @@ def place(tmp_path):
 def test_they_read_an_image_and_its_label(place, lines, told):
     words = [sys.executable, "-I", "-c", f"{lines}\n{told}"]
     done = subprocess.run(words, cwd=place, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("(20, 24) 0 ")
 
 

@@ -101,7 +101,7 @@ def show(
     limits: Optional[tuple[float, float]] = None,
     signed: bool = False,
 ) -> Any:
-    """Draw a stored image, (h, w), the way the camera saw it, axes named; returns what a color bar needs.
+    """Draw a stored image, (h, w), as the camera saw it, with named axes; returns what a color bar needs.
 
     signed: around 0, red above and blue below.
     """
@@ -126,7 +126,7 @@ def show(
 
 
 def _cropped(figure: Any) -> dict[str, Any]:
-    """Without the empty margins that images of a fixed shape leave; not where margins were set by hand."""
+    """Crop the empty margins that images of a fixed shape leave, except where margins were set by hand."""
     return {"bbox_inches": "tight", "pad_inches": 0.03} if figure.get_layout_engine() else {}
 
 

@@ -26,6 +26,6 @@ WANTED = frozenset(pv for pvs in PVS.values() for pv in pvs)
 
 
 def by_name(values: Mapping[str, float]) -> dict[str, float]:
-    """{name: value} of the calibration, from the values of process variables, as far as they are there."""
+    """{name: value} of the calibration, from values of process variables, without those that are missing."""
     found = {name: next((values[pv] for pv in PVS[name] if pv in values), None) for name in CALIBRATION_UNITS}
     return {name: value for name, value in found.items() if value is not None}

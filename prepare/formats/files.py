@@ -65,7 +65,7 @@ def files_by_run(directory: Path, form: str = XTC) -> dict[int, Files]:
     """{run: {parsed name: path}} of what has a data file's name in `directory`, readable or not.
 
     Raises DataError if `directory` is no folder. Whether its files can be read is looked at
-    when their run is used (`check_run`, `open_file`).
+    when their run is used (`files_of_run`, `open_file`).
     """
     if not directory.is_dir():
         raise DataError(

@@ -143,7 +143,7 @@ def read(path: Path) -> Contents:
 
 
 def _attributes(files: list[h5py.File]) -> dict[str, Any]:
-    """The root attributes of the data set: of its first file, and what is of all of them."""
+    """The root attributes of the data set: those of its first file; digest, sources, skipped of all."""
     each = [reading.attributes(file) for file in files]
     merged = dict(each[0], content_digest=content_digest(*files))
     for name in ("sources", "skipped"):
@@ -187,7 +187,7 @@ def _look(
 ) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray], Optional[slices.Slices]]:  # fmt: skip
     """Mean intensities of the images of `rows`, histograms of their pixels, and their slices.
 
-    The end bins take all beyond. Slices are None for images that have none.
+    The first and last bin also count what is beyond. Slices are None for images that have none.
     """
     intensity = np.full(len(where), np.nan)
     histograms: dict[tuple[int, int], np.ndarray] = {}

@@ -19,9 +19,9 @@ SPLIT = "test"
 def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> tuple[PrepareConfig, list[Row]]:
     """The config and the manifest of the counterfactual data set of `config` with the shots `rows`.
 
-    It has the test shots alone, each with the other label. Raises ConfigError, beginning with `path`, the
-    config's, unless its runs are simulated ones of two classes, of which one lases; ManifestError without
-    test shots.
+    It has the test shots alone, each with the other label. Raises ConfigError, which begins with the config's
+    `path`, unless its runs are simulated and of two classes, of which one lases; ManifestError where there
+    are no test shots.
     """
     classes = list(config.runs.classes)
     if config.simulate is None:

@@ -62,7 +62,7 @@ class Shots(NamedTuple):
 
     time: s from the start of the run. truth: EBeam quantities as they are. beam: whether there is
     a beam. pulse: pulse energy if the machine lases, mJ. ebeam (n, 20), mask (n,), gas (n, 6): the
-    records that the diagnostics give.
+    records of the diagnostics.
     """
 
     time: np.ndarray

@@ -23,7 +23,7 @@ _SHOTS = 240  # looked at for values; a camera recorder has them in each, the DA
 
 
 def read_calibration(files: Files) -> dict[str, float]:
-    """The calibration of the XTCAV screen in these files of a run; what they have not is left out."""
+    """The calibration of the XTCAV screen in these files of a run, without what they lack."""
     values: dict[str, float] = {}
     for name in sorted(name for name in files if name.chunk == 0):
         with XtcFile(files[name]) as file:

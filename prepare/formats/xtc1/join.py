@@ -59,10 +59,10 @@ def join(run: int, events: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str
 def attach(
     table: np.ndarray, recorder: np.ndarray, moved: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """`table` with the frames of one recorder's events, those without a partner added; second frames.
+    """Give the frames of one recorder's events to the shots in `table`; without a partner they are new ones.
 
-    moved: the columns that a recorder's event gives to its shot. The last number is of recorder's
-    events that are left out, because DAQ events of different times have their fiducial (`sharing`).
+    moved: the columns that an event gives to its shot. Returns the new table, the events with second frames,
+    and how many are left out because DAQ events of different times have their fiducial (`sharing`).
     """
     table = by_fiducial(table)
     partner = partners(clock(table), clock(recorder))
@@ -93,9 +93,10 @@ def by_fiducial(events: np.ndarray) -> np.ndarray:
 
 
 def sharing(events: np.ndarray) -> np.ndarray:
-    """(n,) bool of events of the DAQ, or of one recorder, `by_fiducial`: another one has the fiducial, too.
+    """Which events of the DAQ, or of one recorder, share their fiducial with another of them, (n,) bool.
 
-    At another time, less than JOIN_SECONDS away: which of them belong to one shot then cannot be told.
+    events: sorted `by_fiducial`. The other one is of another time, less than JOIN_SECONDS away, so that which
+    of them belong to one shot cannot be told.
     """
     far = np.diff(clock(events)) >= JOIN_SECONDS
     group = np.append(0, np.cumsum(far))[: len(events)]

@@ -2,7 +2,7 @@
 
 After the LCLS-I data definitions (psddl: bld.ddl). Each version of a record has the fields of
 the one before it, in the same order, and some more: version n is the first so many fields of
-the newest. Both readers of LCLS-I take them from here; what a version has not is NaN.
+the newest. Both readers of LCLS-I take them from here; fields that a version lacks are NaN.
 """
 
 from __future__ import annotations
