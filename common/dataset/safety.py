@@ -17,7 +17,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Union
+from typing import Any, Callable, Collection, Iterator, Optional, Union
 
 import h5py
 import numpy as np
@@ -45,21 +45,24 @@ _FIXED = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.
 HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError)
 
 
-def check_hdf5(file: h5py.File, path: Union[str, Path], fixed: bool = False) -> None:
+def check_hdf5(
+    file: h5py.File, path: Union[str, Path], fixed: bool = False, only: Optional[Collection[str]] = None
+) -> None:
     """Raise DataError, naming what and where, unless all of `file` is in the file itself and of sane size.
 
-    With `fixed`, attributes must be numbers or texts of fixed length. Memory and time are bounded by
-    MAX_OBJECTS; no link is followed, no data and no attributes are read. After it, reading any dataset whole
-    takes at most MAX_RATIO times the file's size (or SMALL bytes), and HDF5 has compared every
-    header with its checksum.
+    fixed: attributes must be numbers or texts of fixed length. only: names of groups and datasets, for who
+    reads no others; the rest is not looked at. Memory and time are bounded by MAX_OBJECTS; no link is
+    followed, no data and no attributes are read. After it, reading any dataset whole takes at most MAX_RATIO
+    times the file's size (or SMALL bytes), and HDF5 has compared every header with its checksum.
     """
+    size = file.id.get_filesize()
     if fixed:
         _check_attributes(file, path)
-    for seen, (name, node) in enumerate(_nodes(file, str(path), "", 0)):
+    for seen, (name, node) in enumerate(_nodes(file, str(path), only)):
         if seen >= MAX_OBJECTS:
             raise DataError(f"{path}: over {MAX_OBJECTS} groups and datasets; refused")
         if isinstance(node, h5py.Dataset):
-            problem = _dataset_problem(node)
+            problem = _dataset_problem(node, size)
             if problem:
                 raise DataError(f"{path}: {name} {problem}; refused")
         if fixed:
@@ -92,12 +95,14 @@ def _check_attributes(node: Union[h5py.Group, h5py.Dataset], path: Union[str, Pa
 
 
 def _nodes(
-    group: h5py.Group, path: str, prefix: str, depth: int
+    group: h5py.Group, path: str, only: Optional[Collection[str]], prefix: str = "", depth: int = 0
 ) -> Iterator[tuple[str, Union[h5py.Group, h5py.Dataset]]]:
     if depth > MAX_DEPTH:
         raise DataError(f"{path}: groups nested over {MAX_DEPTH} deep; refused")
     for key in _names(group.id.links.iterate):
         name = prefix + key.decode(errors="replace")
+        if only is not None and name not in only:
+            continue
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise DataError(f"{path}: {printable(name)} is a link to elsewhere; refused")
         node = group[key]
@@ -105,7 +110,7 @@ def _nodes(
             raise DataError(f"{path}: {printable(name)} is neither a group nor a dataset; refused")
         yield printable(name), node
         if isinstance(node, h5py.Group):
-            yield from _nodes(node, path, f"{name}/", depth + 1)
+            yield from _nodes(node, path, only, f"{name}/", depth + 1)
 
 
 def _names(listing: Callable[..., object]) -> list[bytes]:
@@ -120,8 +125,8 @@ def _names(listing: Callable[..., object]) -> list[bytes]:
     return names
 
 
-def _dataset_problem(dataset: h5py.Dataset) -> str:
-    """What is wrong with `dataset`, or ''."""
+def _dataset_problem(dataset: h5py.Dataset, file_size: int) -> str:
+    """What is wrong with `dataset` in a file of so many bytes, or ''."""
     if dataset.is_virtual:
         return "is a virtual dataset, whose data are in other files"
     if dataset.external:
@@ -136,7 +141,9 @@ def _dataset_problem(dataset: h5py.Dataset) -> str:
         return f"has chunks of {dataset.chunks}, over {MAX_CHUNK} bytes"
     size = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
-    if size > max(SMALL, stored * (MAX_RATIO if filters else 1)):
+    # A column that was never written is all fill values and not in the file, but others of its rows are.
+    most = stored * (MAX_RATIO if filters else 1) if dataset.chunks else max(stored, file_size)
+    if size > max(SMALL, most):
         return f"claims {size} bytes, of which the file holds {stored}"
     return ""
 

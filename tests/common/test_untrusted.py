@@ -11,6 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.dataset import layout, reading, safety, writing
 from common.dataset.safety import read_json
@@ -146,6 +148,53 @@ def test_a_file_that_reaches_out_or_blows_up_is_refused(good, secret, harm, word
     words = words.replace("(.", "\\(.")
     with pytest.raises(DataError, match=f"data.h5: {words}"):
         reading.open_data(good, ["train", "test"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    rows=st.tuples(*[st.integers(0, 2_000_000) | st.sampled_from([0, 131_072, 131_073])] * 2),
+    image=st.sampled_from([(1, 1), (3, 5), (284, 363)]),
+    frame=st.sampled_from([(6, 10), (726, 568), (1024, 1024)]),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
+def test_what_the_writer_makes_is_safe_at_any_size(tmp_path_factory, rows, image, frame, dtype):
+    """Also columns and statistics that nobody wrote, which are not in the file; images are a hole."""
+    path = tmp_path_factory.mktemp("large") / "data.h5"
+    with writing.create(path, dict(zip(("train", "predict"), rows)), image, frame, dtype) as file:
+        for name in ("mean", "std"):
+            file["dark"][name][...] = 0
+        for split in layout.present(file):
+            file[split]["time"][-1:] = 0  # which gives all of it its room, as `finish` does
+    with h5py.File(path, "r") as file:
+        safety.check_hdf5(file, path, fixed=True)
+    path.unlink()
+
+
+def write(path: Path, image: tuple, **attributes: str) -> None:
+    """A finished file of two packed images of zeros."""
+    with writing.create(path, {"train": 2}, image, image, compression="bitshuffle-lz4") as file:
+        for i in range(2):
+            file["train/images"][i] = np.zeros(image, "f4")
+        for name in ("mean", "std"):
+            file["dark"][name][...] = 0
+        some = dict.fromkeys(layout.ATTRIBUTES, "{}")
+        writing.finish(file, {**some, "classes": json.dumps(["nolasing", "lasing"]), **attributes})
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (90, 91), (1024, 1024)])
+def test_images_that_pack_well_are_read(tmp_path, shape):
+    path = tmp_path / "data.h5"
+    write(path, shape)
+    with reading.open_data(path, ["train"]) as file:
+        assert not file["train/images"][1].any()
+
+
+def test_what_a_file_says_of_thousands_of_runs_is_read(tmp_path):
+    path = tmp_path / "data.h5"
+    files = [[f"e815-r0070-s{stream:02d}-c00.xtc", 10**11] for stream in range(12)]
+    write(path, SHAPE, sources=json.dumps(dict.fromkeys(range(5000), files)))
+    with reading.open_data(path) as file:
+        assert len(json.loads(reading.attributes(file)["sources"])) == 5000
 
 
 # Memory that is never clean by chance: what HDF5 did not set, and uses, shows.
