@@ -7,28 +7,34 @@ is empty in split `predict`, and only there.
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import gc
 import hashlib
 import io
-import itertools
+import operator
+import re
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple, Sequence, TextIO, Union
+from typing import Any, BinaryIO, Iterable, Iterator, NamedTuple, Optional, Sequence, Union, overload
 
 import numpy as np
 
 from common.errors import ManifestError
 from common.files import atomic
-from common.shots import ID_FIELDS, ShotId, uniform_hashes
+from common.shots import ID_FIELDS, ShotId, first_of_key
 
-MAX_LINE = 1000  # characters
-MAX_LABEL = 100
+MAX_LINE = 1000  # bytes
+MAX_LABEL = 100  # characters
 MAX_NUMBER = 2**32 - 1
-_KEY_DTYPE = np.dtype([(name, "<u4") for name in ID_FIELDS])
 COLUMNS = ("split", "label", *ID_FIELDS)
 LABELED = ("train", "validation", "test")
 SPLITS = (*LABELED, "predict")
+
+# A row as numbers, 21 bytes: the places of split and label in SPLITS and in `Rows.labels`, and the key.
+ROW_DTYPE = np.dtype([("split", "i1"), ("label", "<i4"), *((name, "<u4") for name in ID_FIELDS)])
+
+_ROWS = 50_000  # made text at a time
+_BLOCK = 1 << 22  # bytes read at a time
+_HEADER = ",".join(COLUMNS)
+_HEAD = re.compile(rb"\n([^\d\n][^\n]*),\d+,\d+,\d+,\d+(?=\n)")  # split and label, before the numbers
 
 
 class Row(NamedTuple):
@@ -39,133 +45,219 @@ class Row(NamedTuple):
     shot: ShotId
 
 
+class Rows(Sequence[Row]):
+    """The rows of a manifest, a sequence of `Row` that is kept as numbers.
+
+    table: (n,) ROW_DTYPE. labels: the names that its `label` counts.
+    """
+
+    def __init__(self, table: np.ndarray, labels: Sequence[str]) -> None:
+        self.table, self.labels = table, tuple(labels)
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Rows:
+        """These rows, if they are not kept as numbers already."""
+        if isinstance(rows, Rows):
+            return rows
+        labels: dict[str, int] = {}
+        numbers = (
+            (SPLITS.index(row.split), labels.setdefault(row.label, len(labels)), *row.shot) for row in rows
+        )
+        return cls(np.fromiter(numbers, ROW_DTYPE), labels)
+
+    @classmethod
+    def made(cls, split: str, label: str, ids: np.ndarray) -> Rows:
+        """Rows of one split and label; ids: (n,) with the fields of ID_DTYPE."""
+        table = np.zeros(len(ids), ROW_DTYPE)
+        table["split"] = SPLITS.index(split)
+        for name in ID_FIELDS:
+            table[name] = ids[name]
+        return cls(table, [label])
+
+    @classmethod
+    def joined(cls, parts: Iterable[Rows]) -> Rows:
+        """The rows of all `parts`, one behind the other."""
+        labels: dict[str, int] = {}
+        tables = [np.empty(0, ROW_DTYPE)]
+        for part in parts:
+            place = np.array([labels.setdefault(label, len(labels)) for label in part.labels], int)
+            tables.append(part.table.copy())
+            tables[-1]["label"] = place[part.table["label"]]
+        return cls(np.concatenate(tables), list(labels))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, which: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, which: Union[slice, np.ndarray]) -> Rows: ...
+
+    def __getitem__(self, which: Any) -> Union[Row, Rows]:
+        chosen = self.table[which]
+        if isinstance(chosen, np.ndarray):
+            return Rows(chosen, self.labels)
+        split, label, *key = chosen.item()
+        return Row(SPLITS[split], self.labels[label], ShotId(*key))
+
+    def __iter__(self) -> Iterator[Row]:
+        for first in range(0, len(self), _ROWS):
+            part = self.table[first : first + _ROWS]
+            for split, label, *key in part.tolist():
+                yield Row(SPLITS[split], self.labels[label], ShotId(*key))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(map(operator.eq, self, other))
+
+    def of_split(self, split: str) -> np.ndarray:
+        """Which rows are of `split`, (n,) bool."""
+        return self.table["split"] == SPLITS.index(split)
+
+    def of_label(self, label: str) -> np.ndarray:
+        """Which rows have the label `label`, (n,) bool."""
+        place = self.labels.index(label) if label in self.labels else -1
+        return self.table["label"] == place
+
+    def reading_order(self) -> np.ndarray:
+        """The places of the rows run by run and in time, (n,): a run read in sequence is read once."""
+        return np.lexsort([self.table[name] for name in reversed(ID_FIELDS)])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many rows each split has of each class: {split: {label: count}}."""
+        counts = np.bincount(self._kinds(), minlength=len(SPLITS) * len(self.labels))
+        found: dict[str, dict[str, int]] = {}
+        for split, of_split in zip(SPLITS, counts.reshape(len(SPLITS), -1).tolist()):
+            of_labels = {label: n for label, n in zip(self.labels, of_split) if n}
+            if of_labels:
+                found[split] = of_labels
+        return found
+
+    def _kinds(self) -> np.ndarray:
+        """A number for split and label of each row, (n,) int64."""
+        return self.table["split"].astype(int) * len(self.labels) + self.table["label"]
+
+
 def write(path: Union[str, Path], rows: Iterable[Row]) -> None:
     """Write `rows` to `path`, complete or not at all."""
-    atomic.write_text(path, text(rows))
+    with atomic.replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(_text(Rows.of(rows)))
 
 
 def text(rows: Iterable[Row]) -> str:
     """The manifest file's text: a header and a line for each row, `\\n` line ends."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((row.split, row.label, *row.shot) for row in rows)
-    return out.getvalue()
+    return "".join(_text(Rows.of(rows)))
 
 
 def digest(rows: Iterable[Row]) -> str:
     """SHA-256 of the manifest's text, hexadecimal; the order of the splits does not matter."""
-    by_split = sorted(rows, key=lambda row: SPLITS.index(row.split))
-    return hashlib.sha256(text(by_split).encode()).hexdigest()
+    rows = Rows.of(rows)
+    sha = hashlib.sha256()
+    for part in _text(rows[np.argsort(rows.table["split"], kind="stable")]):
+        sha.update(part.encode())
+    return sha.hexdigest()
 
 
-def read(path: Union[str, Path]) -> list[Row]:
+def read(path: Union[str, Path]) -> Rows:
     """The rows of the manifest at `path`; raises ManifestError with file and line."""
     try:
-        with open(path, encoding="utf-8", newline="") as file, _without_collection():
-            return _parse(file, str(path))
+        with open(path, "rb") as file:
+            rows = _read(file, str(path))
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such manifest; make it with `python -m prepare select`") from None
     except UnicodeDecodeError:
         raise ManifestError(f"{path}: is not a text file") from None
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Millions of small objects that all stay: to look for garbage among them takes half of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """How many rows each split has of each class: {split: {label: count}}."""
-    table: dict[str, dict[str, int]] = {}
-    for row in rows:
-        of_split = table.setdefault(row.split, {})
-        of_split[row.label] = of_split.get(row.label, 0) + 1
-    return table
-
-
-def _parse(lines: TextIO, path: str) -> list[Row]:
-    """The rows, many lines at a time, or where anything is wrong line by line, to say where."""
-    with contextlib.suppress(csv.Error, ManifestError):
-        rows = _many_at_a_time(csv.reader(_bounded(lines, path), strict=True))
-        if rows:
-            return rows
-    lines.seek(0)
-    return _line_by_line(lines, path)
-
-
-def _many_at_a_time(reader: Iterator[list[str]]) -> list[Row]:
-    """The rows if all are as they should be, else none or ManifestError: twice as fast as one by one."""
-    rows: list[Row] = []
-    names: dict[str, str] = {}  # one object for each split and label, not for each line
-    keys = []
-    if next(reader, None) != list(COLUMNS):
-        return []
-    while batch := list(itertools.islice(reader, 10_000)):
-        if set(map(len, batch)) != {len(COLUMNS)}:
-            return []
-        splits, labels, *numbers = zip(*batch)
-        for split, label in set(zip(splits, labels)):
-            _check_names(split, label, "")
-        if not all(map(_are_numbers, numbers)):
-            return []
-        shots = [list(map(int, cells)) for cells in numbers]
-        key = np.empty(len(batch), _KEY_DTYPE)
-        for name, values in zip(ID_FIELDS, shots):
-            if max(values) > MAX_NUMBER:
-                return []
-            key[name] = values
-        keys.append(uniform_hashes(key))
-        own = (map(names.setdefault, cells, cells) for cells in (splits, labels))
-        rows += map(Row, *own, map(ShotId, *shots))
-    hashes = np.sort(np.concatenate(keys or [np.empty(0)]))
-    return [] if (hashes[1:] == hashes[:-1]).any() else rows
-
-
-def _are_numbers(cells: Sequence[str]) -> bool:
-    text = "".join(cells)
-    return text.isascii() and text.isdigit() and all(cells) and max(map(len, cells)) <= 10
-
-
-def _line_by_line(lines: TextIO, path: str) -> list[Row]:
-    rows: list[Row] = []
-    seen: dict[ShotId, int] = {}
-    try:
-        reader = csv.reader(_bounded(lines, path), strict=True)
-        header = next(reader, None)
-        if header != list(COLUMNS):
-            raise ManifestError(f"{path}:1: the header is not {','.join(COLUMNS)}")
-        for cells in reader:
-            where = f"{path}:{reader.line_num}"
-            row = _row(cells, where)
-            if row.shot in seen:
-                raise ManifestError(f"{where}: {row.shot} stands in line {seen[row.shot]} already")
-            seen[row.shot] = reader.line_num
-            rows.append(row)
-    except csv.Error as error:
-        raise ManifestError(f"{path}:{reader.line_num}: {error}") from None
-    if not rows:
+    if not len(rows):
         raise ManifestError(f"{path}: has no rows; make it again with `python -m prepare select --force`")
+    first = first_of_key(rows.table)
+    twice = np.flatnonzero(first != np.arange(len(rows)))
+    if len(twice):
+        line, before = int(twice[0]) + 2, int(first[twice[0]]) + 2
+        raise ManifestError(f"{path}:{line}: {rows[line - 2].shot} stands in line {before} already")
     return rows
 
 
-def _bounded(file: TextIO, path: str) -> Iterator[str]:
-    """The lines of `file`, each in bounded memory: one without an end could be as long as the disk."""
-    for number in itertools.count(1):
-        line = file.readline(MAX_LINE)
-        if len(line) == MAX_LINE:
+def _text(rows: Rows) -> Iterator[str]:
+    """The text of a manifest, some rows at a time."""
+    yield f"{_HEADER}\n"
+    heads = [_as_csv(split, label) for split in SPLITS for label in rows.labels]
+    for start in range(0, len(rows), _ROWS):
+        part = rows[start : start + _ROWS]
+        of_rows = map(heads.__getitem__, part._kinds().tolist())
+        keys = (part.table[name].tolist() for name in ID_FIELDS)
+        yield "".join(map("%s,%d,%d,%d,%d\n".__mod__, zip(of_rows, *keys)))
+
+
+def _as_csv(*cells: str) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(cells)
+    return out.getvalue()
+
+
+def _read(file: BinaryIO, path: str) -> Rows:
+    if file.readline(MAX_LINE).rstrip(b"\r\n") != _HEADER.encode():
+        raise ManifestError(f"{path}:1: the header is not {_HEADER}")
+    heads: dict[bytes, Row] = {}
+    parts, n = [], 0
+    while block := file.read(_BLOCK):
+        block += file.readline(MAX_LINE)  # to the end of its last line
+        part = _as_numbers(block, heads)
+        parts.append(Rows.of(_line_by_line(block.decode(), path, n + 2)) if part is None else part)
+        n += len(parts[-1])
+    return Rows.joined(parts)
+
+
+def _as_numbers(block: bytes, heads: dict[bytes, Row]) -> Optional[Rows]:
+    """The rows of the lines of `block`, all at once; None where one is not as `write` makes it.
+
+    heads: {what stands before the numbers: a row of that split and label}, those that were met before.
+    """
+    lines = b"\n" + block.replace(b"\r\n", b"\n")
+    lines += b"" if lines.endswith(b"\n") else b"\n"
+    if re.search(rb"\n\d", lines):
+        return None
+    for number, head in enumerate(heads):
+        lines = lines.replace(b"\n%s," % head, b"\n%d," % number)
+    while found := _HEAD.search(lines):
+        head = found.group(1)
+        try:
+            (cells,) = csv.reader([head.decode()], strict=True)
+            heads[head] = _row([*cells, *"0000"], "")
+        except (ValueError, csv.Error, ManifestError):
+            return None
+        lines = lines.replace(b"\n%s," % head, b"\n%d," % (len(heads) - 1))
+    n = lines.count(b"\n") - 1
+    empty = any(pair in lines for pair in (b",,", b",\n", b"\n,", b"\n\n"))
+    if empty or lines.translate(None, b"0123456789") != b"\n" + b",,,,\n" * n:
+        return None
+    numbers = np.fromstring(lines[1:-1].replace(b"\n", b","), np.int64, sep=",").reshape(n, 5)
+    if numbers.max() > MAX_NUMBER:
+        return None
+    kinds = Rows.of(heads.values())
+    table = kinds.table[numbers[:, 0]]
+    for column, name in enumerate(ID_FIELDS, 1):
+        table[name] = numbers[:, column]
+    return Rows(table, kinds.labels)
+
+
+def _line_by_line(lines: str, path: str, first: int) -> Iterator[Row]:
+    """The rows of `lines`, the first of which is line `first` of the file; raises ManifestError."""
+    reader = csv.reader(_bounded(io.StringIO(lines, newline=""), path, first), strict=True)
+    try:
+        for cells in reader:
+            yield _row(cells, f"{path}:{first + reader.line_num - 1}")
+    except csv.Error as error:
+        raise ManifestError(f"{path}:{first + reader.line_num - 1}: {error}") from None
+
+
+def _bounded(lines: Iterable[str], path: str, first: int) -> Iterator[str]:
+    for number, line in enumerate(lines, first):
+        if len(line) >= MAX_LINE:
             raise ManifestError(f"{path}:{number}: a line of {MAX_LINE} characters or more")
-        if not line:
-            return
         yield line
 
 
@@ -175,7 +267,7 @@ def _row(cells: list[str], where: str) -> Row:
     split, label, *numbers = cells
     _check_names(split, label, where)
     for name, cell in zip(ID_FIELDS, numbers):
-        if not (_are_numbers([cell]) and int(cell) <= MAX_NUMBER):
+        if not (cell.isascii() and cell.isdigit() and int(cell) <= MAX_NUMBER):
             raise ManifestError(f"{where}: {name} {cell[:40]!r} is not an integer from 0 to {MAX_NUMBER}")
     return Row(split, label, ShotId(*map(int, numbers)))
 

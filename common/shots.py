@@ -109,6 +109,33 @@ def pulse_energy(record: Callable[[str], np.ndarray]) -> np.ndarray:
     return (record("gas_detector/f_11_ENRC") + record("gas_detector/f_12_ENRC")) / 2
 
 
+def first_of_key(ids: np.ndarray) -> np.ndarray:
+    """The place of the first shot of the same key, for each shot, (n,) int64.
+
+    ids: (n,) with the fields of ID_DTYPE.
+    """
+    run, seconds, nanos, fiducial = (ids[name].astype(np.uint64) for name in ID_FIELDS)
+    high, low = run << np.uint64(32) | seconds, nanos << np.uint64(32) | fiducial
+    order = np.lexsort([low, high])  # stable: the first of a key stays its first
+    high, low = high[order], low[order]
+    new = np.ones(len(ids), bool)
+    new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    first = np.empty(len(ids), np.int64)
+    first[order] = order[new][np.cumsum(new) - 1]
+    return first
+
+
+def places_of(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The place in `among` of each of the shots `ids`, (n,) int64: of the first with its key, or -1.
+
+    Both have the fields of ID_DTYPE.
+    """
+    names = list(ID_FIELDS)
+    both = np.concatenate([among[names].astype(ID_DTYPE), ids[names].astype(ID_DTYPE)])
+    first = first_of_key(both)[len(among) :]
+    return np.where(first < len(among), first, -1)
+
+
 def uniform_hashes(ids: np.ndarray) -> np.ndarray:
     """A number from 0 to 2^64 - 1 for each shot, a function of its key alone, (n,) uint64.
 

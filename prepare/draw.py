@@ -35,6 +35,6 @@ def draw(config: PrepareConfig, config_path: str, force: bool, if_missing: bool)
         say(f"{path}: has all {len(drawn)} shots already, nothing changed")
         return
     manifest.write(path, selection.rows)
-    say_counts(manifest.counts(selection.rows))
+    say_counts(selection.rows.counts())
     kept = f" ({len(drawn)} of them were there before)" if drawn else ""
     say(f"{path}: {len(selection.rows)} shots{kept}")

@@ -2,63 +2,66 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 import h5py
-import numpy as np
 
 from common import manifest
-from common.dataset import checksums, index, layout, reading, writing
+from common.dataset import checksums, layout, reading, writing
 from common.dataset.image_writer import ImageWriter
 from common.dataset.layout import AXES, CALIBRATION, TIME, Missing
 from common.dataset.view import View
 from common.errors import DataError
 from common.files import atomic
-from common.progress import bar
-from prepare.verify import manifest_rows, verify
+from common.manifest import Rows
+from common.progress import Progress, bar
+from prepare.verify import Read, check
 
 
 def merge(path: Path, out: Path, force: bool = False) -> str:
     """Write the data set at `path` as the one file `out`; returns the content digest, which is the same.
 
     The data set is verified first. Raises OutputExists if `out` is there and not `force`, and DataError
-    for a data set that is damaged. Memory: one image.
+    for a data set that is damaged. Memory: some 150 bytes a shot, and the largest file's tables.
     """
     atomic.refuse_existing(out, force)
-    problems = verify(path, sample=0).problems
-    if problems:
-        raise DataError(f"{problems[0]}; `python -m prepare repair CONFIG` makes damaged files again")
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(reading.open_data(file)) for file in index.data_files(path)]
-        with atomic.replacing(out) as partial:
-            return _write(partial, files)
+    report, read = check(path)
+    if report.problems:
+        raise DataError(f"{report.problems[0]}; `python -m prepare repair CONFIG` makes damaged files again")
+    with atomic.replacing(out) as partial:
+        return _write(partial, read)
 
 
-def _write(path: Path, files: Sequence[h5py.File]) -> str:
-    """Write the data file at `path` with all that is in `files`; returns its content digest."""
-    sizes = Counter()
-    for file in files:
-        sizes.update({split: len(file[split]["images"]) for split in layout.present(file)})
-    first = reading.attributes(files[0])
-    group = files[0][layout.present(files[0])[0]]
-    shape, names = group["images"].shape[1:], AXES[::-1] if View.of(first).transposed else AXES
-    compressed = group["images"].id.get_create_plist().get_nfilters()
-    packing = "bitshuffle-lz4" if compressed else "none"
-    with ImageWriter(path, sizes, shape, group["images"].dtype.str, packing) as writer:
-        with bar(None, "images", "image", sum(sizes.values())) as progress:
-            for file in files:
-                _copy_images(file, writer, progress)
-        out = writer.tables(files[0]["dark/mean"].shape, [(name, group[name][...]) for name in names])
-        _fill(out, files)
+def _write(path: Path, read: Read) -> str:
+    """Write the data file at `path` with all that was read; returns its content digest."""
+    rows, first = Rows.joined(read.rows), read.attributes[0]
+    with reading.open_data(read.files[0]) as file:
+        group, frame = file[layout.present(file)[0]], file["dark/mean"].shape
+        shape, dtype = group["images"].shape[1:], group["images"].dtype.str
+        packing = "bitshuffle-lz4" if group["images"].id.get_create_plist().get_nfilters() else "none"
+        axes = [(name, group[name][...]) for name in (AXES[::-1] if View.of(first).transposed else AXES)]
         epoch = reading.attributes(group[TIME])["units"].rpartition(" ")[2]
-        return writing.finish(out, _attributes(files), _missing(files), bool(first["simulated"]), epoch)
+    sizes = {split: int(rows.of_split(split).sum()) for split in manifest.SPLITS if split in read.splits}
+    with ImageWriter(path, sizes, shape, dtype, packing) as writer:
+        with bar(None, "images", "image", len(rows)) as progress:
+            for file in _each(read.files):
+                _copy_images(file, writer, progress)
+        out = writer.tables(frame, axes)
+        missing = _fill(out, read.files)
+        return writing.finish(out, _attributes(read), missing, bool(first["simulated"]), epoch)
 
 
-def _copy_images(file: h5py.File, writer: ImageWriter, progress) -> None:
+def _each(paths: Sequence[Path]) -> Iterator[h5py.File]:
+    """The files one by one, each open while it is looked at."""
+    for path in paths:
+        with reading.open_data(path) as file:
+            yield file
+
+
+def _copy_images(file: h5py.File, writer: ImageWriter, progress: Progress) -> None:
     for split in layout.present(file):
         images, sums = file[split]["images"], file[split]["crc32"][...]
         for i, checksum in enumerate(sums.tolist()):
@@ -67,39 +70,39 @@ def _copy_images(file: h5py.File, writer: ImageWriter, progress) -> None:
             progress.update()
 
 
-def _fill(out: h5py.File, files: Sequence[h5py.File]) -> None:
-    """Write everything but the images."""
-    for name in ("mean", "std"):
-        out["dark"][name][...] = files[0]["dark"][name][...]
-    for name in ("frames", "rejected_frames", "rejected_pixels"):
-        out["dark"].attrs[name] = files[0]["dark"].attrs[name]
-    if len(out.get("train/images", ())):
-        _, out["statistics/mean"][...], out["statistics/std"][...] = reading.statistics(files)
-    for split in layout.present(out):
-        for name, column in checksums.columns(out[split]).items():
-            column[...] = np.concatenate([file[split][name][...] for file in files if split in file])
-    calibration = {}
-    for group in (file[CALIBRATION] for file in files if CALIBRATION in file):
-        for i, run in enumerate(group["run"][...].tolist()):
-            calibration[run] = {name: float(group[name][i]) for name in group if name != "run"}
-    writing.add_calibration(out, calibration)
-
-
-def _missing(files: Sequence[h5py.File]) -> list[Missing]:
-    """The missing shots of all `files`, numbered among the rows that all of them were asked for."""
-    missing, asked = [], Counter()
-    for file in files:
+def _fill(out: h5py.File, paths: Sequence[Path]) -> list[Missing]:
+    """Write everything but the images; returns the missing shots, numbered among the rows of all files."""
+    done: Counter = Counter()
+    asked: Counter = Counter()
+    missing: list[Missing] = []
+    calibration: dict[int, dict[str, float]] = {}
+    for file in _each(paths):
         of_file = reading.missing(file)
         missing += [one._replace(row=one.row + asked[one.split]) for one in of_file]
         asked.update(one.split for one in of_file)
-        asked.update({split: len(file[split]["images"]) for split in layout.present(file)})
+        for split in layout.present(file):
+            n = len(file[split]["images"])
+            for name, column in checksums.columns(out[split]).items():
+                column[done[split] : done[split] + n] = file[split][name][...]
+            done[split] += n
+            asked[split] += n
+        known = file.get(CALIBRATION, {"run": ()})
+        for i, run in enumerate(known["run"][:]):
+            calibration[int(run)] = {name: float(known[name][i]) for name in known if name != "run"}
+    with reading.open_data(paths[0]) as file:
+        for name in ("mean", "std"):
+            out["dark"][name][...] = file["dark"][name][...]
+        for name in ("frames", "rejected_frames", "rejected_pixels"):
+            out["dark"].attrs[name] = file["dark"].attrs[name]
+    writing.add_calibration(out, calibration)
+    if done["train"]:
+        _, out["statistics/mean"][...], out["statistics/std"][...] = reading.statistics(_each(paths))
     return missing
 
 
-def _attributes(files: Sequence[h5py.File]) -> dict[str, str]:
-    found = [reading.attributes(file) for file in files]
-    sources = {run: read for each in found for run, read in json.loads(each["sources"]).items()}
-    rows = [row for file in files for row in manifest_rows(file)]
-    changed = {"shard": "", "manifest_sha256": manifest.digest(rows), "sources": json.dumps(sources)}
-    kept = {name: found[-1][name] for name in layout.ATTRIBUTES}
+def _attributes(read: Read) -> dict[str, str]:
+    sources = {run: files for each in read.attributes for run, files in json.loads(each["sources"]).items()}
+    kept = {name: read.attributes[-1][name] for name in layout.ATTRIBUTES}
+    asked = manifest.digest(Rows.joined(read.asked))
+    changed = {"shard": "", "manifest_sha256": asked, "sources": json.dumps(sources)}
     return {**kept, **changed, **writing.made_by("h5py", "hdf5plugin", "numpy")}

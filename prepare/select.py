@@ -16,14 +16,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
-from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import Callable, Iterable, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from common.blocks import Blocks
 from common.errors import ManifestError
-from common.manifest import LABELED, Row
-from common.shots import ID_DTYPE, ID_FIELDS, ShotId
+from common.manifest import LABELED, Row, Rows
+from common.shots import ID_DTYPE, ID_FIELDS, places_of
 from prepare.config import BlocksConfig, PrepareConfig, SelectConfig
 from prepare.shots import REASONS
 from prepare.sources import Source
@@ -37,6 +37,8 @@ _RANK: dict[str, Callable[[float], float]] = {
     "predict": lambda value: value,
 }
 
+_HASHED = 50_000  # shots at a time: 10 MB
+
 # (run, index of the shot) -> mean of the dark-subtracted frame, counts
 Intensity = Callable[[int, int], float]
 
@@ -49,7 +51,7 @@ CANDIDATE_DTYPE = np.dtype([*ID_DTYPE.descr, ("index", "<i8"), ("hash", "<f8"), 
 class Selection(NamedTuple):
     """rows: the manifest. left_out: {run: {reason: shots}} of all runs but the dark ones."""
 
-    rows: list[Row]
+    rows: Rows
     left_out: dict[int, dict[str, int]]
 
 
@@ -62,58 +64,76 @@ def select(
     in the draw. Raises ManifestError when a class has too few eligible shots, and when a row
     drawn before is not eligible any more.
     """
-    settings = config.select
+    drawn, settings = Rows.of(drawn), config.select
     if settings.beam.min_mean_intensity is None:
         intensity = None
     left_out: dict[int, dict[str, int]] = {}
-    added: list[Row] = []
+    added: list[Rows] = []
     for label, runs in config.runs.with_runs.items():
         draw = _draw(source, config, label, runs, drawn, left_out, intensity)
         for split in _ORDER:
             if split in settings.sizes:
-                draw.fill(split, settings.sizes[split] // len(config.runs.with_runs))
-        added += draw.added
+                added.append(draw.fill(split, settings.sizes[split] // len(config.runs.with_runs)))
     unlabeled = _draw(source, config, "", config.runs.unlabeled, drawn, left_out, intensity)
     if config.runs.unlabeled:
-        unlabeled.fill("predict", settings.predict)
-    added += unlabeled.added
-    unknown = sorted({row.label for row in drawn if row.label} - set(config.runs.with_runs))
+        added.append(unlabeled.fill("predict", settings.predict))
+    else:
+        drawn = drawn[~drawn.of_label("")]
+    new = Rows.joined(added)
+    unknown = sorted(
+        {label for of_split in drawn.counts().values() for label in of_split} - {"", *config.runs.with_runs}
+    )
     if unknown:
         raise ManifestError(
             f"the manifest has the class '{unknown[0]}', of which the config has no run; --force draws anew"
         )
-    before = [row for row in drawn if row.label or config.runs.unlabeled]
-    return Selection([*before, *sorted(added, key=lambda row: row.shot)], left_out)
+    return Selection(Rows.joined([drawn, new[new.reading_order()]]), left_out)
 
 
 def has_all(config: PrepareConfig, drawn: Sequence[Row]) -> bool:
     """Whether the rows `drawn` are at least as many of every split and class as `config` asks for."""
     runs, settings = config.runs, config.select
-    counts = Counter((row.split, row.label) for row in drawn)
-    asked = Counter(
-        {
-            (split, label): size // len(runs.with_runs)
-            for split, size in settings.sizes.items()
-            for label in runs.with_runs
-        }
-    )
-    unlabeled = {key: n for key, n in counts.items() if not key[1]}
-    if runs.unlabeled and (not unlabeled or settings.predict not in (None, sum(unlabeled.values()))):
+    counts = Rows.of(drawn).counts()
+    unlabeled = sum(counts.get("predict", {}).values())
+    if runs.unlabeled and (not unlabeled or settings.predict not in (None, unlabeled)):
         return False
-    return bool(drawn) and all(counts[key] >= n for key, n in asked.items())
+    return bool(counts) and all(
+        counts.get(split, {}).get(label, 0) >= size // len(runs.with_runs)
+        for split, size in settings.sizes.items()
+        for label in runs.with_runs
+    )
 
 
 def eligible_in(source: Source, config: PrepareConfig, run: int) -> tuple[np.ndarray, dict[str, int]]:
     """`eligible` for a run of the config; what is not labeled is not split by blocks of time."""
-    settings = config.select
-    if run in config.runs.unlabeled:
-        settings = settings.model_copy(update={"by": "event"})
-    return eligible(source.shots(run), settings)
+    return eligible(source.shots(run), _settings_of(config, run))
+
+
+def left_out_in(source: Source, config: PrepareConfig, run: int) -> dict[str, int]:
+    """{reason: shots} that `eligible_in` leaves out of a run of the config."""
+    return _leave_out(source.shots(run), _settings_of(config, run))[2]
 
 
 def eligible(shots: np.ndarray, settings: SelectConfig) -> tuple[np.ndarray, dict[str, int]]:
     """The shots of one run, (n,) SHOT_DTYPE, that may be drawn, (m,) CANDIDATE_DTYPE, and how many may not
     by reason."""
+    good, splits, left_out = _leave_out(shots, settings)
+    chosen = np.flatnonzero(good)
+    candidates = np.empty(len(chosen), CANDIDATE_DTYPE)
+    for name in ID_FIELDS:
+        candidates[name] = shots[name][chosen]
+    candidates["index"], candidates["split"] = chosen, splits[chosen]
+    candidates["hash"] = uniform_hashes(settings.seed, candidates)
+    return candidates, left_out
+
+
+def _settings_of(config: PrepareConfig, run: int) -> SelectConfig:
+    unlabeled = run in config.runs.unlabeled
+    return config.select.model_copy(update={"by": "event"}) if unlabeled else config.select
+
+
+def _leave_out(shots: np.ndarray, settings: SelectConfig) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Which shots may be drawn, (n,) bool; the split of each one's block, (n,) int8; what is left out."""
     left_out: dict[str, int] = {}
     good = np.ones(len(shots), bool)
 
@@ -134,28 +154,27 @@ def eligible(shots: np.ndarray, settings: SelectConfig) -> tuple[np.ndarray, dic
     if settings.by == "block":
         splits, guard = _block_splits(shots, settings.blocks, settings.seed)
         leave_out(guard, "guard gap between blocks")
-    chosen = np.flatnonzero(good)
-    candidates = np.empty(len(chosen), CANDIDATE_DTYPE)
-    for name in ID_FIELDS:
-        candidates[name] = shots[name][chosen]
-    candidates["index"], candidates["split"] = chosen, splits[chosen]
-    candidates["hash"] = _hashes(settings.seed, candidates)
-    return candidates, left_out
+    return good, splits, left_out
 
 
 def uniform_hash(seed: int, shot: Iterable[int]) -> float:
     """The shot's uniform hash in [0, 1): BLAKE2b of its key, keyed by the seed, as a 53-bit fraction."""
     values = tuple(shot)
-    return float(_fractions(str(seed).encode(), [struct.pack(f"<{len(values)}q", *values)])[0])
+    return float(_fractions(seed, [struct.pack(f"<{len(values)}q", *values)])[0])
 
 
-def _hashes(seed: int, shots: np.ndarray) -> np.ndarray:
+def uniform_hashes(seed: int, shots: np.ndarray) -> np.ndarray:
     """`uniform_hash` of every shot, (n,) float64; shots: (n,) with the fields of ID_DTYPE."""
-    keys = np.stack([shots[name].astype("<i8") for name in ID_FIELDS], axis=1).view("V32")[:, 0]
-    return _fractions(str(seed).encode(), map(bytes, keys))
+    hashes = np.empty(len(shots))
+    for first in range(0, len(shots), _HASHED):
+        part = shots[first : first + _HASHED]
+        keys = np.stack([part[name].astype("<i8") for name in ID_FIELDS], axis=1).view("V32")[:, 0]
+        hashes[first : first + _HASHED] = _fractions(seed, map(bytes, keys))
+    return hashes
 
 
-def _fractions(key: bytes, texts: Iterable[bytes]) -> np.ndarray:
+def _fractions(seed: int, texts: Iterable[bytes]) -> np.ndarray:
+    key = str(seed).encode()
     digests = b"".join(hashlib.blake2b(text, key=key, digest_size=8).digest() for text in texts)
     return (np.frombuffer(digests, "<u8") >> np.uint64(11)) / 2.0**53
 
@@ -174,19 +193,19 @@ def _draw(
     for run in runs:
         of_run, left_out[run] = eligible_in(source, config, run)
         parts.append(of_run)
-    kept = {row.shot: row.split for row in drawn if row.label == label}
+    kept = drawn[drawn.of_label(label)]
     return _Draw(label, runs, np.concatenate(parts), kept, left_out, config.select, intensity)
 
 
 class _Draw:
-    """The draw for one class."""
+    """The draw for one class. Raises ManifestError if a shot of `kept` is none of the `candidates`."""
 
     def __init__(
         self,
         label: str,
         runs: Sequence[int],
         candidates: np.ndarray,
-        kept: dict[ShotId, str],
+        kept: Rows,
         left_out: dict[int, dict[str, int]],
         settings: SelectConfig,
         intensity: Optional[Intensity],
@@ -194,31 +213,35 @@ class _Draw:
         self.label, self.runs, self.kept, self.left_out = label, runs, kept, left_out
         self.settings, self.intensity = settings, intensity
         self.candidates, self.free = candidates, np.ones(len(candidates), bool)
-        self.added: list[Row] = []
-        if kept:
-            there = [i for i, key in enumerate(_keys(candidates)) if key in kept]
-            self.free[there] = False
-            _check_kept(kept, set(_keys(candidates[there])), label)
+        places = places_of(kept.table, candidates)
+        gone = np.flatnonzero(places < 0)
+        if len(gone):
+            raise ManifestError(
+                f"the manifest has {len(gone)} shots{self._of_class} that are not eligible in these runs, "
+                f"first {kept[int(gone[0])].shot}; build from the runs it was drawn from, or draw anew with "
+                "--force"
+            )
+        self.free[places] = False
 
-    def fill(self, split: str, size: Optional[int]) -> None:
-        """Bring `split` to `size` rows of this class, or to all there are."""
-        have = sum(1 for of in self.kept.values() if of == split)
+    def fill(self, split: str, size: Optional[int]) -> Rows:
+        """The rows that bring `split` to `size` rows of this class, or to all there are."""
+        have = int(self.kept.of_split(split).sum())
         if size is not None and have > size:
             raise ManifestError(
-                f"select.{split}: the manifest has {have} shots{_of_class(self.label)}, the config asks for "
+                f"select.{split}: the manifest has {have} shots{self._of_class}, the config asks for "
                 f"{size}; ask for at least as many, or draw anew with --force"
             )
         of_split = self.candidates["split"]
-        fitting = (
-            of_split < 0 if split not in LABELED else (of_split < 0) | (of_split == LABELED.index(split))
-        )
+        fitting = of_split < 0
+        if split in LABELED:
+            fitting |= of_split == LABELED.index(split)
         pool = np.flatnonzero(self.free & fitting)
         pool = pool[np.argsort(_RANK[split](self.candidates["hash"][pool]), kind="stable")]
         taken = self._bright(pool, None if size is None else size - have)
         if have + len(taken) < (size or 1):
             raise ManifestError(self._too_few(split, size, have + len(taken)))
-        self.added += [Row(split, self.label, ShotId(*key)) for key in _keys(self.candidates[taken])]
         self.free[taken] = False
+        return Rows.made(split, self.label, self.candidates[taken])
 
     def _bright(self, pool: np.ndarray, most: Optional[int]) -> np.ndarray:
         """The first `most` of the candidates `pool` whose frame is bright enough; those not are counted."""
@@ -238,35 +261,19 @@ class _Draw:
             self.free[i] = False
         return np.array(taken, int)
 
+    @property
+    def _of_class(self) -> str:
+        return f" of class '{self.label}'" if self.label else " without label"
+
     def _too_few(self, split: str, size: int, found: int) -> str:
         reasons = sum((Counter(self.left_out[run]) for run in self.runs), Counter())
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
         blocks = " in its blocks of time" if self.settings.by == "block" and self.label else ""
         return (
-            f"select.{split}: {size or 'some'} shots{_of_class(self.label)} are needed, "
+            f"select.{split}: {size or 'some'} shots{self._of_class} are needed, "
             f"{found} are left{blocks}; in run {', '.join(map(str, self.runs))} there are "
             f"{len(self.candidates)} eligible shots for all splits (left out: {why})"
         )
-
-
-def _keys(candidates: np.ndarray) -> Iterator[tuple]:
-    """The keys of the shots, a few at a time as Python's numbers."""
-    for start in range(0, len(candidates), 10_000):
-        part = candidates[start : start + 10_000]
-        yield from zip(*(part[name].tolist() for name in ID_FIELDS))
-
-
-def _check_kept(kept: dict[ShotId, str], there: set[tuple], label: str) -> None:
-    gone = [shot for shot in kept if shot not in there]
-    if gone:
-        raise ManifestError(
-            f"the manifest has {len(gone)} shots{_of_class(label)} that are not eligible in these runs, "
-            f"first {gone[0]}; build from the runs it was drawn from, or draw anew with --force"
-        )
-
-
-def _of_class(label: str) -> str:
-    return f" of class '{label}'" if label else " without label"
 
 
 def _block_splits(shots: np.ndarray, blocks: BlocksConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:

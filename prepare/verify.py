@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 from pathlib import Path
-from typing import Iterator, NamedTuple, Optional, Union
+from typing import Any, Iterator, NamedTuple, Optional, Union
 
 import click
 import h5py
@@ -17,13 +15,12 @@ from common.dataset import checksums, index, layout, reading, scales
 from common.dataset.checksums import content_digest, object_digests, objects_digest, row_checksums
 from common.dataset.layout import ROW_CRC32, SHA256
 from common.errors import DataError, UserError
-from common.manifest import LABELED, SPLITS, Row
+from common.manifest import LABELED, ROW_DTYPE, SPLITS, Rows
 from common.progress import bar, say
-from common.shots import ID_FIELDS, ShotId
+from common.shots import ID_FIELDS, ShotId, first_of_key, uniform_hashes
 from prepare.build.run import locate
 from prepare.config import PrepareConfig, config_in
 from prepare.image.pipeline import Pipeline
-from prepare.select import uniform_hash
 from prepare.sources import Source, open_source
 
 SHOWN = 10  # rows of a split that are named; the rest is counted
@@ -34,6 +31,28 @@ class Report(NamedTuple):
 
     problems: list[str]
     notes: list[str]
+
+
+class Read:
+    """What was read of the files of a data set, in their order: some 50 bytes a shot."""
+
+    def __init__(self) -> None:
+        self.files: list[Path] = []
+        self.splits: set[str] = set()
+        self.rows: list[Rows] = []  # that each file holds
+        self.asked: list[Rows] = []  # that each was to hold
+        self.attributes: list[dict[str, Any]] = []
+        self.descriptions: list[bytes] = []
+        self.content = checksums.Content()
+
+    def add(self, path: Path, file: h5py.File, asked: Rows) -> None:
+        self.files.append(path)
+        self.splits.update(layout.present(file))
+        self.rows.append(rows_of(file))
+        self.asked.append(asked)
+        self.attributes.append(reading.attributes(file))
+        self.descriptions.append(checksums.description(file))
+        self.content.add(file, written=True)
 
 
 def print_report(path: str, sample: int, as_json: bool) -> bool:
@@ -52,31 +71,36 @@ def print_report(path: str, sample: int, as_json: bool) -> bool:
 
 
 def verify(path: Union[str, Path], sample: int = 20) -> Report:
-    """Check structure, digests and images of the data set at `path`, `sample` images against the source."""
-    report = Report([], [])
+    """Check structure, digests and images of the data set at `path`, `sample` images against the source.
+
+    Memory: some 150 bytes a shot at the end, 50 before.
+    """
+    report, read = check(path)
+    if sample and not report.problems:
+        _check_source(read, report, sample)
+    return report
+
+
+def check(path: Union[str, Path]) -> tuple[Report, Read]:
+    """The same without the source, and what was read, which is all of it if there are no problems."""
+    report, read = Report([], []), Read()
     try:
-        files = index.data_files(path)
+        for file in index.data_files(path):
+            report.problems.extend(problems(file, read))
     except UserError as error:
         report.problems.append(str(error))
-        return report
-    for file in files:
-        report.problems.extend(problems(file))
     if not report.problems:
-        with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(reading.open_data(file)) for file in files]
-            _check_set(Path(path), opened, report)
-            if sample:
-                _check_source(opened, report, sample)
-    return report
+        _check_set(Path(path), read, report)
+    return report, read
 
 
 def damage(path: Path) -> Optional[str]:
     """The first problem of a data file; None if it is good."""
-    return next(iter(problems(path)), None)
+    return next(problems(path), None)
 
 
-def problems(path: Path) -> Iterator[str]:
-    """What is wrong with the data file at `path` by itself."""
+def problems(path: Path, read: Optional[Read] = None) -> Iterator[str]:
+    """What is wrong with the data file at `path` by itself; what is right is added to `read`."""
     try:
         with reading.open_data(path) as file, reading.damage_named(path):
             of_structure = [f"{path}: {problem}" for problem in layout.structure_problems(file)]
@@ -92,34 +116,43 @@ def problems(path: Path) -> Iterator[str]:
             yield from _digests(file, path)
             of_labels = list(_labels(file, path))
             yield from of_labels
-            if not of_labels and manifest.digest(manifest_rows(file)) != _attribute(file, "manifest_sha256"):
+            if of_labels:
+                return
+            asked = manifest_rows(file)
+            if manifest.digest(asked) != _attribute(file, "manifest_sha256"):
                 yield f"{path}: the shots are not those of the manifest it was built from"
+            if read is not None:
+                read.add(path, file, asked)
     except UserError as error:  # or HDF5 could not read a block: the file is cut short or damaged
         yield str(error)
 
 
-def rows_of(file: h5py.File) -> list[Row]:
-    """The manifest rows that the file says it holds, in the manifest's order."""
-    classes = reading.classes(file)
-    rows = []
+def rows_of(file: h5py.File) -> Rows:
+    """The manifest rows that the file says it holds, split by split."""
+    classes, tables = reading.classes(file), []
     for split in layout.present(file):
         group = file[split]
-        keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
-        labels = [classes[i] for i in group["labels"][...]] if split in LABELED else itertools.repeat("")
-        rows += [Row(split, label, ShotId(*key)) for label, key in zip(labels, keys)]
-    return rows
+        table = np.empty(len(group["crc32"]), ROW_DTYPE)
+        table["split"] = SPLITS.index(split)
+        table["label"] = group["labels"][...] if split in LABELED else len(classes)
+        for name in ID_FIELDS:
+            table[name] = group[name][...]
+        tables.append(table)
+    return Rows(np.concatenate(tables), [*classes, ""])
 
 
-def manifest_rows(file: h5py.File) -> list[Row]:
+def manifest_rows(file: h5py.File) -> Rows:
     """The rows of the manifest that the file was asked for: what it holds and what is missing."""
-    classes = reading.classes(file)
-    of_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for row in rows_of(file):
-        of_split[row.split].append(row)
-    for one in reading.missing(file):  # in the order of the manifest
-        label = classes[one.label] if 0 <= one.label < len(classes) else ""
-        of_split[one.split].insert(one.row, Row(one.split, label, one.shot))
-    return [row for rows in of_split.values() for row in rows]
+    rows, missing = rows_of(file), reading.missing(file)
+    tables = []
+    for number, split in enumerate(SPLITS):
+        table, gone = rows.table[rows.of_split(split)], [one for one in missing if one.split == split]
+        # In the order of the manifest, and each with its place in it.
+        places = np.clip([one.row - n for n, one in enumerate(gone)], 0, len(table)).astype(int)
+        labels = (one.label if 0 <= one.label < len(rows.labels) else -1 for one in gone)
+        added = [(number, label, *one.shot) for label, one in zip(labels, gone)]
+        tables.append(np.insert(table, places, np.array(added, ROW_DTYPE)))
+    return Rows(np.concatenate(tables), rows.labels)
 
 
 def _attribute(file: h5py.File, name: str) -> str:
@@ -162,7 +195,8 @@ def _digests(file: h5py.File, path: Path) -> Iterator[str]:
         yield f"{path}: a root attribute is not what was written"
     if not changed and objects_digest(digests) != _attribute(file, layout.OBJECTS_SHA256):
         yield f"{path}: a group or dataset was added or removed after the build"
-    if not changed and content_digest(file) != _attribute(file, "content_digest"):
+    # Its rows were compared, the dark with its digest: what was written is what is there.
+    if not changed and content_digest(file, written=True) != _attribute(file, "content_digest"):
         yield f"{path}: the content digest differs: an attribute was changed after the build"
 
 
@@ -176,50 +210,54 @@ def _labels(file: h5py.File, path: Path) -> Iterator[str]:
             yield f"{path}: {first}, there are {len(classes)} classes"
 
 
-def _check_set(path: Path, files: list[h5py.File], report: Report) -> None:
+def _check_set(path: Path, read: Read, report: Report) -> None:
     """Whether the files are one data set: no shot twice, one dark and processing, what the index says."""
-    seen: dict[ShotId, str] = {}
-    for file in files:
-        for row in rows_of(file):
-            where = f"{file.filename}: {row.split}"
-            if row.shot in seen:
-                report.problems.append(f"{where}: {row.shot} is in {seen[row.shot]} as well")
-            seen[row.shot] = where
-    for file in files[1:]:
-        if checksums.description(file) != checksums.description(files[0]):
+    rows = Rows.joined(read.rows)
+    first = first_of_key(rows.table)
+    twice = np.flatnonzero(first != np.arange(len(rows)))
+    for row in twice[:SHOWN].tolist():
+        here, there = (f"{read.files[_file_of(read, i)]}: {rows[i].split}" for i in (row, int(first[row])))
+        report.problems.append(f"{here}: {rows[row].shot} is in {there} as well")
+    if len(twice) > SHOWN:
+        report.problems.append(f"{path}: {len(twice) - SHOWN} more shots like that")
+    for file, description in zip(read.files, read.descriptions):
+        if description != read.descriptions[0]:
             report.problems.append(
-                f"{file.filename}: its dark, classes or image processing are not those of {files[0].filename}"
+                f"{file}: its dark, classes or image processing are not those of {read.files[0]}"
             )
-    digest = content_digest(*files)
+    digest = read.content.digest()
     if path.is_dir():
         said = index.read_index(index.index_path(path))
-        for entry, file in zip(said.files, files):
-            if _attribute(file, "content_digest") != entry.content_digest:
-                report.problems.append(
-                    f"{file.filename}: is not the file that the data set's index describes"
-                )
-        asked = manifest.digest([row for file in files for row in manifest_rows(file)])
+        for entry, file, attributes in zip(said.files, read.files, read.attributes):
+            if attributes["content_digest"] != entry.content_digest:
+                report.problems.append(f"{file}: is not the file that the data set's index describes")
+        asked = manifest.digest(Rows.joined(read.asked))
         if (said.content_digest, said.manifest_sha256) != (digest, asked):
             report.problems.append(f"{path}: the files together are not what the data set's index describes")
-    missing = sum(len(reading.missing(file)) for file in files)
-    report.notes.append(f"{len(seen)} images read, checksums compared")
+    missing = sum(map(len, read.asked)) - len(rows)
+    report.notes.append(f"{len(rows)} images read, checksums compared")
     lacking = f"; {missing} of the manifest are missing" if missing else ""
-    report.notes.append(f"{len(seen)} shots, each once{lacking}")
+    report.notes.append(f"{len(rows)} shots, each once{lacking}")
     report.notes.append(f"content digest {digest[:16]}...")
-    if any(reading.attributes(file).get("simulated") for file in files):
+    if any(attributes.get("simulated") for attributes in read.attributes):
         report.notes.append("simulated: these are no shots of a real machine")
 
 
-def _check_source(files: list[h5py.File], report: Report, sample: int) -> None:
+def _file_of(read: Read, row: int) -> int:
+    """The number of the file that holds row `row` of all."""
+    return int(np.searchsorted(np.cumsum([len(of_file) for of_file in read.rows]), row, "right"))
+
+
+def _check_source(read: Read, report: Report, sample: int) -> None:
     """Compute some images again from the camera's files, if they are there."""
-    root = reading.attributes(files[0])
+    first, root = read.files[0], read.attributes[0]
     if root["experiment"] == "signal_noise":
         report.notes.append("signal against noise: there are no camera's files to compare with")
         return
     try:
-        config = config_in(root["config"], Path(files[0].filename))
+        config = config_in(root["config"], first)
     except pydantic.ValidationError as error:
-        report.problems.append(f"{files[0].filename}: attribute config: {error.errors()[0]['msg']}")
+        report.problems.append(f"{first}: attribute config: {error.errors()[0]['msg']}")
         return
     if config.source.dir is not None and not Path(config.source.dir).is_dir():
         report.notes.append(f"{config.source.dir} is not here: no image compared with the camera's files")
@@ -231,30 +269,31 @@ def _check_source(files: list[h5py.File], report: Report, sample: int) -> None:
         return
     with source:
         try:
-            n = _compare(files, config, source, report, sample)
+            n = _compare(read, config, source, report, sample)
             report.notes.append(f"{n} images computed again from {config.source.place}")
         except UserError as error:
             report.problems.append(str(error))
 
 
-def _compare(
-    files: list[h5py.File], config: PrepareConfig, source: Source, report: Report, sample: int
-) -> int:
-    """Compare `sample` images, spread evenly over all shots, with the camera's frames; returns how many."""
-    places = {}
-    for file in files:
-        numbers = dict.fromkeys(SPLITS, 0)
-        for row in rows_of(file):
-            places[row] = (file, numbers[row.split])
-            numbers[row.split] += 1
-    chosen = sorted(places, key=lambda row: uniform_hash(0, row.shot))[:sample]
-    to_image = Pipeline(config.image, files[0]["dark/mean"][...])
-    for place in sorted(locate(source, config, chosen), key=lambda place: place.shot):
-        file, i = places[place.row]
-        (frame,) = source.good_frames(place.run, [place.index])
-        if not np.array_equal(to_image(frame), file[place.row.split]["images"][i]):
-            where = f"{place.row.split}/images[{i}] ({place.shot})"
-            report.problems.append(f"{file.filename}: {where} differs from the camera's frame")
+def _compare(read: Read, config: PrepareConfig, source: Source, report: Report, sample: int) -> int:
+    """Compare `sample` images, drawn from all shots, with the camera's frames; returns how many."""
+    rows = Rows.joined(read.rows)
+    chosen = np.argsort(uniform_hashes(rows.table))[:sample]
+    chosen = chosen[rows[chosen].reading_order()]
+    places = locate(source, config, rows[chosen])
+    starts = np.cumsum([0, *(len(of_file) for of_file in read.rows)])
+    with reading.open_data(read.files[0]) as file:
+        to_image = Pipeline(config.image, file["dark/mean"][...])
+    for row, place in zip(chosen.tolist(), places.tolist()):
+        split, _, shot = rows[row]
+        number = _file_of(read, row)
+        i = int(row - starts[number] - np.argmax(read.rows[number].of_split(split)))
+        (frame,) = source.good_frames(shot.run, [place])
+        with reading.open_data(read.files[number]) as file:
+            same = np.array_equal(to_image(frame), file[split]["images"][i])
+        if not same:
+            where = f"{split}/images[{i}] ({shot})"
+            report.problems.append(f"{read.files[number]}: {where} differs from the camera's frame")
     return len(chosen)
 
 

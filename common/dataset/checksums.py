@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from typing import Callable, Iterator, Union
+from typing import Iterator, Union
 
 import h5py
 import numpy as np
@@ -79,27 +79,51 @@ def objects_digest(digests: dict[str, str]) -> str:
     ).hexdigest()
 
 
-def stored_checksums(split: h5py.Group) -> np.ndarray:
-    """The `row_checksums` that were stored with the rows, (N,) uint32."""
-    return split[ROW_CRC32][...]
+class Content:
+    """What a data set is, of which the content digest is made; its files are added in their order.
 
-
-def content_digest(*files: h5py.File, of_rows: Callable[[h5py.Group], np.ndarray] = row_checksums) -> str:
-    """SHA-256 of what the data are: of one file, or of several that make one data set, in their order.
-
-    Pixels, keys, labels and records row by row and split by split, the names of the classes, what was
-    done to the images, and the dark. What read the frames, from where, into how many files, how they are
-    packed, by how many processes, and when does not matter. of_rows: `stored_checksums` for a file
-    just written.
+    Memory: 4 bytes a row.
     """
-    sha = hashlib.sha256()
-    for line in dict.fromkeys(description(file) for file in files):
-        sha.update(line)
-    for split in SPLITS:
-        for group in (file[split] for file in files if split in file):
-            if len(group["images"]):
-                sha.update(of_rows(group))
-    return sha.hexdigest()
+
+    def __init__(self) -> None:
+        self._descriptions: dict[bytes, bytes] = {}
+        self._rows: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+
+    def add(self, file: h5py.File, written: bool = False) -> None:
+        """Add what `file` has. written: its checksums and digests are taken as they were written."""
+        key = _said(file) if written else description(file)
+        if key not in self._descriptions:
+            self._descriptions[key] = description(file) if written else key
+        for split in present(file):
+            self._rows[split].append(file[split][ROW_CRC32][...] if written else row_checksums(file[split]))
+
+    @property
+    def alike(self) -> bool:
+        """Whether all files have the same dark, classes and image processing."""
+        return len(set(self._descriptions.values())) <= 1
+
+    def digest(self) -> str:
+        """SHA-256 of all that was added.
+
+        Pixels, keys, labels and records row by row and split by split, the names of the classes, what was
+        done to the images, and the dark. What read the frames, from where, into how many files, how they are
+        packed, by how many processes, and when does not matter.
+        """
+        sha = hashlib.sha256()
+        for line in dict.fromkeys(self._descriptions.values()):
+            sha.update(line)
+        for rows in self._rows.values():
+            for of_file in rows:
+                sha.update(of_file)
+        return sha.hexdigest()
+
+
+def content_digest(*files: h5py.File, written: bool = False) -> str:
+    """The digest of the `Content` of `files`, which make one data set."""
+    content = Content()
+    for file in files:
+        content.add(file, written)
+    return content.digest()
 
 
 def attributes_digest(file: h5py.File) -> str:
@@ -115,9 +139,18 @@ def description(file: h5py.File) -> bytes:
     dark = hashlib.sha256()
     for name in ("mean", "std"):
         dark.update(np.ascontiguousarray(file["dark"][name][...]))
+    return _describe(file, dark.hexdigest())
+
+
+def _said(file: h5py.File) -> bytes:
+    """The same with the digests of the dark that were written: equal where `description` is."""
+    return _describe(file, " ".join(_plain(file["dark"][name].attrs[SHA256]) for name in ("mean", "std")))
+
+
+def _describe(file: h5py.File, dark: str) -> bytes:
     images = [file[split]["images"] for split in present(file)]
     stored = {(dataset.dtype.str, dataset.shape[1:]) for dataset in images}
-    return f"{_plain(file.attrs['classes'])} {_steps(file)} {sorted(stored)} {dark.hexdigest()}\n".encode()
+    return f"{_plain(file.attrs['classes'])} {_steps(file)} {sorted(stored)} {dark}\n".encode()
 
 
 def _steps(file: h5py.File) -> str:

@@ -59,6 +59,11 @@ RECORDS: dict[str, dict[str, str]] = {
     "gas_detector": GAS_DETECTOR_UNITS,
     "gmd": GMD_UNITS,
 }
+# What says which shots a file has, and which of them belong together: no images, keys or records.
+SAID = frozenset(
+    ["missing", "dark", "dark/mean", "dark/std", *SPLITS]
+    + [f"{split}/{name}" for split in SPLITS for name in ("images", ROW_CRC32)]
+)
 MAX_CLASSES = 127  # labels are int8
 
 

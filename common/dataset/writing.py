@@ -26,7 +26,6 @@ from common.dataset.checksums import (
     object_digests,
     objects_digest,
     row_checksums,
-    stored_checksums,
 )
 from common.dataset.layout import (
     ATTRIBUTES,
@@ -126,7 +125,7 @@ def finish(
     digests = object_digests(file)
     for name, digest in digests.items():
         set_text(file[name], **{SHA256: digest})
-    digest = content_digest(file, of_rows=stored_checksums)
+    digest = content_digest(file, written=True)
     set_text(file, content_digest=digest, **{OBJECTS_SHA256: objects_digest(digests)})
     file.attrs["complete"] = True
     set_text(file, **{ATTRIBUTES_SHA256: attributes_digest(file)})

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 from common import manifest
-from common.dataset import layout, reading
 from common.dataset.index import Index, index_path, read_index, write_index
+from common.dataset.reading import Header, read_header
 from common.dataset.safety import read_json
 from common.errors import DataError, OutputExists
 from common.files import atomic
 from common.files.lock import only_one
-from common.manifest import Row
+from common.manifest import Row, Rows
 from common.progress import say
 from prepare.config import PrepareConfig
 
@@ -35,18 +35,19 @@ class Shard(NamedTuple):
     """A fixed, consecutive share of the manifest: its number from 0, its rows in the order of reading."""
 
     number: int
-    rows: Sequence[Row]
-    given: Sequence[Row]  # the rows as the manifest has them
+    rows: Rows
+    given: Rows  # the rows as the manifest has them
 
 
 class Output:
     """The data set of `config` with the manifest's `rows`. Its methods are for who holds its lock."""
 
     def __init__(self, config: PrepareConfig, rows: Sequence[Row]) -> None:
-        self.config = config
+        self.config, self.rows = config, Rows.of(rows)
         size = config.shard
-        shares = [rows[first : first + size] for first in range(0, len(rows), size)]
-        self.shards = [Shard(n, in_reading_order(share), share) for n, share in enumerate(shares)]
+        shares = [self.rows[first : first + size] for first in range(0, len(rows), size)]
+        self.shards = [Shard(n, _in_order(share), share) for n, share in enumerate(shares)]
+        self._settings = _settings(json.loads(config.canonical()), list(config.runs.classes))
         self.file = config.output_path
         self.folder = self.file.with_suffix("")
         self.building = self.file.with_suffix(".building")
@@ -89,36 +90,38 @@ class Output:
             if self.path == self.folder and self.path.exists():
                 atomic.write_text(self.building / _REPLACES, self._state())
 
-    def found(self, anew: bool, damage: Optional[Check] = None) -> dict[int, Path]:
-        """{number: path} of the shards that are there, whole and of this config and manifest.
+    def found(self, anew: bool, damage: Optional[Check] = None) -> dict[int, Header]:
+        """{number: header} of the shards that are there, whole and of this config and manifest.
 
-        anew: none of what is finished. damage: looks into a finished file for what makes it to be made
-        again; without it a damaged one is refused. Raises OutputExists, saying what differs, if
-        something else is where the data set goes.
+        Of a finished file its header is believed: who looks at rows and images is `verify`. anew: none of
+        what is finished. damage: looks into a finished file for what makes it to be made again; without it a
+        damaged one is refused. Raises OutputExists, saying what differs, if something else is where the data
+        set goes.
         """
         replaces = self.building / _REPLACES
         replaced = anew or (replaces.exists() and replaces.read_text() == self._state())
-        found: dict[int, Path] = {}
+        found: dict[int, Header] = {}
         for shard in self.shards:
-            being_made = self.target(shard)
-            if self.path == self.folder and self._is_whole(being_made, shard):
-                found[shard.number] = being_made
-            elif not anew and self._fits(self.final(shard), shard, replaced, damage):
-                found[shard.number] = self.final(shard)
+            header = self._unfinished(self.target(shard), shard) if self.path == self.folder else None
+            if header is None and not anew:
+                header = self._finished(self.final(shard), shard, replaced, damage)
+            if header is not None:
+                found[shard.number] = header
         if not replaced:
             self._refuse_others()
         return found
 
-    def is_finished(self, found: dict[int, Path]) -> bool:
+    def is_finished(self, found: dict[int, Header]) -> bool:
         """Whether all is there, under its final names."""
-        if any(found.get(shard.number) != self.final(shard) for shard in self.shards):
+        headers = [found.get(shard.number) for shard in self.shards]
+        if any(h is None or h.path != self.final(shard) for h, shard in zip(headers, self.shards)):
             return False
         if self.path == self.file:
             return True
         with contextlib.suppress(DataError):
             index = read_index(index_path(self.folder))
-            digests = [_content_digest(self.folder / entry.name) for entry in index.files]
-            same = digests == [entry.content_digest for entry in index.files]
+            said = [(entry.name, entry.content_digest) for entry in index.files]
+            same = said == [(h.path.name, h.attributes["content_digest"]) for h in headers if h]
             return same and index.manifest_sha256 == self.manifest_digest()
         return False
 
@@ -152,62 +155,83 @@ class Output:
 
     def expected(self, shard: Shard) -> str:
         """The content digest that the finished file of `shard` had, if one can still be read; else ""."""
-        with contextlib.suppress(DataError, OSError, KeyError):
+        with contextlib.suppress(DataError, KeyError):
             if self.path == self.folder:
-                files = {
-                    entry.name: entry.content_digest for entry in read_index(index_path(self.folder)).files
-                }
-                return files.get(self._name(shard), "")
-            return _content_digest(self.file)
+                files = read_index(index_path(self.folder)).files
+                return {entry.name: entry.content_digest for entry in files}.get(self._name(shard), "")
+            return str(read_header(self.file).attributes["content_digest"])
         return ""
+
+    def manifest_digest(self) -> str:
+        return manifest.digest(Rows.joined(shard.rows for shard in self.shards))
 
     def _name(self, shard: Shard) -> str:
         return f"{self.config.name}-{shard.number:04d}.h5"
 
-    def manifest_digest(self) -> str:
-        return manifest.digest([row for shard in self.shards for row in shard.rows])
-
-    def _is_whole(self, path: Path, shard: Shard) -> bool:
-        """Whether an unfinished build has made the file of `shard`; raises OutputExists for another's."""
+    def _unfinished(self, path: Path, shard: Shard) -> Optional[Header]:
+        """The header of what an unfinished build has made of `shard`; raises OutputExists for another's."""
         if not path.exists():
-            return False
+            return None
         try:
-            changed = _difference(path, shard, self.config)
+            header = read_header(path, whole=True)
+            changed = self._difference(header, shard)
         except DataError as error:
             say(f"{error}; it is made again")
-            return False
+            return None
         if changed:
             raise OutputExists(
                 f"{self.building}: an interrupted build is there, and since then {changed}; put that back "
                 "to go on with it, or give --force to start anew"
             )
-        return True
+        return header
 
-    def _fits(self, path: Path, shard: Shard, replaced: bool, damage: Optional[Check]) -> bool:
-        """Whether a finished file can stay; raises OutputExists if it must not be touched."""
+    def _finished(
+        self, path: Path, shard: Shard, replaced: bool, damage: Optional[Check]
+    ) -> Optional[Header]:
+        """The header of a finished file that can stay; raises OutputExists if it must not be touched."""
         if not path.exists():
-            return False
+            return None
         try:
-            changed = _difference(path, shard, self.config)
+            header = read_header(path)
+            changed = self._difference(header, shard)
             damaged = damage(path) if damage else None
         except DataError as error:
             if not (damage or replaced):
                 raise OutputExists(
                     f"{error}; `python -m prepare repair` makes it again, or {_FORCE}"
                 ) from None
-            changed, damaged = None, str(error)
+            header, changed, damaged = None, None, str(error)
         if damaged:
             say(f"{damaged}; it is made again")
         elif changed == _GROWN:
             say(f"{path}: {changed}; it is made again with them")
         elif changed and not replaced:
             raise OutputExists(f"{path}: exists already, and {changed}; {_FORCE}")
-        return not (changed or damaged)
+        return None if changed or damaged else header
+
+    def _difference(self, header: Header, shard: Shard) -> Optional[str]:
+        """What makes a file another than that of `shard`, in words; None if nothing does."""
+        attributes, where = header.attributes, str(header.path)
+        names = read_json(attributes.get("classes"), f"{where}: attribute classes")
+        before = _settings(read_json(attributes.get("config"), f"{where}: attribute config"), names)
+        for key, value in self._settings.items():
+            if before.get(key) != value:
+                was = json.dumps(before.get(key))
+                return f"the config changed: {key} was {was}, is {json.dumps(value)}"
+        asked = attributes.get("manifest_sha256")
+        if asked == manifest.digest(shard.rows):
+            return None
+        rows, most = header.images + len(header.missing), len(shard.rows)
+        if rows > most:
+            return f"it has {rows} shots, of which {most} belong there now (shard, or the manifest)"
+        if asked != manifest.digest(_in_order(shard.given[:rows])):
+            return "the manifest changed"
+        return _GROWN
 
     def _refuse_others(self) -> None:
         """Raise OutputExists for a finished data set of another shape that these rows do not contain."""
         if self.path == self.folder and self.file.exists():
-            changed = _difference(self.file, self.shards[0], self.config)
+            changed = self._difference(read_header(self.file), self.shards[0])
             if changed not in (None, _GROWN):
                 raise OutputExists(f"{self.file}: exists already, and {changed}; {_FORCE}")
         if self.folder.exists():
@@ -227,37 +251,8 @@ class Output:
 _GROWN = "the manifest has more shots now"
 
 
-def _content_digest(path: Path) -> str:
-    with reading.open_data(path) as file, reading.damage_named(path):
-        return str(reading.attributes(file)["content_digest"])
-
-
-def in_reading_order(rows: Sequence[Row]) -> list[Row]:
-    """`rows` run by run and in time, so that a run that is read in sequence is read once."""
-    return sorted(rows, key=lambda row: row.shot)
-
-
-def _difference(path: Path, shard: Shard, config: PrepareConfig) -> Optional[str]:
-    """What makes the file at `path` another than that of `shard`, in words; None if nothing does.
-
-    Raises DataError if it is no good data file. Its images are not looked at.
-    """
-    with reading.open_data(path) as file, reading.damage_named(path):
-        attributes = reading.attributes(file)
-        before = _settings(
-            read_json(attributes["config"], f"{path}: attribute config"), reading.classes(file)
-        )
-        rows = len(reading.missing(file)) + sum(
-            file[split]["images"].shape[0] for split in layout.present(file)
-        )
-    for key, value in _settings(json.loads(config.canonical()), list(config.runs.classes)).items():
-        if before.get(key) != value:
-            return f"the config changed: {key} was {json.dumps(before.get(key))}, is {json.dumps(value)}"
-    if rows > len(shard.rows):
-        return f"it has {rows} shots, of which {len(shard.rows)} belong there now (shard, or the manifest)"
-    if attributes["manifest_sha256"] != manifest.digest(in_reading_order(shard.given[:rows])):
-        return "the manifest changed"
-    return _GROWN if rows < len(shard.rows) else None
+def _in_order(rows: Rows) -> Rows:
+    return rows[rows.reading_order()]
 
 
 def _settings(config: dict[str, Any], classes: list[str]) -> dict[str, Any]:

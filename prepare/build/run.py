@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence
+from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
 
-import h5py
 import numpy as np
 
 from common import parallel
-from common.dataset import layout, reading
-from common.dataset.checksums import content_digest, stored_checksums
+from common.dataset import reading
+from common.dataset.checksums import Content, object_digest
 from common.dataset.index import Entry, Index
+from common.dataset.layout import SAID, SHA256, Missing
+from common.dataset.reading import Header, read_header
 from common.dataset.safety import read_json
 from common.errors import DataError, ManifestError, OutputExists
-from common.manifest import Row
+from common.manifest import Row, Rows
 from common.progress import bar, say
-from common.shots import ID_FIELDS, ShotId
+from common.shots import ID_DTYPE, ID_FIELDS, places_of
 from prepare.build.output import Check, Output
-from prepare.build.shard import Place, Task, TooManyMissing, check_missing, make, make_elsewhere
+from prepare.build.shard import Task, TooManyMissing, check_missing, make, make_elsewhere
 from prepare.config import PrepareConfig
 from prepare.image.dark import Dark, average
-from prepare.select import eligible_in, uniform_hash
+from prepare.select import left_out_in, uniform_hashes
 from prepare.shots import USABLE
 from prepare.sources import Source, open_source
+
+Skipped = dict[int, dict[str, int]]  # {run: {reason: shots}} that could not be selected
 
 
 class Built(NamedTuple):
@@ -36,25 +38,13 @@ class Built(NamedTuple):
     path: Path
     files: int
     counts: dict[str, dict[str, int]]
-    skipped: dict[int, dict[str, int]]
+    skipped: Skipped
     missing: dict[str, int]
     dark: Dark
     content_digest: str
     simulated: bool
     bytes: int
     seconds: float
-
-
-class _File(NamedTuple):
-    """What a finished file of the data set says of itself."""
-
-    path: Path
-    entry: Entry
-    counts: dict[str, dict[str, int]]
-    missing: dict[str, int]
-    example: str
-    sources: dict[str, list]
-    dark: Dark
 
 
 def build(
@@ -73,13 +63,13 @@ def build(
     or the runs, and DataError for sources that cannot be read or have too many shots missing.
     """
     start = time.perf_counter()
+    output = Output(config, rows)
     for split in config.select.sizes:
-        if not any(row.split == split for row in rows):
+        if not output.rows.of_split(split).any():
             raise ManifestError(
                 f"{config.manifest_path}: has no shot of split {split}, which select.{split} asks for; "
                 "draw them: python -m prepare select CONFIG"
             )
-    output = Output(config, rows)
     with output.held():
         output.begin(force)
         found = output.found(force, damage)
@@ -90,67 +80,69 @@ def build(
             files, skipped = _make(output, found, workers or parallel.Here(), damage is not None)
         except TooManyMissing:
             for path in output.made():  # what may have failed to be read for a while is tried again
-                if _read_back(path).missing:
+                if read_header(path).missing:
                     path.unlink()
             raise
         index = _index(output, files)
+        dark = _dark_of(files[0])
         output.put(index)
-    paths = [output.final(shard) for shard in output.shards]
+    missing = [one for file in files for one in file.missing]
     return Built(
         output.path,
         len(files),
-        _summed([file.counts for file in files]),
+        _counts(output.rows, missing, list(config.runs.classes)),
         skipped,
-        dict(sum((Counter(file.missing) for file in files), Counter())),
-        files[0].dark,
+        dict(Counter(one.reason for one in missing)),
+        dark,
         index.content_digest,
         config.simulate is not None,
-        sum(path.stat().st_size for path in paths),
+        sum(output.final(shard).stat().st_size for shard in output.shards),
         time.perf_counter() - start,
     )
 
 
-def locate(source: Source, config: PrepareConfig, rows: Sequence[Row]) -> list[Place]:
-    """The place of every row, in the order of the rows; raises ManifestError if one has none.
+def locate(source: Source, config: PrepareConfig, rows: Rows) -> np.ndarray:
+    """The place of each row's shot in `source.shots(its run)`, (n,) int64; ManifestError if one has none.
 
-    A shot that is in its run has a place, even if its frame is damaged or missing.
+    A shot that is in its run has a place, even if its frame is damaged or missing; of a repeated key it is
+    the first one's, the usable one's.
     """
-    index: dict[ShotId, int] = {}
-    for run in sorted({row.shot.run for row in rows}):
-        shots = source.shots(run)
-        columns = (shots[name].tolist() for name in ID_FIELDS)
-        for i, key in enumerate(zip(*columns)):
-            index.setdefault(ShotId(*key), i)  # a repeated key: the first is the usable one
-    gone = [row.shot for row in rows if row.shot not in index]
-    for row in rows:
-        _check_label(config, row)
-    if gone:
+    _check_labels(config, rows)
+    places = np.empty(len(rows), np.int64)
+    for run in np.unique(rows.table["run"]).tolist():
+        of_run = rows.table["run"] == run
+        places[of_run] = places_of(rows.table[of_run], source.shots(run))
+    gone = np.flatnonzero(places < 0)
+    if len(gone):
         raise ManifestError(
             f"{config.manifest_path}: {len(gone)} of its {len(rows)} shots are not in the runs in "
-            f"{config.source.place}, first {gone[0]}; is this the data it was drawn from? "
+            f"{config.source.place}, first {rows[int(gone[0])].shot}; is this the data it was drawn from? "
             "`select --force` draws anew"
         )
-    return [Place(row, row.shot.run, index[row.shot]) for row in rows]
+    return places
 
 
 def average_dark(source: Source, config: PrepareConfig) -> Dark:
     """The dark of `config.runs.dark`: at most `dark.max_frames` frames, drawn by uniform hash."""
-    chosen: list[tuple[float, int, int]] = []
+    parts = [np.empty(0, ID_DTYPE)]
+    places = [np.empty(0, int)]
     for run in config.runs.dark:
         shots = source.shots(run)
-        for i in np.flatnonzero(shots["status"] == USABLE).tolist():
-            chosen.append((uniform_hash(config.select.seed, shots[list(ID_FIELDS)][i].item()), run, i))
-    if len(chosen) < 2:
+        places.append(np.flatnonzero(shots["status"] == USABLE))
+        parts.append(shots[list(ID_FIELDS)][places[-1]].astype(ID_DTYPE))
+    ids, index = np.concatenate(parts), np.concatenate(places)
+    if len(ids) < 2:
         runs = ", ".join(map(str, config.runs.dark))
         raise DataError(
-            f"{config.source.place}: the dark run {runs} has {len(chosen)} usable frames; 2 are needed"
+            f"{config.source.place}: the dark run {runs} has {len(ids)} usable frames; 2 are needed"
         )
-    chosen = sorted(sorted(chosen)[: config.dark.max_frames], key=lambda c: c[1:])
+    chosen = np.argsort(uniform_hashes(config.select.seed, ids), kind="stable")[: config.dark.max_frames]
 
-    def frames():
+    def frames() -> Iterator[np.ndarray]:
         with bar(None, "dark", "frame", len(chosen)) as progress:
-            for run in dict.fromkeys(run for _, run, _ in chosen):
-                for frame in source.good_frames(run, [i for _, of, i in chosen if of == run]):
+            for run in np.unique(ids["run"][chosen]).tolist():
+                of_run = np.sort(index[chosen][ids["run"][chosen] == run])
+                for frame in source.good_frames(run, of_run.tolist()):
                     yield frame
                     progress.update(1)
 
@@ -158,135 +150,128 @@ def average_dark(source: Source, config: PrepareConfig) -> Dark:
 
 
 def _make(
-    output: Output, found: dict[int, Path], workers: Executor, repair: bool
-) -> tuple[list[_File], dict[int, dict[str, int]]]:
-    """Make the files that are not `found`; returns what all of them say, in order."""
-    config, rows = output.config, [row for shard in output.shards for row in shard.rows]
-    allowed = int(config.max_missing * len(rows))
-    kept = {number: _read_back(path) for number, path in found.items()}
-    if sum(sum(file.missing.values()) for file in kept.values()) > allowed:
-        kept = {number: file for number, file in kept.items() if not file.missing}  # those are tried again
-    if len(kept) == len(output.shards):  # only their folder has not its name yet
-        return [kept[n] for n in sorted(kept)], {}
+    output: Output, found: dict[int, Header], workers: Executor, repair: bool
+) -> tuple[list[Header], Skipped]:
+    """Make the files that are not `found`; returns the headers of all, in order, and what was skipped."""
+    config, shards = output.config, output.shards
+    allowed = int(config.max_missing * len(output.rows))
+    if sum(len(file.missing) for file in found.values()) > allowed:
+        found = {n: file for n, file in found.items() if not file.missing}  # those are tried again
+    new = [shard for shard in shards if shard.number not in found]
+    if not new:  # only their folder has not its name yet
+        return [found[shard.number] for shard in shards], {}
+    _check_labels(config, output.rows)
     with open_source(config) as source:
-        for file in kept.values():
-            _check_sources(source, config, file)
-        skipped = {run: eligible_in(source, config, run)[1] for run in config.runs.measured}
+        _check_sources(source, config, found.values())
+        rows = Rows.joined(shard.rows for shard in new)
         places = locate(source, config, rows)
-        if kept:
-            there = sum(len(output.shards[n].rows) for n in kept)
+        skipped = {run: left_out_in(source, config, run) for run in config.runs.measured}
+        if found:
             say(
-                f"{len(kept)} of {len(output.shards)} files are there already, with {there} of {len(rows)} "
-                "shots, going on"
+                f"{len(found)} of {len(shards)} files are there already, with {len(output.rows) - len(rows)} "
+                f"of {len(output.rows)} shots, going on"
             )
-        dark = next(iter(kept.values())).dark if kept else average_dark(source, config)
-        tasks, at = [], 0
-        for shard in output.shards:
-            of_shard = places[at : at + len(shard.rows)]
-            at += len(shard.rows)
-            if shard.number not in kept:
-                number = shard.number if len(output.shards) > 1 else None
-                expected = output.expected(shard) if repair else ""
-                path = output.target(shard)
-                tasks.append(Task(config, path, number, of_shard, dark, allowed, skipped, expected))
-        with bar(None, "images", "image", sum(len(task.places) for task in tasks)) as progress:
-            made = [_read_back(path) for path in _results(tasks, source, workers, progress.update)]
-    files = [kept[n] for n in sorted(kept)] + made
-    files.sort(key=lambda file: file.path.name)
-    lacking = [file for file in files if file.missing]
-    if lacking:
-        total = sum(sum(file.missing.values()) for file in lacking)
-        check_missing(total, allowed, lacking[0].example)
+        dark = _dark_of(next(iter(found.values()))) if found else average_dark(source, config)
+        shares = np.split(places, np.cumsum([len(shard.rows) for shard in new])[:-1])
+        tasks = [
+            Task(
+                config,
+                output.target(shard),
+                shard.number if len(shards) > 1 else None,
+                shard.rows,
+                share,
+                dark,
+                allowed,
+                skipped,
+                output.expected(shard) if repair else "",
+            )
+            for shard, share in zip(new, shares)
+        ]
+        with bar(None, "images", "image", len(rows)) as progress:
+            made = [read_header(path) for path in _results(tasks, source, workers, progress.update)]
+    files = sorted([*found.values(), *made], key=lambda file: file.path.name)
+    missing = [one for file in files for one in file.missing]
+    if missing:
+        check_missing(len(missing), allowed, f"{missing[0].shot}: {missing[0].reason}")
     return files, skipped
 
 
-def _results(tasks: list[Task], source: Source, workers: Executor, report):
+def _results(
+    tasks: list[Task], source: Source, workers: Executor, report: Callable[[int], object]
+) -> Iterator[Path]:
     """The paths of the files, as they are done; one alone is made here, where the source is open."""
     if len(tasks) == 1 or isinstance(workers, parallel.Here):
         for task in tasks:
             yield make(task, source, report)
         return
-    sizes = {task.path: len(task.places) for task in tasks}
+    sizes = {task.path: len(task.rows) for task in tasks}
     for path in parallel.results(workers, make_elsewhere, [(task,) for task in tasks]):
         report(sizes[path])
         yield path
 
 
-def _read_back(path: Path) -> _File:
-    with reading.open_data(path) as file, reading.damage_named(path):
-        attributes = reading.attributes(file)
-        shots = sum(file[split]["images"].shape[0] for split in layout.present(file))
-        missing = reading.missing(file)
-        where = f"{path}: attribute sources"
-        return _File(
-            path,
-            Entry(path.name, shots, str(attributes["content_digest"])),
-            _counts(file),
-            dict(Counter(one.reason for one in missing)),
-            f"{missing[0].shot}: {missing[0].reason}" if missing else "",
-            read_json(attributes["sources"], where),
-            _dark(file),
-        )
-
-
-def _counts(file: h5py.File) -> dict[str, dict[str, int]]:
-    """How many shots each split has of each class: {split: {label: count}}."""
-    names = reading.classes(file)
-    counts = {}
-    for split in layout.present(file):
-        if "labels" in file[split]:
-            found = Counter(file[split]["labels"][...].tolist())
-            counts[split] = {names[label]: n for label, n in found.items()}
-        else:
-            counts[split] = {"": file[split]["images"].shape[0]}
-    return counts
-
-
-def _dark(file: h5py.File) -> Dark:
-    numbers = [int(file["dark"].attrs[name]) for name in ("frames", "rejected_frames", "rejected_pixels")]
-    return Dark(file["dark/mean"][...], file["dark/std"][...], *numbers)
-
-
-def _check_sources(source: Source, config: PrepareConfig, file: _File) -> None:
-    """Raise OutputExists if a file of the source is another than the one that `file` was made from."""
-    for run, before in file.sources.items():
-        was, now = dict(map(tuple, before)), dict(source.files(int(run)))
-        # A file that has come since changes no image that was made, but it would the dark.
-        for name in {**was, **now} if int(run) in config.runs.dark else was:
-            if was.get(name) != now.get(name):
-                sizes = (
-                    f"{n} bytes" if n is not None else "not there" for n in (was.get(name), now.get(name))
+def _dark_of(header: Header) -> Dark:
+    """The dark of a finished file; raises DataError if it is not what was written."""
+    with reading.open_data(header.path, only=SAID) as file, reading.damage_named(header.path):
+        group = file["dark"]
+        for name in ("mean", "std"):
+            if reading.attributes(group[name]).get(SHA256) != object_digest(group[name]):
+                raise DataError(
+                    f"{header.path}: dark/{name} is not what was written; `python -m prepare repair` makes "
+                    "the file again"
                 )
-                raise OutputExists(
-                    f"{file.path}: made from other files: the source file {name} changed: was "
-                    f"{next(sizes)}, is {next(sizes)}; put that back to go on, or give --force to start anew"
-                )
+        numbers = [int(group.attrs[name]) for name in ("frames", "rejected_frames", "rejected_pixels")]
+        return Dark(group["mean"][...], group["std"][...], *numbers)
 
 
-def _index(output: Output, files: Sequence[_File]) -> Index:
-    digest = files[0].entry.content_digest
-    if len(files) > 1:
-        with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(reading.open_data(file.path)) for file in files]
-            digest = content_digest(*opened, of_rows=stored_checksums)
-    return Index([file.entry for file in files], digest, output.manifest_digest())
+def _check_sources(source: Source, config: PrepareConfig, files: Iterable[Header]) -> None:
+    """Raise OutputExists if a file of the source is another than one that `files` were made from."""
+    sizes: dict[int, dict[str, int]] = {}
+    for file in files:
+        said = read_json(file.attributes["sources"], f"{file.path}: attribute sources")
+        for run, was in ((int(run), dict(map(tuple, before))) for run, before in said.items()):
+            now = sizes[run] if run in sizes else sizes.setdefault(run, dict(source.files(run)))
+            # A file that has come since changes no image that was made, but it would the dark.
+            for name in {**was, **now} if run in config.runs.dark else was:
+                if was.get(name) != now.get(name):
+                    before, after = (
+                        "not there" if n is None else f"{n} bytes" for n in (was.get(name), now.get(name))
+                    )
+                    raise OutputExists(
+                        f"{file.path}: made from other files: the source file {name} changed: was {before}, "
+                        f"is {after}; put that back to go on, or give --force to start anew"
+                    )
 
 
-def _summed(tables: Sequence[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
-    total: dict[str, dict[str, int]] = {}
-    for table in tables:
-        for split, counts in table.items():
-            of_split = total.setdefault(split, {})
-            for label, n in counts.items():
-                of_split[label] = of_split.get(label, 0) + n
-    return total
+def _index(output: Output, files: Sequence[Header]) -> Index:
+    content = Content()
+    for header in files:
+        with reading.open_data(header.path, only=SAID) as file, reading.damage_named(header.path):
+            content.add(file, written=True)
+    entries = [Entry(file.path.name, file.images, str(file.attributes["content_digest"])) for file in files]
+    return Index(entries, content.digest(), output.manifest_digest())
 
 
-def _check_label(config: PrepareConfig, row: Row) -> None:
-    runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabeled
-    if row.shot.run not in runs:
-        what = f"labeled '{row.label}', and runs.classes" if row.label else "unlabeled, and runs.unlabeled"
-        raise ManifestError(
-            f"{config.manifest_path}: {row.shot} is {what} in the "
-            "config does not say so of that run; `python -m prepare select --force` draws anew"
-        )
+def _counts(rows: Rows, missing: Sequence[Missing], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many of `rows` that are not `missing` each split has of each class: {split: {label: count}}."""
+    gone = Counter((one.split, classes[one.label] if one.label >= 0 else "") for one in missing)
+    return {
+        split: {label: n - gone[split, label] for label, n in of_split.items() if n > gone[split, label]}
+        for split, of_split in rows.counts().items()
+    }
+
+
+def _check_labels(config: PrepareConfig, rows: Rows) -> None:
+    """Raise ManifestError if the config says of a row's run that it is of another class."""
+    pairs = rows.table["label"].astype(np.int64) << 32 | rows.table["run"]
+    for first in np.sort(np.unique(pairs, return_index=True)[1]).tolist():
+        row = rows[first]
+        runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabeled
+        if row.shot.run not in runs:
+            what = (
+                f"labeled '{row.label}', and runs.classes" if row.label else "unlabeled, and runs.unlabeled"
+            )
+            raise ManifestError(
+                f"{config.manifest_path}: {row.shot} is {what} in the "
+                "config does not say so of that run; `python -m prepare select --force` draws anew"
+            )

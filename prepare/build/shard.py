@@ -7,12 +7,11 @@ thread is a quarter of its size. numpy and zlib leave Python's lock, so that the
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, NamedTuple, Optional
 
 import h5py
 import numpy as np
@@ -23,8 +22,8 @@ from common.dataset.image_writer import ImageWriter
 from common.dataset.layout import Missing
 from common.errors import DataError
 from common.files import atomic
-from common.manifest import LABELED, Row
-from common.shots import ID_FIELDS, ShotId
+from common.manifest import LABELED, SPLITS, Rows
+from common.shots import ID_FIELDS
 from common.stats import Moments
 from prepare.config import PrepareConfig
 from prepare.image.dark import Dark
@@ -38,39 +37,39 @@ class TooManyMissing(DataError):
     """More shots have no image than `max_missing` allows."""
 
 
-class Place(NamedTuple):
-    """A manifest row and where its shot is in the source."""
-
-    row: Row
-    run: int
-    index: int
-
-    @property
-    def shot(self) -> ShotId:
-        return self.row.shot
-
-
 class Task(NamedTuple):
-    """A file to make: its shots in the order of reading, and what is the same in all files of the data set.
+    """A file to make: its rows in the order of reading, and what is the same in all files of the data set.
 
-    number: of the file, None if it is alone. allowed: shots that may be missing. skipped: {run:
-    {reason: shots}} that could not be selected. expected: the content digest it must have, if it is known.
+    number: of the file, None if it is alone. places: of each row in `source.shots(its run)`, (n,) int64.
+    allowed: shots that may be missing. skipped: {run: {reason: shots}} that could not be selected.
+    expected: the content digest it must have, if it is known.
     """
 
     config: PrepareConfig
     path: Path
     number: Optional[int]
-    places: Sequence[Place]
+    rows: Rows
+    places: np.ndarray
     dark: Dark
     allowed: int
     skipped: dict[int, dict[str, int]]
     expected: str = ""
 
+    def by_run(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Each run, and which rows are of it, as numbers in their order."""
+        runs = self.rows.table["run"]
+        for run in np.unique(runs).tolist():
+            yield run, np.flatnonzero(runs == run)
+
 
 class _Images(NamedTuple):
-    """What came of a task's shots: those with an image and its checksum, those without, moments of train."""
+    """What came of a task's n rows. there: (n,) bool, which have an image. checksums: (n,) uint32, of those.
 
-    kept: dict[str, list[tuple[Place, int]]]
+    moments: of the images of the train split.
+    """
+
+    there: np.ndarray
+    checksums: np.ndarray
     missing: list[Missing]
     moments: Moments
 
@@ -87,7 +86,7 @@ def make(task: Task, source: Source, report: Callable[[int], object] = lambda n:
     than `allowed` shots have no image, or when the content is not the expected. Memory: a few images.
     """
     config = task.config
-    sizes = Counter(place.row.split for place in task.places)
+    sizes = {split: n for split in SPLITS if (n := int(task.rows.of_split(split).sum()))}
     with atomic.replacing(task.path) as partial:
         with ImageWriter(partial, sizes, *config.stored_as) as writer:
             images = _make_images(task, source, writer, report)
@@ -126,25 +125,26 @@ def check_missing(missing: int, allowed: int, example: str) -> None:
 
 def _make_images(task: Task, source: Source, writer: ImageWriter, report: Callable[[int], object]) -> _Images:
     """Read the frames of `task` and write their images."""
-    config, pipeline = task.config, Pipeline(task.config.image, task.dark.mean)
-    images = _Images({}, [], Moments())
+    rows, pipeline = task.rows, Pipeline(task.config.image, task.dark.mean)
+    images = _Images(np.zeros(len(rows), bool), np.zeros(len(rows), "<u4"), [], Moments())
+    splits = [SPLITS[place] for place in rows.table["split"].tolist()]
     asked: Counter = Counter()
 
-    def store(place: Place, binned: np.ndarray) -> None:
+    def store(row: int, binned: np.ndarray) -> None:
         image = pipeline.finish(binned)
-        split = place.row.split
-        images.kept.setdefault(split, []).append((place, writer.append(split, image)))
-        if split == "train":
+        images.checksums[row] = writer.append(splits[row], image)
+        if splits[row] == "train":
             images.moments.add_one(image)
 
-    def binned() -> Iterator[tuple[Place, np.ndarray]]:
-        for place, frame, reason in _frames(task, source):
-            if frame is None:
-                images.missing.append(_missing(config, place, asked[place.row.split], reason))
-                check_missing(len(images.missing), task.allowed, f"{place.shot}: {reason}")
+    def binned() -> Iterator[tuple[int, np.ndarray]]:
+        for row, frame, reason in _frames(task, source):
+            images.there[row] = frame is not None
+            if frame is not None:
+                yield row, pipeline.bin(frame)
             else:
-                yield place, pipeline.bin(frame)
-            asked[place.row.split] += 1
+                images.missing.append(_missing(task, row, asked[splits[row]], reason))
+                check_missing(len(images.missing), task.allowed, f"{rows[row].shot}: {reason}")
+            asked[splits[row]] += 1
             report(1)
 
     with ThreadPoolExecutor(1) as other:
@@ -153,26 +153,28 @@ def _make_images(task: Task, source: Source, writer: ImageWriter, report: Callab
     return images
 
 
-def _frames(task: Task, source: Source):
-    """(place, frame or None, reason) of every place, run by run."""
-    for run, of_run in itertools.groupby(task.places, key=lambda place: place.run):
-        places = list(of_run)
-        _check_keys(source, run, places)
-        for place, result in zip(places, source.frames(run, [place.index for place in places])):
-            yield place, result.frame, result.reason
+def _frames(task: Task, source: Source) -> Iterator[tuple[int, Optional[np.ndarray], str]]:
+    """(row, frame or None, reason) of every row, run by run."""
+    for run, of_run in task.by_run():
+        _check_keys(source, run, task.rows[of_run], task.places[of_run])
+        for row, result in zip(of_run.tolist(), source.frames(run, task.places[of_run].tolist())):
+            yield row, result.frame, result.reason
 
 
-def _missing(config: PrepareConfig, place: Place, row: int, reason: str) -> Missing:
-    label = list(config.runs.classes).index(place.row.label) if place.row.label else -1
-    return Missing(place.row.split, row, label, place.shot, reason)
+def _missing(task: Task, row: int, number: int, reason: str) -> Missing:
+    split, label, shot = task.rows[row]
+    return Missing(split, number, list(task.config.runs.classes).index(label) if label else -1, shot, reason)
 
 
-def _check_keys(source: Source, run: int, places: Sequence[Place]) -> None:
+def _check_keys(source: Source, run: int, rows: Rows, places: np.ndarray) -> None:
     """Raise DataError if this process finds other shots at these places than the one that located them."""
-    keys = source.shots(run)[list(ID_FIELDS)]
-    for place in places:
-        if place.index >= len(keys) or keys[place.index].item() != tuple(place.shot):
-            raise DataError(f"run {run}: changed while it was read: {place.shot} is no longer at its place")
+    shots = source.shots(run)
+    same = places < len(shots)
+    for name in ID_FIELDS:
+        same[same] = shots[name][places[same]] == rows.table[name][same]
+    if not same.all():
+        gone = rows[int(np.argmin(same))].shot
+        raise DataError(f"run {run}: changed while it was read: {gone} is no longer at its place")
 
 
 def _fill(file: h5py.File, task: Task, source: Source, images: _Images) -> None:
@@ -183,34 +185,32 @@ def _fill(file: h5py.File, task: Task, source: Source, images: _Images) -> None:
             file["statistics"][name][...] = getattr(images.moments, name)
     for name in ("frames", "rejected_frames", "rejected_pixels"):
         file["dark"].attrs[name] = getattr(task.dark, name)
-    classes = list(task.config.runs.classes)
-    of_run = {run: source.shots(run) for run in {place.run for place in task.places}}
-    writing.add_calibration(file, {run: source.calibration(run) for run in of_run})
+    writing.add_calibration(file, {run: source.calibration(run) for run, _ in task.by_run()})
+    rows, classes = task.rows, list(task.config.runs.classes)
+    classes_of = np.array([classes.index(label) if label in classes else -1 for label in rows.labels])
+    records = np.concatenate([source.shots(run)[task.places[of_run]] for run, of_run in task.by_run()])
     for split in layout.present(file):
-        group, kept = file[split], images.kept.get(split, [])
-        group["crc32"][...] = [checksum for _, checksum in kept]
+        group, kept = file[split], images.there & rows.of_split(split)
+        group["crc32"][...] = images.checksums[kept]
         if split in LABELED:
-            group["labels"][...] = [classes.index(place.row.label) for place, _ in kept]
-        for n, name in enumerate(ID_FIELDS):
-            group[name][...] = [place.shot[n] for place, _ in kept]
-        if kept:
-            runs = itertools.groupby((place for place, _ in kept), key=lambda place: place.run)
-            shots = np.concatenate([of_run[run][[place.index for place in of]] for run, of in runs])
-            for record, units in layout.RECORDS.items():
-                for name in units:
-                    group[record][name][...] = shots[name]
+            group["labels"][...] = classes_of[rows.table["label"][kept]]
+        for name in ID_FIELDS:
+            group[name][...] = rows.table[name][kept]
+        for record, units in layout.RECORDS.items():
+            for name in units:
+                group[record][name][...] = records[name][kept]
 
 
 def _attributes(task: Task, source: Source) -> dict[str, str]:
     config = task.config
-    runs = dict.fromkeys([*config.runs.dark, *(place.run for place in task.places)])
+    runs = dict.fromkeys([*config.runs.dark, *(run for run, _ in task.by_run())])
     return {
         "name": config.name,
         "experiment": config.experiment,
         "shard": "" if task.number is None else str(task.number),
         "classes": json.dumps(list(config.runs.classes)),
         "config": config.canonical(),
-        "manifest_sha256": manifest.digest([place.row for place in task.places]),
+        "manifest_sha256": manifest.digest(task.rows),
         "sources": json.dumps({run: source.files(run) for run in runs}),
         "skipped": json.dumps(task.skipped, sort_keys=True),
         **writing.made_by("h5py", "hdf5plugin", "numpy", "pydantic"),

@@ -13,7 +13,7 @@ import pydantic
 from common.dataset import reading
 from common.dataset.view import View
 from common.errors import DataError, UserError
-from common.manifest import Row
+from common.manifest import Row, Rows
 from common.shots import ID_FIELDS, ShotId, shot_id
 from prepare.build.run import locate
 from prepare.config import PrepareConfig, config_in
@@ -68,8 +68,8 @@ def _steps(file: h5py.File, rows: list[Row], stored: list[np.ndarray], view: Vie
         dark = file["dark/mean"][...]
         found = []
         for row, pixels in zip(rows, stored):
-            (place,) = locate(source, config, [row])
-            (frame,) = source.good_frames(place.run, [place.index])
+            places = locate(source, config, Rows.of([row]))
+            (frame,) = source.good_frames(row.shot.run, places.tolist())
             found.append(_one_by_one(frame, dark, config, pixels, view))
         return found
 

@@ -10,13 +10,13 @@ from typing import Sequence
 
 from common.config import from_data
 from common.errors import ConfigError, ManifestError
-from common.manifest import Row
+from common.manifest import Row, Rows
 from prepare.config import PrepareConfig
 
 SPLIT = "test"
 
 
-def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> tuple[PrepareConfig, list[Row]]:
+def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> tuple[PrepareConfig, Rows]:
     """The config and the manifest of the counterfactual data set of `config` with the shots `rows`.
 
     It has the test shots alone, each with the other label. Raises ConfigError, which begins with the config's
@@ -33,7 +33,8 @@ def switched(config: PrepareConfig, rows: Sequence[Row], path: str) -> tuple[Pre
             "lasing can be switched where it is 1 of 2"
         )
     other = dict(zip(classes, reversed(classes)))
-    test = [row._replace(label=other[row.label]) for row in rows if row.split == SPLIT]
+    rows = Rows.of(rows)
+    test = Rows(rows[rows.of_split(SPLIT)].table, [other.get(label, label) for label in rows.labels])
     if not test:
         raise ManifestError(f"{config.manifest_path}: has no shot of split {SPLIT}")
     data = config.model_dump(mode="json")
