@@ -12,7 +12,12 @@ from common import __version__, cli
 from common.cli import CommandGroup, config_argument, force_option
 from common.files import atomic
 from common.progress import say
+from prepare.children import early
 
+# The config of a command that reads runs: if by psana, that is loaded while the command loads the rest.
+read_argument = click.argument(
+    "config_path", metavar="CONFIG", type=cli.FILE, callback=lambda _context, _param, path: early.begin(path)
+)
 data_argument = click.argument("path", metavar="DATA", type=cli.PATH)
 jobs_option = cli.count_option("--jobs", 1, "Processes that share the work.", most=256)
 
@@ -100,7 +105,7 @@ def examples(directory: str) -> None:
 
 
 @main.command("list")
-@config_argument
+@read_argument
 @cli.count_option("--frames", 20, "Frames read of each run for its mean intensity.")
 @cli.json_option
 def list_runs(config_path: str, frames: int, as_json: bool) -> None:
@@ -120,7 +125,7 @@ def list_runs(config_path: str, frames: int, as_json: bool) -> None:
 
 
 @main.command()
-@config_argument
+@read_argument
 @force_option
 @click.option("--if-missing", is_flag=True, help="Keep a manifest that has what CONFIG asks for.")
 def select(config_path: str, force: bool, if_missing: bool) -> None:
@@ -139,7 +144,7 @@ def select(config_path: str, force: bool, if_missing: bool) -> None:
 
 
 @main.command()
-@config_argument
+@read_argument
 @force_option
 @jobs_option
 def build(config_path: str, force: bool, jobs: int) -> None:
@@ -162,7 +167,7 @@ def build(config_path: str, force: bool, jobs: int) -> None:
 
 
 @main.command()
-@config_argument
+@read_argument
 @jobs_option
 def repair(config_path: str, jobs: int) -> None:
     """Make the damaged or missing files of a data set again.
@@ -217,7 +222,7 @@ def signal_noise(config_path: str, force: bool) -> None:
 
 
 @main.command("check-psana")
-@config_argument
+@read_argument
 @cli.count_option("--shots", 100, "Shots whose pixels are compared, spread over the runs.")
 def check_psana(config_path: str, shots: int) -> None:
     """Compare psana with the native reader.

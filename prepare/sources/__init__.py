@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from prepare.config import PrepareConfig
+from typing import TYPE_CHECKING
+
 from prepare.sources.base import FrameResult, Source
+
+if TYPE_CHECKING:  # psana's process imports this
+    from prepare.config import PrepareConfig
 
 __all__ = ["FrameResult", "Source", "open_source"]
 

@@ -7,14 +7,17 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from common.errors import DataError
 from common.progress import say
-from prepare.config import PrepareConfig
+from prepare.children.early import starter
 from prepare.formats.files import parse_name
 from prepare.sources.base import Source
 from prepare.sources.child import ChildSource
+
+if TYPE_CHECKING:  # psana's process needs it not, and would load it for a tenth of a second
+    from prepare.config import PrepareConfig
 
 LISTINGS = ".shots"  # the folder in output_dir
 _ENVIRONMENTS = {
@@ -22,6 +25,11 @@ _ENVIRONMENTS = {
     "psana1": "the LCLS-I environment",
     "psana2": "the LCLS-II environment",
 }
+
+
+def load(kind: str) -> None:
+    """Load the psana that `kind` asks for, and what reads through it; raises DataError."""
+    importlib.import_module(f"prepare.sources.psana{generation(import_psana(kind))}")
 
 
 def open_psana(config: PrepareConfig, keep_listings: bool = True) -> Source:
@@ -34,7 +42,7 @@ def open_psana(config: PrepareConfig, keep_listings: bool = True) -> Source:
     arguments = (config.source.kind, config.experiment, directory, config.camera.address, listings)
     lcls1 = any(parse_name(name) for name in os.listdir(directory)) if os.path.isdir(directory) else False
     advice = "`kind: xtc` reads these files without psana" if lcls1 else "is a file damaged? copy it again"
-    return ChildSource(open_here, arguments, "psana", directory, advice)
+    return ChildSource(starter(config.source.kind), open_here, arguments, "psana", directory, advice)
 
 
 def open_here(kind: str, experiment: str, directory: str, camera: str, listings: Optional[Path]) -> Source:

@@ -19,8 +19,8 @@ from tests.prepare.conftest import make_shots
 class Counting(Source):
     """Two runs of 20 shots, whose frames hold run and index; `trouble` comes at the shots of run 2."""
 
-    def __init__(self, trouble: str = "", shape: tuple = (4, 3)) -> None:
-        self._trouble, self._shape = trouble, shape
+    def __init__(self, trouble: str = "", shape: tuple = (4, 3), hangs: str = "") -> None:
+        self._trouble, self._shape, self._hangs = trouble, shape, hangs
         print("chatter on standard output")
         print("chatter on standard error", file=sys.stderr)
 
@@ -51,7 +51,7 @@ class Counting(Source):
         if self._trouble == "exit":
             os._exit(3)
         if self._trouble == "hang":
-            Path(os.environ["HANGS"]).write_text(str(os.getpid()))
+            Path(self._hangs).write_text(str(os.getpid()))
             np.sort(np.zeros(1))
             while True:
                 time.sleep(60)
@@ -80,3 +80,22 @@ def noisy() -> Source:
     for _ in range(30_000):
         print("x" * 100, file=sys.stderr)
     return Counting()
+
+
+# --- what a Starter loads ------------------------------------------------------------------------
+
+
+def note(path: str) -> None:
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def no_forks() -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    os.fork = refuse
+
+
+def as_another_user() -> None:
+    os.geteuid = lambda: os.getuid() + 1

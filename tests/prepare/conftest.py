@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import yaml
 from common.dataset import reading
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files, index_path, read_index
+from prepare.children import early
 from prepare.commands import main
 from prepare.shots import SHOT_DTYPE
 from prepare.sources import FrameResult, Source
@@ -57,11 +59,23 @@ def write_config(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+class _Starters(dict):
+    """A command is a process, and has one psana; here there is one for each way in which it is to fail."""
+
+    def setdefault(self, key: tuple, starter: object) -> object:
+        told = (item for item in sorted(os.environ.items()) if item[0].startswith("STAND_IN"))
+        return super().setdefault((*key, *told), starter)
+
+
 @pytest.fixture
-def stand_in(monkeypatch) -> Path:
+def stand_in(monkeypatch) -> Iterator[Path]:
     """The stand-in for psana 1 is what `import psana` finds, here and in processes that are started."""
     monkeypatch.syspath_prepend(str(STAND_IN))
-    return STAND_IN
+    starters = _Starters()
+    monkeypatch.setattr(early, "_starters", starters)
+    yield STAND_IN
+    for starter in starters.values():
+        starter.end()
 
 
 @pytest.fixture
@@ -138,6 +152,7 @@ from common.dataset import image_writer
 from common.dataset import reading
 from common.dataset.checksums import content_digest
 from common.dataset.index import data_files, index_path, read_index
+from prepare.children import early
 from prepare.commands import main
 append, written = image_writer.ImageWriter.append, {}
 def slow(self, *args):

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
+import collections
 import os
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
-from array import array
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common import interrupt
 from common.errors import ConfigError, DataError
+from prepare.children.memory import Reader, Writer
+from prepare.children.starter import Starter, shared_memory
 from prepare.sources.child import ChildSource
-from tests.limits import HANGS
 from tests.prepare import child_sources
 from tests.prepare.conftest import make_shots
+
+STARTER = Starter()
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def start():
     started = []
 
     def start_source(make=child_sources.Counting, *arguments) -> ChildSource:
-        started.append(ChildSource(make, arguments, "the reader", "/there", "do something else"))
+        started.append(ChildSource(STARTER, make, arguments, "the reader", "/there", "do something else"))
         return started[-1]
 
     yield start_source
@@ -50,7 +53,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for(condition) -> None:
-    until = time.monotonic() + HANGS
+    until = time.monotonic() + 300  # s; far more than a loaded machine needs, so that a fault does not hang
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -175,11 +178,11 @@ def test_signals_are_left_to_the_parent(start, number):
 
 def test_its_own_messages_do_not_grow_without_end(start):
     source = start(child_sources.noisy)
-    assert os.fstat(source._log).st_size < 1 << 20
+    assert os.fstat(source._child.log).st_size < 1 << 20
     assert values(source.frames(1, [1])) == [101]
 
 
-def test_closing_ends_the_process_whatever_it_does(start, monkeypatch, tmp_path):
+def test_closing_ends_the_process_whatever_it_does(start):
     source = start()
     pid = pid_of(source)
     next(source.frames(1, range(20)))
@@ -188,13 +191,13 @@ def test_closing_ends_the_process_whatever_it_does(start, monkeypatch, tmp_path)
     assert not is_running(pid)
 
 
-def test_a_signal_ends_the_wait_for_a_source_that_hangs(start, monkeypatch, tmp_path):
-    monkeypatch.setenv("HANGS", str(tmp_path / "hangs"))
-    source = start(child_sources.Counting, "hang")
+def test_a_signal_ends_the_wait_for_a_source_that_hangs(start, tmp_path):
+    hangs = tmp_path / "hangs"
+    source = start(child_sources.Counting, "hang", (4, 3), hangs)
     pid = pid_of(source)
 
     def press_ctrl_c() -> None:
-        wait_for((tmp_path / "hangs").exists)
+        wait_for(hangs.exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     with interrupt.handled():
@@ -205,61 +208,156 @@ def test_a_signal_ends_the_wait_for_a_source_that_hangs(start, monkeypatch, tmp_
     assert not is_running(pid)
 
 
-def test_a_signal_ends_the_wait_for_the_rest_of_a_frame(start):
-    source = start(child_sources.Counting, "", (2000, 3000))
-    frames, pid = source.frames(1, range(3)), pid_of(source)
+def test_a_signal_ends_the_wait_for_a_frame(start):
+    source = start()
+    frames, pid = source.frames(1, range(20)), pid_of(source)
     next(frames)
-
-    def waits() -> bool:
-        return array("i", fcntl.ioctl(source._answers.fileno(), termios.FIONREAD, bytes(4)))[0] > 10_000
-
-    wait_for(waits)
-    os.kill(pid, signal.SIGSTOP)  # within the next frame, of which the pipe takes a part
+    os.kill(pid, signal.SIGSTOP)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
     with interrupt.handled(), pytest.raises(interrupt.Interrupted):
         timer.start()
-        for _ in range(2):
-            next(frames)
+        list(frames)
     timer.join()
-    os.kill(pid, signal.SIGCONT)
     source.close()
     assert not is_running(pid)
 
 
-def test_no_process_to_be_had_is_one_line(start, monkeypatch):
+# --- memory of frames ----------------------------------------------------------------------------
+
+
+def test_frames_may_be_kept(start):
+    source = start()
+    kept = [result.frame for result in source.frames(1, [*range(3), *range(4, 20)])]
+    again = [result.frame for result in source.frames(2, [*range(3), *range(4, 20)])]
+    for run, frames in ((1, kept), (2, again)):
+        assert [int(frame[0, 0]) for frame in frames] == [100 * run + n for n in (*range(3), *range(4, 20))]
+        assert not any(frame.flags.writeable for frame in frames)
+
+
+@given(sizes=st.lists(st.integers(0, 9000), min_size=1, max_size=40), kept=st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_frames_of_any_sizes_come_whole_while_some_are_kept(sizes, kept):
+    """Of size 0 there is none. What the two sides do by turns is done here by one process."""
+    fd = shared_memory()
+    writer, reader, held = Writer(fd), Reader(fd), collections.deque(maxlen=kept)
+    for n, size in enumerate(sizes):
+        frame = np.full((1, size), n, "<u2")
+        held.append((n, reader.get(writer.put(frame)))) if size else None
+        writer.free += reader.freed()
+        assert writer.free, "the writer would wait for ever"
+        assert all((frame == of).all() for of, frame in held)
+    os.close(fd)
+
+
+# --- the process that starts them ----------------------------------------------------------------
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rsplit(")", 1)[1].split()[1])
+
+
+def test_what_is_loaded_is_loaded_once_for_all_sources(tmp_path):
+    """Also for those of a copy of this process, as --jobs makes them."""
+    starter = Starter("tests.prepare.child_sources:note", str(tmp_path / "loaded"))
+    sources = [
+        ChildSource(starter, child_sources.Counting, (), "the reader", "/there", "do something else")
+        for _ in range(2)
+    ]
+    reading, writing = os.pipe()
+    copy = os.fork()
+    if not copy:
+        mine = ChildSource(starter, child_sources.Counting, (), "the reader", "/there", "do something else")
+        os.write(writing, str(parent_of(pid_of(mine))).encode())
+        mine.close()
+        os._exit(0)
+    os.waitpid(copy, 0)
+    parents = {int(os.read(reading, 20)), *(parent_of(pid_of(source)) for source in sources)}
+    assert parents == {int(line) for line in (tmp_path / "loaded").read_text().splitlines()}
+    assert len(parents) == 1
+    for fd in (reading, writing):
+        os.close(fd)
+    sources[0].close()
+    assert values(sources[1].frames(1, [1])) == [101]
+    sources[1].close()
+    starter.end()
+    assert not any(map(is_running, parents))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_the_starting_process_may_be_killed(copied):
+    starter = Starter()
+    source = ChildSource(starter, child_sources.Counting, (), "the reader", "/there", "do something else")
+    pid = pid_of(source)
+    killed = parent_of(pid)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: not is_running(pid))
+    if copied:  # of a copy it is not a child, which sees only that it is gone
+        starter._owner = 0
+    how = "has ended" if copied else r"was ended by SIGKILL from outside \(too little memory\?\)"
+    with pytest.raises(DataError, match=f"^run 1: the process of the reader {how}"):
+        source.shots(1)
+    starter._owner = os.getpid()
+    assert values(source.frames(1, [1])) == [101]
+    assert parent_of(source.files(2)[0][1]) != killed  # not what it remembers
+    source.close()
+    starter.end()
+
+
+def test_a_library_that_dies_when_it_is_loaded_is_one_line():
+    starter = Starter("tests.prepare.child_sources:die")
+    with pytest.raises(DataError, match="^/there: the process of the reader was ended by SIGABRT"):
+        ChildSource(starter, child_sources.Counting, (), "the reader", "/there", "do something else")
+
+
+def refused(starter: Starter) -> None:
+    before = os.listdir("/proc/self/fd")
+    line = r"^/there: no process for the reader can be started \(Resource temporarily unavailable\)"
+    with pytest.raises(DataError, match=line):
+        ChildSource(starter, child_sources.Counting, (), "the reader", "/there", "do something else")
+    starter.end()
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+def test_no_process_to_be_had_is_one_line(monkeypatch):
+    refused(Starter("tests.prepare.child_sources:no_forks"))
+
     def refuse(*_, **__):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    with pytest.raises(DataError, match=r"^/there: no process for the reader can be started \(Resource temp"):
-        start()
-    assert os.listdir("/proc/self/fd") == before
+    refused(Starter())
+
+
+def test_another_user_gets_no_process(start, monkeypatch):
+    """Names of sockets are seen by all users of a machine."""
+    starter = Starter("tests.prepare.child_sources:as_another_user")
+    with pytest.raises(DataError, match="the process of the reader has ended"):
+        ChildSource(starter, child_sources.Counting, (), "the reader", "/there", "do something else")
+    starter.end()
 
 
 @pytest.mark.parametrize("trouble", ["", "hang"])
 def test_ends_with_its_parent_even_if_that_is_killed(tmp_path, trouble):
+    hangs = tmp_path / "hangs"
     code = (
         "import time\n"
+        "from prepare.children.starter import Starter\n"
         "from prepare.sources.child import ChildSource\n"
         "from tests.prepare import child_sources\n"
-        f"source = ChildSource(child_sources.Counting, ({trouble!r},), 'the reader', '', '')\n"
+        f"arguments = ({trouble!r}, (4, 3), {str(hangs)!r})\n"
+        "source = ChildSource(Starter(), child_sources.Counting, arguments, 'the reader', '', '')\n"
         "print(source.files(1)[0][1], flush=True)\n"
         "source.shots(2)\n"
         "time.sleep(600)\n"
     )
-    hangs = tmp_path / "hangs"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HANGS": str(hangs)},
-    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline())
+    starter = parent_of(pid)
     if trouble:
         wait_for(hangs.exists)
-    assert is_running(pid)
+    assert is_running(pid) and is_running(starter)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    wait_for(lambda: not is_running(pid))
+    wait_for(lambda: not is_running(pid) and not is_running(starter))

@@ -43,10 +43,15 @@ SIMULATED = {
 def no_network(monkeypatch):
     """psana must not ask the logbook or the calibration database: any look outside fails the test."""
 
+    connect = socket.socket.connect
+
     def refuse(*args, **_):
         raise AssertionError(f"a look into the network: {args[1:2]}")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    def connect_here(self, address):
+        return connect(self, address) if self.family == socket.AF_UNIX else refuse(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 

@@ -21,7 +21,6 @@ from common.dataset import layout, reading, writing
 from common.dataset.view import View
 from common.shots import ID_DTYPE
 from tests.command_line import refused
-from tests.limits import HANGS
 from tests.train.test_ranks import MPIRUN
 from train.config import load_config
 from train.controls import baselines, beam_free, job, record
@@ -228,7 +227,7 @@ def test_other_processes_find_the_same(write_config, train, tmp_path, way):
     assert train("controls", write_config(name="here", **settings)).exit_code == 0
     words = [sys.executable, "-m", "train", "controls", write_config(name="there", **settings)]
     command = [*words, *WAYS[way]] if way == "jobs" else [*WAYS[way], *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("controls.csv (the table)") == 1
     here, there = (tmp_path / "runs" / name for name in ("here", "there"))
