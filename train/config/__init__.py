@@ -224,9 +224,11 @@ class TrainConfig(Model):
     cache: Literal["auto", "memory", "stream"] = "auto"  # auto: in memory, if half of what is free is enough
     check_images: bool = True  # compare each image's crc32 when it is first read
     steps: int = Field(gt=0)
-    table_every: int = Field(5, gt=0)
-    # Shots of each split that a row of the table judges, always the same; null: all. The end judges all.
+    table_every: int = Field(5, gt=0)  # steps from one row of the table to the next; more by table_share
+    # Of a split of more shots than this (null: of none) rows of the table judge some, always the same, that
+    # cost `table_share` of the steps from row to row. At the end all are judged.
     table_shots: Optional[int] = Field(2000, gt=0)
+    table_share: float = Field(0.05, gt=0)
     checkpoint_seconds: float = Field(10.0, ge=0)  # at least; more where saving takes over 2 % of the time
     stop_when: Optional[StopWhen] = None
     watch: Watch = Watch()

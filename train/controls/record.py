@@ -30,6 +30,8 @@ _NO_MATTER = {
     "checkpoint_seconds",
     "check_images",
     "table_every",
+    "table_shots",
+    "table_share",
     "watch",
     "stop_when",
 }

@@ -44,10 +44,13 @@ class ImageFile:
         self.seconds = 0.0  # of reading, decoding and checking so far
         self._file = io.FileIO(group.file.filename)
         self._places = reading.image_places(self._dataset)
-        self._offsets = None if self._places is None else reading.image_offsets(self._dataset)
-        if self._offsets is not None and len(self) and self._end() > os.fstat(self._file.fileno()).st_size:
-            self._offsets = None  # HDF5 will say what is wrong
-        self._ids = [group[name][...] for name in ID_FIELDS]
+        self._offsets = None
+        if self._places is not None and len(self) and reading.is_plain(self._dataset):
+            offsets, sizes = self._places
+            size = int(np.prod(self.shape[1:])) * self._dtype.itemsize
+            if (sizes == size).all() and offsets.max() + size <= os.fstat(self._file.fileno()).st_size:
+                self._offsets = offsets  # else HDF5 will say what is wrong
+        self._group = group
         self._crc32 = group["crc32"][...] if check else None
         self._checked = np.full(len(self), not check)
 
@@ -110,12 +113,9 @@ class ImageFile:
 
     def _check(self, row: int, stored: np.ndarray) -> None:
         if reading.image_checksum(stored) != self._crc32[row]:
-            shot = ShotId(*(int(column[row]) for column in self._ids))
+            shot = ShotId(*(int(self._group[name][row]) for name in ID_FIELDS))
             raise DataError(
                 f"{self.where}: image {row} ({shot}) is not what was written, its crc32 differs; run "
                 "`prepare verify` on it, copy or build it again"
             )
         self._checked[row] = True
-
-    def _end(self) -> int:
-        return int(self._offsets.max()) + int(np.prod(self.shape[1:])) * self._dtype.itemsize

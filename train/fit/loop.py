@@ -17,8 +17,9 @@ from common.progress import bar, say, warn
 from common.ranks import Ranks
 from train.config import TrainConfig
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position, sample
+from train.data.minibatches import Batch, Position
 from train.data.validation import VALIDATION
+from train.fit import judged
 from train.fit.board import Board
 from train.fit.setup import prepared, stepper_of
 from train.fit.step import Stepper
@@ -102,7 +103,12 @@ class _Run:
         self.watcher = Watcher(config.watch, data.classes, data.splits)
         self.board = Board(config.run_dir, self.table) if config.tensorboard and self.ranks.first else None
         self.called: dict[str, np.ndarray] = {}  # of each split, what its judged shots were called last
-        self.judged = {name: sample(split, config.table_shots) for name, split in data.splits.items()}
+        self.sizes = {name: len(split) for name, split in splits.items()}
+        self.rows = judged.plan(config, self.sizes)
+        place = stepper.ranks.place.size
+        self.judged = {
+            name: judged.chosen(split, self.rows.shots[name], place) for name, split in splits.items()
+        }
         self.clock = Stopwatch(state.times if state else None)
         self.done = state.timed if state else 0
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
@@ -113,6 +119,8 @@ class _Run:
             return self._go()
 
     def _go(self) -> Result:
+        if how := judged.line(self.rows, self.judged, self.sizes):
+            say(how)
         say(history.header(self.data.classes))
         for row in self.table:
             self.watcher.look(row)
@@ -153,7 +161,7 @@ class _Run:
         step = self.step + 1
         with self.clock.part("waiting"):
             batch = next(batches)
-        tabled = (step - 1) % self.config.table_every == 0
+        tabled = (step - 1) % self.rows.every == 0
         row: dict[str, float] = {"step": step, **history.drawn(batch.labels, len(self.data.classes))}
         if tabled:  # accuracies at the weights that loss and gradient of this row are of
             with self.clock.part("evaluation"):
@@ -203,12 +211,10 @@ class _Run:
     def _accuracies(self) -> dict[str, float]:
         """Of the shots that the table judges, each rank predicting its share of them."""
         values: dict[str, float] = {}
-        for name, split in self.data.splits.items():
-            rows = self.judged[name]
-            chosen = rows if len(rows) < len(split) else None
-            predicted = self.predictor.outputs(split, chosen).logits.argmax(axis=1)
+        for name, shots in self.judged.items():
+            predicted = self.predictor.outputs(shots).logits.argmax(axis=1)
             self.called[name] = predicted
-            values[f"{name}_accuracy"] = float((split.labels[rows] == predicted).mean())
+            values[f"{name}_accuracy"] = float((shots.labels == predicted).mean())
             called = np.bincount(predicted, minlength=len(self.data.classes))
             values.update(history.called(name, called))
             values[f"{name}_largest"] = int(called.argmax())  # the class that most shots are called
@@ -225,9 +231,9 @@ class _Run:
         if rule is not None and self.table.last and self.table.last["step"] == self.step:
             accuracy = self.table.last.get(f"{rule.split}_accuracy", 0.0)
             if accuracy >= rule.accuracy:
-                split, rows = self.data.splits[rule.split], self.judged[rule.split]
-                block = self.data.blocks.of_times(split.ids[rows])
-                score = measure.score(split.labels[rows], self.called[rule.split], block)
+                shots = self.judged[rule.split]
+                block = self.data.blocks.of_times(shots.ids)
+                score = measure.score(shots.labels, self.called[rule.split], block)
                 return f"{rule.split} {score}: stop_when {rule.accuracy:g} reached"
         return ""
 
