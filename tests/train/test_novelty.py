@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from common.manifest import SPLITS
 from common.shots import ID_DTYPE
 from train.model.novelty import DISAGREES, NUMBERS, RUN, Reference, many, reference, with_runs
-from train.predict.job import _flagged_with_runs
-from train.predict.predictions import Part
+from train.predict.predictions import Predictions
 
 P = 40
 
@@ -57,16 +57,16 @@ def test_all_shots_of_a_run_are_flagged_where_many_are():
     assert [many(3, 29), many(3, 30), many(2, 2), many(0, 0)] == [True, False, False, False]
 
 
-def test_predictions_of_a_run_are_flagged_across_their_parts_and_split_by_split():
-    def part(split: str, run: list[int], flags: list[str]) -> Part:
-        ids = np.zeros(len(run), ID_DTYPE)
-        ids["run"] = run
-        return Part(split, ids, None, np.zeros((len(run), 2)), np.zeros(len(run), bool), None, flags)
-
-    parts = [
-        part("train", [70] * 4, ["", "", "", ""]),
-        part("test", [70] * 4, ["a", "a", "", ""]),
-        part("test", [70, 71, 70], ["a", "", ""]),
-    ]
-    found = [flag for each in _flagged_with_runs(parts) for flag in each.flags]
-    assert found == [""] * 4 + ["a", "a", RUN, RUN, "a", "", RUN]
+def test_a_run_is_flagged_by_all_its_shots_split_by_split():
+    ids = np.zeros(11, ID_DTYPE)
+    ids["run"] = [70] * 9 + [71, 70]
+    split = np.array([SPLITS.index("train")] * 4 + [SPLITS.index("test")] * 7, np.uint8)
+    none = np.zeros(11, "i1")
+    found = Predictions(
+        ["off", "on"], split, ids, none, none == 1, np.zeros((11, 2)), None, none.astype(np.uint8), [""]
+    )
+    found.set_flags(slice(0, 6), ["", "", "", "", "a", "b"])  # as they come, some at a time
+    found.set_flags(slice(6, 11), ["", "", "a", "", ""])
+    found.flag_runs()
+    flags = [found.reasons[code] for code in found.flag]
+    assert flags == [""] * 4 + ["a", "b", RUN, RUN, "a", "", RUN]

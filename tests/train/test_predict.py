@@ -16,6 +16,7 @@ from matplotlib.image import imread
 from scipy.special import softmax
 
 from common.dataset import reading, writing
+from common.manifest import SPLITS
 from common.report.drawing import drawing
 from common.shots import ID_DTYPE, ID_FIELDS
 from tests.command_line import refused
@@ -25,7 +26,7 @@ from train.data.dataset import open_data
 from train.model import saved
 from train.model.predictor import Predictor
 from train.predict import probability_plot
-from train.predict.job import stream
+from train.predict.job import predicted
 from train.predict.trust import Trust
 
 
@@ -70,10 +71,13 @@ def test_in_chunks_is_as_at_once_is_as_the_saved_model(data, run):
     answers = []
     with open_data(data, None, ["test"]) as opened:
         split = opened.splits["test"]
+        only = opened._replace(splits={"test": split})
         for size in (1, 7, len(split)):
             predictor = Predictor(model)
             predictor._batch = size
-            answers.append(np.concatenate([part.probability for part in stream(predictor, split, Trust())]))
+            done = []
+            answers.append(predicted(predictor, only, Trust(), done.append).probability)
+            assert sum(done) == len(split) and max(done) <= size
         logits = np.asarray(model(split.images(range(len(split))), training=False), np.float64)
         answers.append(softmax(logits, axis=1))
     for other in answers[1:]:
@@ -269,12 +273,12 @@ def test_no_line_crosses_a_gap():
     ids["run"], ids["seconds"] = 70, time
     p = np.linspace(0.1, 0.9, 100)
     assert [len(rows) for rows in probability_plot.stretches(time)] == [60, 40]
-    split = np.where(time < 30, "train", "test")
+    split = np.where(time < 30, SPLITS.index("train"), SPLITS.index("test"))
+    shots = probability_plot.Few(["off", "on"], ids, np.stack([1 - p, p], axis=1), np.ones(100, int), split)
     with drawing():
-        axis = probability_plot.figure(
-            ids, np.stack([1 - p, p], axis=1), np.ones(100, int), split, ["off", "on"]
-        ).axes[0]
-    lines = [line for line in axis.lines if line.get_marker() == "None" and len(line.get_xdata()) > 2]
+        axis = probability_plot.figure(shots).axes[0]
+    curves = [line for line in axis.lines if not str(line.get_label()).startswith("split")]
+    lines = [line for line in curves if line.get_marker() == "None" and len(line.get_xdata()) > 2]
     assert [line.get_xdata().tolist() for line in lines] == [time[:60].tolist(), time[60:].tolist()]
     assert any(np.all(np.asarray(line.get_ydata()) == 0.5) for line in axis.lines)
     assert {"split train", "split test"} <= set(axis.get_legend_handles_labels()[1])

@@ -17,6 +17,7 @@ from train.controls.counterfactual import paths_beside
 from train.data.dataset import Data, open_data
 from train.fit import runtime
 from train.metrics import effective
+from train.metrics.effective import Share
 from train.run import folder
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def run(run_dirs: Sequence[Path], more: Sequence[Path], as_json: bool) -> None:
             if data.paths == _paths(config.data):
                 folder.check_data(run_dir, data)
         runtime.start(configs[0].threads, configs[0].seed)
-        from train.predict import trust
+        from train.predict import spread, trust
 
-        known = [(name, _predictor(name), trust.load(name)) for name in run_dirs]
+        known = [(name, spread.here(name, features=True), trust.load(name)) for name in run_dirs]
         for shots, data in zip(sets, opened):
             banners.append(provenance.banner(data.provenance))
             rows += [_row(shots, name, data, predictor, of_run) for name, predictor, of_run in known]
     if as_json:
-        cli.print_json({"rows": rows})
+        cli.print_json({"rows": [row.to_json() for row in rows]})
         return
     for line in [*lines(rows), "", *dict.fromkeys(filter(None, banners))]:
         say(line)
@@ -76,77 +77,78 @@ def chosen(own: Sequence[Sequence[Path]], more: Sequence[Path]) -> list[Shots]:
     return list(once.values())
 
 
-def _row(shots: Shots, run_dir: Path, data: Data, predictor: Predictor, trust: Trust) -> dict[str, Any]:
+class Compared(NamedTuple):
+    """How a network does on the test shots of a data set.
+
+    data: its files; runs: the runs of the shots; share: of shots classified correctly. flagged: how many are
+    unlike those the network was trained on, None where that is not told; not_flagged: the share of the
+    others that is classified correctly, None if there are none.
+    """
+
+    what: str
+    data: list[str]
+    runs: list[int]
+    network: str
+    share: Share
+    flagged: Optional[int] = None
+    not_flagged: Optional[Share] = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row for programs."""
+        where = {"shots": self.what, "data": self.data, "runs": self.runs, "network": self.network}
+        row = {**where, **_share_to_json(self.share)}
+        if self.flagged is not None:
+            row.update(flagged=self.flagged, not_flagged=_share_to_json(self.not_flagged))
+        return row
+
+    @property
+    def shots(self) -> str:
+        """The shots in words."""
+        names, runs = ", ".join(Path(path).name for path in self.data), self.runs
+        of_runs = f"run {runs[0]}" if len(runs) == 1 else f"runs {runs[0]} to {runs[-1]}"
+        named = {
+            "held-out": f"held-out shots of {names}, {of_runs}",
+            "lasing switched": "the same shots, lasing switched",
+        }
+        return named.get(self.what, f"{names}, {of_runs}")
+
+
+def _row(shots: Shots, run_dir: Path, data: Data, predictor: Predictor, trust: Trust) -> Compared:
     """How the network of a run does on the test shots of `data`, and on those that it does not flag."""
     split = data.splits[SPLIT]
     outputs, block = predictor.outputs(split), data.blocks.of_times(split.ids)
-    right = outputs.logits.argmax(axis=1) == split.labels
-    found = {
-        "shots": shots.what,
-        "data": list(map(str, data.paths)),
-        "runs": np.unique(split.ids["run"]).tolist(),
-        "network": run_dir.name,
-        **_share(right, block, split.labels),
-    }
-    if trust.reference is not None:
-        from train.predict.trust import flags
+    right, runs = outputs.logits.argmax(axis=1) == split.labels, np.unique(split.ids["run"]).tolist()
+    share = effective.share(right, block, split.labels)
+    found = Compared(shots.what, list(map(str, data.paths)), runs, run_dir.name, share)
+    if trust.reference is None:
+        return found
+    from train.predict.trust import flags
 
-        known = ~flags(trust.reference, outputs, split.ids["run"])
-        found["flagged"] = int((~known).sum())
-        of = None if block is None else block[known]
-        found["not_flagged"] = _share(right[known], of, split.labels[known])
-    return found
+    known = ~flags(trust.reference, outputs, split.ids["run"])
+    of_known = (right[known], None if block is None else block[known], split.labels[known])
+    not_flagged = effective.share(*of_known) if known.any() else None
+    return found._replace(flagged=int((~known).sum()), not_flagged=not_flagged)
 
 
-def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+def lines(rows: Sequence[Compared]) -> list[str]:
     """The rows as a table: a line for each network, the shots named once."""
     cells, last = [], None
-    for found in rows:
-        first, last = last != found["data"], found["data"]
-        cell = {
-            "test shots": _named(found) if first else "",
-            "n": found["n"] if first else "",
-            "network": found["network"],
-            "right": _told(found),
-        }
-        if "flagged" in found:
-            cell["flagged"] = f"{found['flagged'] / found['n']:.3f}"
-            cell["right, not flagged"] = _told(found["not_flagged"])
+    for row in rows:
+        first, last = last != row.data, row.data
+        shots = {"test shots": row.shots, "n": row.share.n} if first else {"test shots": "", "n": ""}
+        cell = {**shots, "network": row.network, "right": row.share.with_interval}
+        if row.flagged is not None:
+            cell["flagged"] = f"{row.flagged / row.share.n:.3f}"
+            cell["right, not flagged"] = row.not_flagged.with_interval if row.not_flagged else "-"
         cells.append(cell)
     return text_table.lines(cells)
 
 
-def _named(found: dict[str, Any]) -> str:
-    names = ", ".join(Path(path).name for path in found["data"])
-    runs = found["runs"]
-    of_runs = f"run {runs[0]}" if len(runs) == 1 else f"runs {runs[0]} to {runs[-1]}"
-    return {
-        "held-out": f"held-out shots of {names}, {of_runs}",
-        "lasing switched": "the same shots, lasing switched",
-    }.get(found["shots"], f"{names}, {of_runs}")
-
-
-def _share(right: np.ndarray, block: Optional[np.ndarray], labels: np.ndarray) -> dict[str, Any]:
-    if not len(right):
+def _share_to_json(share: Optional[Share]) -> dict[str, Any]:
+    if share is None:
         return {"n": 0, "correct": 0}
-    share = effective.share(right, block, labels)
     return {"n": share.n, "correct": share.k, "accuracy": share.value, **share.to_json()}
-
-
-def _told(found: dict[str, Any]) -> str:
-    if not found["n"]:
-        return "-"
-    low, high = found["interval"]
-    return f"{found['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _paths(data: Union[str, Sequence[str]]) -> list[Path]:
     return [Path(path) for path in ([data] if isinstance(data, str) else data)]
-
-
-def _predictor(run_dir: Path) -> Any:
-    from train.model import saved
-    from train.model.network import with_features
-    from train.model.predictor import Predictor
-
-    return Predictor(with_features(saved.load_model(run_dir)))

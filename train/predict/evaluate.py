@@ -37,7 +37,7 @@ def evaluate(run_dir: Path, data_path: Optional[str], workers: Executor, as_json
         if as_json:
             places = {"run": str(run_dir), "data": data.path}
             made = {"provenance": data.provenance, "trained_on": folder.provenance(run_dir)}
-            cli.print_json({**places, **made, "classes": data.classes, "splits": found})
+            cli.print_json({**places, **made, "classes": data.classes, "splits": scores.to_json(found)})
             return
         for line in scores.lines(found, data.classes):
             say(line)

@@ -1,4 +1,4 @@
-"""The file of predictions: a row for each shot, as CSV or as HDF5 by the name's ending.
+"""The predictions for a data set as columns, and their file: CSV or HDF5 by the name's ending.
 
     split, label, run, seconds, nanoseconds, fiducial   as in a manifest; label is empty if unknown
     predicted                                           the class with the largest probability
@@ -14,51 +14,89 @@ attribute `classes`, -1 where unknown; `probability` is (N, classes) float64, `p
 
 from __future__ import annotations
 
-import contextlib
 import csv
+import itertools
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, NamedTuple, Optional, Protocol
+from typing import Iterator, Optional, Sequence, Union
 
 import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomic
 from common.files.hdf5 import NewFile
-from common.shots import ID_DTYPE, ID_FIELDS
+from common.manifest import SPLITS
+from common.shots import ID_FIELDS
+from train.data.dataset import Data
 
 FORMAT, FORMAT_VERSION = "xtcav-lasing predictions", 2
 ENERGY_COLUMNS = ["pulse_energy", "pulse_energy_low", "pulse_energy_high"]
 HDF5_ENDINGS = (".h5", ".hdf5")
+BLOCK = 4096  # shots of which the file's text is in memory
 
 
-class Part(NamedTuple):
-    """Shots of one split. ids: (n,) ID_DTYPE; labels: (n,) or None; probability: (n, classes) float64.
+@dataclass
+class Predictions:
+    """What a network says of n shots, split by split; some 60 bytes a shot.
 
-    simulated: (n,) bool, those of no real machine.
-    energy: (n, 3) float64, mJ, estimate and ends of its interval, or None. flags: n reasons, '' for
-    shots like those trained on, or None.
+    split: (n,) uint8, index into SPLITS. ids: (n,) ID_DTYPE. label: (n,) int8, index into `classes`, -1
+    where unknown. simulated: (n,) bool, shots of no real machine. probability: (n, classes) float64.
+    energy: (n, 3) float32, mJ, estimate and ends of its interval, or None. flag: (n,) uint8, index into
+    `reasons`, of which the first is '' for shots like those trained on; or None.
     """
 
-    split: str
+    classes: Sequence[str]
+    split: np.ndarray
     ids: np.ndarray
-    labels: Optional[np.ndarray]
-    probability: np.ndarray
+    label: np.ndarray
     simulated: np.ndarray
-    energy: Optional[np.ndarray] = None
-    flags: Optional[list[str]] = None
+    probability: np.ndarray
+    energy: Optional[np.ndarray]
+    flag: Optional[np.ndarray]
+    reasons: list[str]
+
+    @classmethod
+    def begun(cls, data: Data, energy: bool, flag: bool) -> "Predictions":
+        """The shots of `data` before anything is said of them. energy, flag: whether that will be told."""
+        splits = list(data.splits.values())
+        labels = [
+            np.full(len(of), -1, "i1") if of.labels is None else of.labels.astype("i1") for of in splits
+        ]
+        n = sum(map(len, splits))
+        return cls(
+            data.classes,
+            np.repeat(np.array([SPLITS.index(of.name) for of in splits], np.uint8), list(map(len, splits))),
+            np.concatenate([of.ids for of in splits]),
+            np.concatenate(labels),
+            np.concatenate([of.simulated for of in splits]),
+            np.empty((n, len(data.classes))),
+            np.empty((n, len(ENERGY_COLUMNS)), np.float32) if energy else None,
+            np.zeros(n, np.uint8) if flag else None,
+            [""],
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @property
     def predicted(self) -> np.ndarray:
-        """The class with the largest probability, (n,) int64."""
-        return self.probability.argmax(axis=1)
+        """The class with the largest probability, (n,) int8."""
+        return self.probability.argmax(axis=1).astype("i1")
 
+    def set_flags(self, rows: Union[slice, np.ndarray], reasons: Sequence[str]) -> None:
+        """Say why the shots `rows` are flagged, '' for those that are not."""
+        self.reasons += [reason for reason in dict.fromkeys(reasons) if reason not in self.reasons]
+        self.flag[rows] = np.fromiter(map(self.reasons.index, reasons), np.uint8, len(reasons))
 
-class Writer(Protocol):
-    """Takes the parts in order."""
+    def flag_runs(self) -> None:
+        """Flag all shots of the runs of which many are flagged, split by split."""
+        from train.model.novelty import with_runs
 
-    def write(self, part: Part) -> None: ...
+        for run, split in itertools.product(np.unique(self.ids["run"]), np.unique(self.split)):
+            rows = np.flatnonzero((self.ids["run"] == run) & (self.split == split))
+            reasons = [self.reasons[code] for code in self.flag[rows]]
+            self.set_flags(rows, with_runs(reasons, self.ids["run"][rows]))
 
 
 def check_name(path: Path) -> None:
@@ -67,78 +105,60 @@ def check_name(path: Path) -> None:
         raise UserError(f"--out {path}: give a name that ends in .csv or .h5")
 
 
-@contextlib.contextmanager
-def writing(
-    path: Path, classes: list[str], n: int, origin: dict[str, str], energy: bool = False, flags: bool = False
-) -> Iterator[Writer]:
-    """A writer of `n` shots to `path`, which appears when all are written.
-
-    energy, flags: whether the parts have them.
-    origin: what made the predictions from what, kept as HDF5 attributes; CSV has no place for it.
-    """
-    with atomic.replacing(path) as partial:
-        if path.suffix in HDF5_ENDINGS:
-            with NewFile(partial) as file:
-                yield _Hdf5(file, classes, n, origin, energy, flags)
-        else:
-            with open(partial, "w", encoding="utf-8", newline="") as file:
-                yield _Csv(file, classes, energy, flags)
+def write(path: Path, of: Predictions, origin: dict[str, str]) -> None:
+    """Write the file at `path`, whose name begins with the final one. origin: what made the predictions
+    from what, kept as HDF5 attributes; CSV has no place for it."""
+    if path.suffix == ".csv":
+        _write_csv(path, of)
+    else:
+        _write_hdf5(path, of, origin)
 
 
-class _Csv:
-    def __init__(self, file, classes: list[str], energy: bool, flags: bool) -> None:
-        self._classes = classes
-        self._writer = csv.writer(file, lineterminator="\n")
-        columns = [f"probability_{name}" for name in classes]
-        columns += ENERGY_COLUMNS if energy else []
-        columns += ["flag"] if flags else []
-        columns += ["simulated"]
-        self._writer.writerow(["split", "label", *ID_FIELDS, "predicted", *columns])
+def _write_csv(path: Path, of: Predictions) -> None:
+    columns = [f"probability_{name}" for name in of.classes]
+    columns += ENERGY_COLUMNS if of.energy is not None else []
+    columns += ["flag"] if of.flag is not None else []
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["split", "label", *ID_FIELDS, "predicted", *columns, "simulated"])
+        names = np.array([*of.classes, ""], object)  # the last is that of -1
+        for rows in _blocks(len(of)):
+            writer.writerows(
+                zip(
+                    np.array(SPLITS, object)[of.split[rows]],
+                    names[of.label[rows]],
+                    *(of.ids[name][rows].tolist() for name in ID_FIELDS),
+                    names[of.probability[rows].argmax(axis=1)],
+                    # Nine digits: what a float32 logit is worth.
+                    *([f"{value:.9g}" for value in column] for column in of.probability[rows].T.tolist()),
+                    *([f"{value:.5f}" for value in column] for column in _columns(of.energy, rows)),
+                    *([] if of.flag is None else [np.array(of.reasons, object)[of.flag[rows]]]),
+                    np.where(of.simulated[rows], "true", "false").tolist(),
+                )
+            )
 
-    def write(self, part: Part) -> None:
-        names = self._classes
-        labels = [""] * len(part.ids) if part.labels is None else [names[label] for label in part.labels]
-        for n, (shot, label, predicted) in enumerate(zip(part.ids, labels, part.predicted)):
-            # Nine digits: what a float32 logit is worth.
-            values = [f"{value:.9g}" for value in part.probability[n]]
-            values += [] if part.energy is None else [f"{value:.5f}" for value in part.energy[n]]
-            values += [] if part.flags is None else [part.flags[n]]
-            values += ["true" if part.simulated[n] else "false"]
-            self._writer.writerow([part.split, label, *shot.tolist(), names[predicted], *values])
 
-
-class _Hdf5:
-    def __init__(
-        self, file: NewFile, classes: list[str], n: int, origin: dict[str, str], energy: bool, flags: bool
-    ) -> None:
-        self._file, self._done = file, 0
+def _write_hdf5(path: Path, of: Predictions, origin: dict[str, str]) -> None:
+    with NewFile(path) as file:
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **origin})
-        file.attrs["classes"] = json.dumps(classes)
-        file.create_dataset("split", (n,), h5py.string_dtype())
-        for name in ("label", "predicted"):
-            file.create_dataset(name, (n,), "i1", fillvalue=-1)
-        file.create_dataset("simulated", (n,), bool)
-        for name in ID_FIELDS:
-            file.create_dataset(name, (n,), ID_DTYPE[name])
-        file.create_dataset("probability", (n, len(classes)), "<f8")
-        if energy:
-            file.create_dataset("pulse_energy", (n, len(ENERGY_COLUMNS)), "<f8").attrs["unit"] = "mJ"
-        if flags:
-            file.create_dataset("flag", (n,), h5py.string_dtype())
+        file.attrs["classes"] = json.dumps(of.classes)
+        for name, words, code in (("split", SPLITS, of.split), ("flag", of.reasons, of.flag)):
+            if code is not None:
+                texts = file.create_dataset(name, (len(of),), h5py.string_dtype())
+                for rows in _blocks(len(of)):
+                    texts[rows] = np.array(words, object)[code[rows]]
+                    file.check()
+        columns = {"label": of.label, "predicted": of.predicted, "simulated": of.simulated}
+        columns.update({name: of.ids[name] for name in ID_FIELDS}, probability=of.probability)
+        for name, column in columns.items():
+            file.create_dataset(name, data=column)
+        if of.energy is not None:
+            file.create_dataset("pulse_energy", data=of.energy, dtype="<f8").attrs["unit"] = "mJ"
 
-    def write(self, part: Part) -> None:
-        file, rows = self._file, np.s_[self._done : self._done + len(part.ids)]
-        file["split"][rows] = part.split
-        if part.labels is not None:
-            file["label"][rows] = part.labels
-        file["predicted"][rows] = part.predicted
-        for name in ID_FIELDS:
-            file[name][rows] = part.ids[name]
-        file["probability"][rows] = part.probability
-        file["simulated"][rows] = part.simulated
-        if part.energy is not None:
-            file["pulse_energy"][rows] = part.energy
-        if part.flags is not None:
-            file["flag"][rows] = part.flags
-        file.check()
-        self._done += len(part.ids)
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
+
+
+def _columns(energy: Optional[np.ndarray], rows: slice) -> list[list[float]]:
+    return [] if energy is None else energy[rows].T.astype(np.float64).tolist()

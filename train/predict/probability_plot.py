@@ -3,102 +3,101 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Protocol, Sequence
 
 import numpy as np
 
 from common.files import atomic
+from common.manifest import SPLITS
 from common.report.drawing import COLORS, GRAY, clip, new
 from common.shots import time_in_run
 from common.stats import evenly
-from train.predict.predictions import Part
 
 MOST_PANELS = 40
 MOST_SHOTS = 5000  # of a run, evenly over it: more are one cloud, and cost 0.5 kB each
 # Grays, because colors tell the classes.
-SPLIT_COLORS = {"train": "#c3c9cf", "validation": "#8a939b", "test": "#1b1f24", "predict": "#57606a"}
+_GRAYS = {"train": "#c3c9cf", "validation": "#8a939b", "test": "#1b1f24", "predict": "#57606a"}
 _TIME = "time since the run's first shot here (s)"
 _WINDOW = 51  # shots of the running mean
 _GAP = 8.0  # times the median distance of shots: where they are further apart a line ends
 _STRIP = (-0.11, -0.05)  # of the probability axis: where the splits are marked
 
 
-def draw(path: Path, parts: Sequence[Part], classes: Sequence[str], title: str) -> None:
-    """Write the probabilities of `parts` over time, run by run; see `figure`."""
-    ids = np.concatenate([part.ids for part in parts])
-    probability = np.concatenate([part.probability for part in parts])
-    labels = np.concatenate(
-        [np.full(len(part.ids), -1) if part.labels is None else part.labels for part in parts]
-    )
-    split = np.concatenate([np.full(len(part.ids), part.split, dtype="U10") for part in parts])
-    drawn = figure(ids, probability, labels, split, classes, title)
+class Shots(Protocol):
+    """What is drawn of n shots: `Predictions`, or `Few`.
+
+    ids: (n,) ID_DTYPE; probability: (n, classes); label: (n,) integers, -1 where unknown; split: (n,)
+    index into SPLITS.
+    """
+
+    classes: Sequence[str]
+    ids: np.ndarray
+    probability: np.ndarray
+    label: np.ndarray
+    split: np.ndarray
+
+
+class Few(NamedTuple):
+    """Shots as they are drawn, and no more; see `Shots`."""
+
+    classes: Sequence[str]
+    ids: np.ndarray
+    probability: np.ndarray
+    label: np.ndarray
+    split: np.ndarray
+
+
+def draw(path: Path, shots: Shots, title: str) -> None:
+    """Write the probabilities of `shots` over time, run by run; see `figure`."""
+    drawn = figure(shots, title)
     with atomic.replacing(path) as partial:
         drawn.savefig(partial, dpi=110)
 
 
-def figure(
-    ids: np.ndarray,
-    probability: np.ndarray,
-    labels: np.ndarray,
-    split: np.ndarray,
-    classes: Sequence[str],
-    title: Optional[str] = None,
-) -> Any:
+def figure(shots: Shots, title: Optional[str] = None) -> Any:
     """Probabilities over seconds since the run's first shot; a panel for each of the first 40 runs.
 
     Points are single shots, at most 5,000 of a run, lines running means of 51 of them that end where
     shots are missing for long; a strip below tells the split. With two classes p of the second, points
-    colored by the shot's own class; with more, p of every class in its color. ids: (n,) ID_DTYPE;
-    probability: (n, classes); labels: (n,), -1 where unknown; split: (n,) names.
+    colored by the shot's own class; with more, p of every class in its color.
     """
-    runs = np.unique(ids["run"])
+    runs = np.unique(shots.ids["run"])
     shown = runs[:MOST_PANELS]
     drawn, axes = new(10, 1.1 + 2.0 * len(shown), "constrained", nrows=len(shown), squeeze=False, sharey=True)
     for axis, run in zip(axes[:, 0], shown):
-        of_run(axis, run, ids, probability, labels, split, classes)
+        _draw_run(axis, run, shots)
     axes[-1, 0].set_xlabel(_TIME)
     more = f"the first {MOST_PANELS} of {len(runs)} runs" if len(runs) > len(shown) else ""
     if title or more:
         drawn.suptitle("; ".join(part for part in (title and clip(title, 110), more) if part), fontsize=11)
-    drawn.legend(
-        *_legend(axes[:, 0]), loc="outside lower center", ncols=5, fontsize=9, frameon=False, markerscale=2
-    )
+    style = {"ncols": 5, "fontsize": 9, "frameon": False}
+    drawn.legend(*_legend(axes[:, 0]), loc="outside lower center", markerscale=2, **style)
     return drawn
 
 
-def figure_of_run(
-    run: int,
-    ids: np.ndarray,
-    probability: np.ndarray,
-    labels: np.ndarray,
-    split: np.ndarray,
-    classes: Sequence[str],
-) -> Any:
+def figure_of_run(run: int, shots: Shots) -> Any:
     """The panel of one run as a figure of its own; see `figure`."""
     drawn, axis = new(4.3, 2.6)
-    of_run(axis, run, ids, probability, labels, split, classes)
+    _draw_run(axis, run, shots)
     axis.set_xlabel(_TIME)
     drawn.legend(*_legend([axis]), loc="outside lower center", ncols=2, fontsize=7, markerscale=2)
     return drawn
 
 
-def of_run(
-    axis: Any,
-    run: int,
-    ids: np.ndarray,
-    probability: np.ndarray,
-    labels: np.ndarray,
-    split: np.ndarray,
-    classes: Sequence[str],
-) -> None:
+def _draw_run(axis: Any, run: int, shots: Shots) -> None:
     """Draw the shots of one run; see `figure`."""
-    rows = np.flatnonzero(ids["run"] == run)
-    n, time = len(rows), time_in_run(ids[rows])
+    rows, classes = np.flatnonzero(shots.ids["run"] == run), shots.classes
+    n, time = len(rows), time_in_run(shots.ids[rows])
+    known = [clip(classes[label]) for label in np.unique(shots.label[rows]) if label >= 0]
     order = evenly(np.argsort(time, kind="stable"), MOST_SHOTS)
     time, rows = time[order], rows[order]
-    _panel(axis, time, probability[rows], labels[rows], classes)
-    _splits(axis, time, split[rows])
-    known = [clip(classes[label]) for label in np.unique(labels[rows]) if label >= 0]
+    _panel(axis, time, shots.probability[rows], shots.label[rows], classes)
+    for code, split in enumerate(SPLITS):  # a strip below the points
+        if (mine := shots.split[rows] == code).any():
+            # One line with gaps: as lines of their own they take ten times the memory.
+            at, height = np.repeat(time[mine], 3), np.tile([*_STRIP, np.nan], mine.sum())
+            style = {"color": _GRAYS[split], "lw": 1, "solid_capstyle": "butt"}
+            axis.plot(at, height, label=f"split {split}", **style)
     axis.set_title(f"run {run}, {'+'.join(known) or 'unlabeled'}, {n} shots", fontsize=10, loc="left")
 
 
@@ -131,12 +130,6 @@ def _panel(
     axis.set(ylim=(_STRIP[0] - 0.02, 1.04), ylabel=f"p({clip(classes[1], 20)})" if two else "probability")
     axis.set_yticks([0, 0.5, 1])
     axis.grid(alpha=0.25, axis="x")
-
-
-def _splits(axis: Any, time: np.ndarray, split: np.ndarray) -> None:
-    """Mark below the points which split the shots are of."""
-    for name in (name for name in SPLIT_COLORS if (split == name).any()):
-        axis.vlines(time[split == name], *_STRIP, color=SPLIT_COLORS[name], lw=1, label=f"split {name}")
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:

@@ -60,16 +60,18 @@ class Spread:
 
 def predictor(workers: Executor, origin: Origin) -> Union[Predictor, Spread]:
     """What predicts, here or by other processes. TensorFlow must have been started."""
-    return _here(origin) if isinstance(workers, parallel.Here) else Spread(workers, origin)
+    here_ = isinstance(workers, parallel.Here)
+    return here(origin.run_dir, origin.features) if here_ else Spread(workers, origin)
 
 
-def _here(origin: Origin) -> Predictor:
+def here(run_dir: Path, features: bool) -> Predictor:
+    """The network of a finished run in this process; features: with those of `network.with_features`."""
     from train.model.network import with_features
     from train.model.predictor import Predictor
     from train.model.saved import load_model
 
-    model = load_model(origin.run_dir)
-    return Predictor(with_features(model) if origin.features else model)
+    model = load_model(run_dir)
+    return Predictor(with_features(model) if features else model)
 
 
 def _outputs(origin: Origin, split: str, rows: np.ndarray) -> Outputs:
@@ -86,4 +88,4 @@ def _opened(origin: Origin) -> tuple[Predictor, Data, contextlib.ExitStack]:
         opened = open_data(list(origin.paths), None, [], "stream", unlabeled=True)
         data = with_validation(stack.enter_context(opened), origin.validation_share)
         runtime.start(config.threads, config.seed)
-        return _here(origin), data, stack.pop_all()
+        return here(origin.run_dir, origin.features), data, stack.pop_all()

@@ -3,96 +3,123 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Sequence
+from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 
 from common import text_table
 from common.blocks import Blocks
+from common.manifest import SPLITS
 from train.metrics import effective, measure
-from train.predict.predictions import Part
+from train.metrics.effective import Share
+from train.metrics.measure import Score
+from train.predict.predictions import Predictions
 
 
-def of_runs(parts: Sequence[Part], classes: Sequence[str], blocks: Blocks) -> list[dict[str, Any]]:
-    """For each run and split: n, its label if known, and for each class but the first the mean
-    probability and the share that is called so, with its 95 % interval by blocks of time."""
-    rows = []
-    for run, split in sorted({(run, part.split) for part in parts for run in np.unique(part.ids["run"])}):
-        chosen = [(part, part.ids["run"] == run) for part in parts if part.split == split]
-        probability = np.concatenate([part.probability[mask] for part, mask in chosen])
-        known = [part.labels[mask] for part, mask in chosen if part.labels is not None]
-        labels = np.unique(np.concatenate(known)) if known else []
-        row = {
-            "run": int(run),
-            "split": split,
-            "n": len(probability),
-            "label": "+".join(classes[label] for label in labels) or None,
-        }
-        called = probability.argmax(axis=1)
-        block = blocks.of_times(np.concatenate([part.ids[mask] for part, mask in chosen]))
-        for label, name in list(enumerate(classes))[1:]:
-            share = effective.share(called == label, block)
-            row[f"mean_probability_{name}"] = float(probability[:, label].mean(dtype=np.float64))
+class Called(NamedTuple):
+    """The mean probability of a class, and the share of shots that is called so."""
+
+    mean_probability: float
+    share: Share
+
+
+class OfRun(NamedTuple):
+    """What is told of the n shots of a run in one split.
+
+    label: their class, several joined by a plus sign, None if unknown. called: of each class but the first.
+    mean_pulse_energy: mJ; None where the network does not tell it. flagged: {reason: shots}, None where no
+    shots are flagged for want of a reference.
+    """
+
+    run: int
+    split: str
+    n: int
+    label: Optional[str]
+    called: dict[str, Called]
+    mean_pulse_energy: Optional[float]
+    flagged: Optional[dict[str, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The row for result files."""
+        row = {"run": self.run, "split": self.split, "n": self.n, "label": self.label}
+        for name, (mean, share) in self.called.items():
+            row[f"mean_probability_{name}"] = mean
             row[f"called_{name}"] = share.k
             row[f"interval_{name}"] = share.interval
             row[f"n_effective_{name}"] = share.n_effective
             row["interval_by"] = share.by
-        if chosen[0][0].energy is not None:
-            estimates = np.concatenate([part.energy[mask, 0] for part, mask in chosen])
-            row["mean_pulse_energy"] = float(estimates.mean(dtype=np.float64))
-        if chosen[0][0].flags is not None:
-            flags = [flag for part, mask in chosen for flag, mine in zip(part.flags, mask) if mine]
-            row["flagged"] = dict(Counter(flag for flag in flags if flag).most_common())
-        rows.append(row)
-    return rows
+        rest = {"mean_pulse_energy": self.mean_pulse_energy, "flagged": self.flagged}
+        return {**row, **{name: value for name, value in rest.items() if value is not None}}
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """{column: text}, a row of the table."""
+        cells = {"run": self.run, "split": self.split, "n": self.n, "is": self.label or "?"}
+        for name, (mean, share) in self.called.items():
+            cells.update({f"mean p({name})": f"{mean:.3f}", f"called {name}": share.with_interval})
+        if self.mean_pulse_energy is not None:
+            cells["mean mJ"] = f"{self.mean_pulse_energy:.4f}"
+        if self.flagged is not None:
+            cells["flagged"] = f"{sum(self.flagged.values()) / self.n:.3f}"
+        return cells
 
 
-def of_labeled(parts: Sequence[Part], blocks: Blocks) -> list[dict[str, Any]]:
-    """For each split whose labels are known: accuracy with n, interval and the share of the larger class."""
+def of_runs(found: Predictions, blocks: Blocks) -> list[OfRun]:
+    """A row for each run and split, with 95 % intervals by blocks of time."""
     rows = []
-    for split in dict.fromkeys(part.split for part in parts if part.labels is not None):
-        chosen = [part for part in parts if part.split == split]
-        labels = np.concatenate([part.labels for part in chosen])
-        block = blocks.of_times(np.concatenate([part.ids for part in chosen]))
-        score = measure.score(labels, np.concatenate([part.predicted for part in chosen]), block)
-        rows.append({"split": split, **score.to_json()})
+    for run in np.unique(found.ids["run"]):
+        of_run = found.ids["run"] == run
+        for split in sorted(SPLITS):
+            mine = np.flatnonzero(of_run & (found.split == SPLITS.index(split)))
+            if len(mine):
+                rows.append(_of_shots(int(run), split, found, mine, blocks))
     return rows
 
 
-def lines(runs: list[dict[str, Any]], splits: list[dict[str, Any]], classes: Sequence[str]) -> list[str]:
+def of_labeled(found: Predictions, blocks: Blocks) -> dict[str, Score]:
+    """The accuracy on each split whose labels are known."""
+    scores = {}
+    for code in dict.fromkeys(found.split[found.label >= 0].tolist()):
+        mine = np.flatnonzero(found.split == code)
+        block = blocks.of_times(found.ids[mine])
+        scores[SPLITS[code]] = measure.score(found.label[mine], found.predicted[mine], block)
+    return scores
+
+
+def lines(runs: Sequence[OfRun], scores: dict[str, Score]) -> list[str]:
     """The rows of `of_runs` and `of_labeled` as lines of text."""
     return [
-        *text_table.lines([_cells(row, classes) for row in runs]),
-        *(f"{row['split']}: {measure.Score.from_json(row)}" for row in splits),
+        *text_table.lines([row.cells for row in runs]),
+        *(f"{split}: {score}" for split, score in scores.items()),
         *_warnings(runs),
     ]
 
 
-def _warnings(runs: list[dict[str, Any]]) -> list[str]:
+def _of_shots(run: int, split: str, found: Predictions, mine: np.ndarray, blocks: Blocks) -> OfRun:
+    probability, energy, flagged = found.probability[mine], None, None
+    predicted, block = probability.argmax(axis=1), blocks.of_times(found.ids[mine])
+    called = {
+        name: Called(float(probability[:, label].mean()), effective.share(predicted == label, block))
+        for label, name in list(enumerate(found.classes))[1:]
+    }
+    if found.energy is not None:
+        energy = float(found.energy[mine, 0].mean(dtype=np.float64))
+    if found.flag is not None:
+        counts = Counter(found.flag[mine].tolist()).most_common()
+        flagged = {found.reasons[code]: n for code, n in counts if code}
+    label = "+".join(found.classes[label] for label in np.unique(found.label[mine]) if label >= 0)
+    return OfRun(run, split, len(mine), label or None, called, energy, flagged)
+
+
+def _warnings(runs: Sequence[OfRun]) -> Iterator[str]:
     """A line for each run of which so many shots are flagged that its probabilities mean little."""
     from train.model.novelty import RUN, many
 
-    lines = []
     for row in runs:
-        own = {reason: n for reason, n in row.get("flagged", {}).items() if reason != RUN}
-        if many(sum(own.values()), row["n"]):
+        own = {reason: n for reason, n in (row.flagged or {}).items() if reason != RUN}
+        if many(sum(own.values()), row.n):
             why = ", ".join(f"{n} {reason}" for reason, n in list(own.items())[:3])
-            lines.append(
-                f"run {row['run']}, {row['split']}: {sum(own.values())} of {row['n']} shots are unlike "
+            yield (
+                f"run {row.run}, {row.split}: {sum(own.values())} of {row.n} shots are unlike "
                 f"those trained on ({why}); so all are flagged, do not rely on its probabilities"
             )
-    return lines
-
-
-def _cells(row: dict[str, Any], classes: Sequence[str]) -> dict[str, str]:
-    """A row of `of_runs` as cells of a table."""
-    cells = {"run": row["run"], "split": row["split"], "n": row["n"], "is": row["label"] or "?"}
-    for name in classes[1:]:
-        low, high = row[f"interval_{name}"]
-        cells[f"mean p({name})"] = f"{row[f'mean_probability_{name}']:.3f}"
-        cells[f"called {name}"] = f"{row[f'called_{name}'] / row['n']:.3f} [{low:.3f}, {high:.3f}]"
-    if "mean_pulse_energy" in row:
-        cells["mean mJ"] = f"{row['mean_pulse_energy']:.4f}"
-    if "flagged" in row:
-        cells["flagged"] = f"{sum(row['flagged'].values()) / row['n']:.3f}"
-    return cells
