@@ -9,9 +9,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from common import text_table
 from common.report.drawing import drawing
 from prepare.commands import main
-from train.controls import baselines, record
+from train.controls import baselines
 from train.controls.bench import Bench
 from train.controls.controls import on_slices
 from train.controls.verdict import verdict
@@ -70,7 +71,7 @@ def test_a_network_below_the_slices_has_not_earned_its_place(rows):
 
 
 def test_the_rows_are_in_the_table(rows):
-    lines = record.lines(list(rows.values()))
+    lines = text_table.lines([row.cells for row in rows.values()])
     energy = next(line for line in lines if "pulse energy, R²" in line)
     assert "positive" in energy
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Iterable, Iterator, NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from common.stats import Moments
 
@@ -68,7 +69,7 @@ def mask(of_runs: Iterable[Sums], shape: tuple[int, int]) -> np.ndarray:
     mean = total / count
     low, high = np.percentile(mean, 5), np.percentile(mean, 99.5)
     lit = ~(steady & (mean <= low + _DARK * (high - low)))
-    free = ~_grown(lit)
+    free = ~ndimage.binary_dilation(lit, np.ones((3, 3)))  # nor beside light
     result = np.zeros(shape, bool)
     result[: free.shape[0] * size, : free.shape[1] * size] = np.kron(free, np.ones((size, size), bool))
     return result
@@ -91,10 +92,3 @@ def cells(images: np.ndarray, keep: np.ndarray, parts: int = 4) -> np.ndarray:
 def _within(of_run: Moments) -> np.ndarray:
     """Sum over the shots of a run of the squared distances from the run's mean."""
     return of_run.squares - of_run.total**2 / of_run.count
-
-
-def _grown(lit: np.ndarray) -> np.ndarray:
-    """`lit` and its eight neighbors."""
-    wide = np.pad(lit, 1)
-    h, w = lit.shape
-    return np.any([wide[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Callable, Iterator, Optional
 
-from common import cli, parallel, processes
+from common import cli, parallel, processes, text_table
 from common.dataset import provenance
 from common.errors import OutputExists
 from common.files import lock
@@ -61,11 +60,16 @@ def run_on(
     path = run_dir / record.RESULT
     with lock.only_one(run_dir / LOCK, path):
         key = record.key_of(config, data.digest)
-        done = {} if force else _kept(run_dir, key)
+        kept = Record("", "", {}, None) if force else record.read(run_dir)
+        if kept.key not in ("", key):
+            raise OutputExists(
+                f"{path}: is of another config, number of steps or data file; --force replaces it"
+            )
+        done = dict(kept.controls)
         bench = Bench(config, data, lambda: progress.update(), switched)
         todo = [name for name in CONTROLS if name not in done]
-        if switched is None and "counterfactual" in todo:
-            todo.remove("counterfactual")  # it is done when the file is there
+        if switched is None:  # it is done when the file is there
+            todo = [name for name in todo if name != "counterfactual"]
         tasks = parts(bench, todo)
         total = sum(part.trainings for part in tasks) * config.steps
         found: dict[Part, dict[str, list[Outcome]]] = {}
@@ -83,7 +87,7 @@ def run_on(
         rows = Record(key, data.provenance, done, None).rows
         judged = verdict(rows, bench.alone)
         record.write(run_dir, Record(key, data.provenance, done, judged))
-    lines = ["", *record.lines(rows), "", *judged.lines]
+    lines = ["", *text_table.lines([row.cells for row in rows]), "", *judged.lines]
     simulated = provenance.banner(data.provenance)
     if simulated and switched is None:
         lines.append(
@@ -130,11 +134,3 @@ def _elsewhere(config: TrainConfig, part: Part) -> tuple[Part, dict[str, list[Ou
             data, switched = stack.enter_context(_opened(config))
             _mine.append((stack.pop_all(), Bench(config, data, lambda: None, switched)))
     return part, outcomes(_mine[0][1], part)
-
-
-def _kept(run_dir: Path, key: str) -> dict[str, list[Outcome]]:
-    kept = record.read(run_dir)
-    if kept.key not in ("", key):
-        path = run_dir / record.RESULT
-        raise OutputExists(f"{path}: is of another config, number of steps or data file; --force replaces it")
-    return dict(kept.controls)

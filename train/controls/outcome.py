@@ -66,6 +66,20 @@ class Outcome:
         strictly = effective.against(tuple(self.strict), self.chance)
         return "barely above" if found == "above chance" != strictly else found
 
+    @property
+    def cells(self) -> dict[str, str]:
+        """{column: text}, a row of the table."""
+        accuracy, (low, high) = self.kind == "accuracy", self.interval
+        return {
+            "control": self.what,
+            "n": str(self.n),
+            "result": f"{self.value:.3f}",
+            "effective n": f"{self.n_effective:.0f}" + ("" if accuracy else " blocks"),
+            "95 % by blocks": f"[{low:.3f}, {high:.3f}]",
+            "larger class": f"{self.chance:.3f}" if accuracy else "",
+            "finding": self.finding,
+        }
+
     def __str__(self) -> str:
         """The value with its interval, the number of shots and the share of the larger class."""
         low, high = self.interval

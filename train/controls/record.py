@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -103,49 +104,21 @@ def write(run_dir: Path, record: Record) -> None:
         atomic.write_text(run_dir / TABLE, text_table.csv_text(table))
 
 
-def lines(rows: list[Outcome]) -> list[str]:
-    """The table as text."""
-    return text_table.lines([cells(row) for row in rows])
-
-
 def line(row: Outcome) -> str:
     """One row as a sentence."""
-    of_row = cells(row)
+    of_row = row.cells
     chance = f", always guessing the larger class {of_row['larger class']}" if of_row["larger class"] else ""
     number = f"{of_row['result']} {of_row['95 % by blocks']} of {of_row['n']}{chance}"
     return f"{of_row['control']}: {number}: {of_row['finding']}"
 
 
-def cells(row: Outcome) -> dict[str, str]:
-    """{column: text} of a row."""
-    accuracy = row.kind == "accuracy"
-    return {
-        "control": str(row.what),
-        "n": str(row.n),
-        "result": f"{row.value:.3f}",
-        "effective n": f"{row.n_effective:.0f}" + ("" if accuracy else " blocks"),
-        "95 % by blocks": _interval(row.interval),
-        "larger class": f"{row.chance:.3f}" if accuracy else "",
-        "finding": row.finding,
-    }
-
-
 def _flat(row: Outcome, of: str) -> dict[str, Any]:
     """A row for CSV."""
-    return {
-        "control": row.control,
-        "what": row.what,
-        "kind": row.kind,
-        "n": row.n,
-        "value": row.value,
-        "n_effective": row.n_effective,
+    names = ("control", "what", "kind", "n", "value", "n_effective", "low", "high", "chance", "finding")
+    cells = {
+        **dataclasses.asdict(row),
         "low": row.interval[0],
         "high": row.interval[1],
-        "chance": "" if row.chance is None else row.chance,
         "finding": row.finding,
-        "provenance": provenance.word(of),
     }
-
-
-def _interval(of: list[float]) -> str:
-    return f"[{of[0]:.3f}, {of[1]:.3f}]"
+    return {**{name: cells[name] for name in names}, "provenance": provenance.word(of)}

@@ -9,31 +9,40 @@ from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 from train.controls.outcome import STRICT, Called, Outcome
 from train.metrics import effective
 
+ABOVE = ("above chance", "barely above")
 FOUND, NOT_FOUND, UNDECIDED = "found", "not found", "cannot be decided"
 PART = 0.5  # of what the network is right above guessing: a leak of this size must have been seen
 
-# A control of these above chance says that runs can be told apart without lasing.
-LEAKS = {
-    "permuted": "the test shots are not independent of the training shots",
-    "beam_free": "the camera background tells the runs apart",
-    "beam_free_intensity": "the camera background tells the runs apart",
-    "ebeam": "the machine was not in the same state, and a picture shows that, too",
-    "time": "something drifts alike in the runs of a class",
-    "time_common": "something drifts alike in the runs of a class",
-}
+
+class _Told(NamedTuple):
+    """How a control's result is introduced, and what it means if it is above chance: a leak, unless ''."""
+
+    words: str
+    leak: str = ""
+
+
+_BACKGROUND = "the camera background tells the runs apart"
+_DRIFTS = "something drifts alike in the runs of a class"
 # What follows the time is right or wrong for a block as a whole: of blocks there are few.
 TIMES = ("time", "time_common")
-NAMES = {
-    "permuted": "permuted labels reach",
-    "beam_free": "beam-free pixels alone reach",
-    "beam_free_intensity": "the mean intensity of beam-free pixels alone reaches",
-    "ebeam": "the EBeam record alone reaches",
-    "time": "time within the run alone reaches",
-    "time_common": "time within the run alone reaches",
-    "slices": "logistic regression on slices reaches",
-    "projection": "logistic regression on the energy projection reaches",
-    "moments": "logistic regression on four moments reaches",
+TOLD = {
+    "permuted": _Told("permuted labels reach", "the test shots are not independent of the training shots"),
+    "beam_free": _Told("beam-free pixels alone reach", _BACKGROUND),
+    "beam_free_intensity": _Told("the mean intensity of beam-free pixels alone reaches", _BACKGROUND),
+    "ebeam": _Told(
+        "the EBeam record alone reaches",
+        "the machine was not in the same state, and a picture shows that, too",
+    ),
+    "time": _Told("time within the run alone reaches", _DRIFTS),
+    "time_common": _Told("time within the run alone reaches", _DRIFTS),
+    "slices": _Told("logistic regression on slices reaches"),
+    "projection": _Told("logistic regression on the energy projection reaches"),
+    "moments": _Told("logistic regression on four moments reaches"),
 }
+LEAKS = [name for name, told in TOLD.items() if told.leak]
+
+
+Rows = Mapping[str, Outcome]  # by the names of the controls
 
 
 class Verdict(NamedTuple):
@@ -71,7 +80,7 @@ def verdict(rows: Sequence[Outcome], alone: Sequence[str] = ()) -> Verdict:
     """The conclusion from all rows. alone: the classes that are a single run, which no other class has."""
     by_name = {row.control: row for row in rows}
     network = by_name.get("network")
-    leaks = _leaks(by_name)
+    leaks = list(_leaks(by_name))
     reasons = [*leaks, *_doubts(by_name), *_switched(by_name), *_unseen(rows, network)]
     reasons += [*_energy(rows), *_no_better(by_name)]
     if leaks:
@@ -85,7 +94,7 @@ def verdict(rows: Sequence[Outcome], alone: Sequence[str] = ()) -> Verdict:
 
 
 def _at_chance(network: Optional[Outcome]) -> Iterator[str]:
-    if network is not None and network.finding not in ("above chance", "barely above"):
+    if network is not None and network.finding not in ABOVE:
         yield (
             f"the network, trained anew for the controls, is {network.finding} ({network}), so there is no "
             "accuracy to explain"
@@ -100,15 +109,16 @@ def _single_runs(alone: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _too_few(by_name: Mapping[str, Outcome], network: Optional[Outcome]) -> Iterator[str]:
+def _too_few(by_name: Rows, network: Optional[Outcome]) -> Iterator[str]:
     """Why a control at chance excludes nothing: a leak of PART of the network's size would not be seen."""
     if network is None:
         return
-    short: list[tuple[float, Outcome]] = []
-    for row in (by_name[name] for name in LEAKS if name in by_name and name not in TIMES):
-        needed = _needed(row, network)
-        if needed > row.n_effective:
-            short.append((needed, row))
+    rows = [by_name[name] for name in LEAKS if name in by_name and name not in TIMES]
+    short = [
+        (needed, row)
+        for needed, row in ((_needed(row, network), row) for row in rows)
+        if needed > row.n_effective
+    ]
     if short:
         needed, row = max(short, key=lambda each: each[0] / each[1].n_effective)
         shots = row.n * needed / row.n_effective
@@ -135,53 +145,47 @@ def _round(n: float) -> str:
     return str(math.ceil(n / unit) * unit)
 
 
-def _leaks(by_name: dict[str, Outcome]) -> list[str]:
-    found, said = [], set()
-    for name, reason in LEAKS.items():
-        row = by_name.get(name)
-        if row is None or row.finding != "above chance" or _explained(name, by_name) or reason in said:
-            continue
-        said.add(reason)
-        found.append(f"{NAMES[name]} {row}: {reason}")
-    return found
-
-
-def _doubts(by_name: dict[str, Outcome]) -> list[str]:
-    found, network = [], by_name.get("network")
-    if network is not None and "beam_free" not in by_name:
-        found.append("no pixel is without beam, so the camera background could not be tried by itself")
+def _leaks(by_name: Rows) -> Iterator[str]:
+    """What the controls that are clearly above chance mean, each meaning once."""
+    said = set()
     for name in LEAKS:
-        row = by_name.get(name)
-        if row is None:
-            continue
-        if _explained(name, by_name) and row.finding in ("above chance", "barely above"):
-            found.append(
-                f"{NAMES[name]} {row}, but only because the runs differ in length: in the time "
-                f"that all have, it is {by_name['time_common']}"
-            )
+        row, leak = by_name.get(name), TOLD[name].leak
+        if row and row.finding == "above chance" and not _explained(name, by_name) and leak not in said:
+            said.add(leak)
+            yield f"{TOLD[name].words} {row}: {leak}"
+
+
+def _doubts(by_name: Rows) -> Iterator[str]:
+    """What could not be tried, or is not clear."""
+    network = by_name.get("network")
+    if network is not None and "beam_free" not in by_name:
+        yield "no pixel is without beam, so the camera background could not be tried by itself"
+    for name, row in ((name, by_name[name]) for name in LEAKS if name in by_name):
+        told = f"{TOLD[name].words} {row}"
+        if _explained(name, by_name) and row.finding in ABOVE:
+            why = f"in the time that all have, it is {by_name['time_common']}"
+            yield f"{told}, but only because the runs differ in length: {why}"
         elif row.finding == "barely above":
-            found.append(f"{NAMES[name]} {row}, barely above chance; look again with more shots")
+            yield f"{told}, barely above chance; look again with more shots"
         elif name in TIMES and network is not None and _needed(row, network) > row.n_effective:
-            found.append(f"{NAMES[name]} {row}: {row.n_effective:.0f} effective shots tell little of drifts")
-    return found
+            yield f"{told}: {row.n_effective:.0f} effective shots tell little of drifts"
 
 
-def _explained(name: str, by_name: dict[str, Outcome]) -> bool:
+def _explained(name: str, by_name: Rows) -> bool:
     """Whether time separates the classes only because the runs differ in length."""
     return name == "time" and "time_common" in by_name
 
 
-def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> list[str]:
-    found = []
+def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> Iterator[str]:
+    """Whether what the network learned holds in the runs that it was trained without."""
     for row in rows:
         if not row.control.startswith("unseen_"):
             continue
-        holds = row.finding in ("above chance", "barely above")
+        holds = row.finding in ABOVE
         meaning = "what it learned holds there" if holds else "what it learned is of the runs it saw"
         if holds and network is not None and row.interval[1] < network.value:
             meaning = f"some of the {network.value:.2f} is of the runs it saw; expect this of a new run"
-        found.append(f"{row.what}: {row} ({_called(row.called)}): {meaning}")
-    return found
+        yield f"{row.what}: {row} ({_called(row.called)}): {meaning}"
 
 
 def _called(of_runs: Sequence[Called]) -> str:
@@ -196,7 +200,7 @@ def _called(of_runs: Sequence[Called]) -> str:
     return "; ".join(parts)
 
 
-def _switched(by_name: dict[str, Outcome]) -> list[str]:
+def _switched(by_name: Rows) -> Iterator[str]:
     """What the same shots with lasing switched say: how much of the accuracy comes from the runs.
 
     Who judges lasing alone is right as often as before; who judges the run alone is right where it was
@@ -205,43 +209,36 @@ def _switched(by_name: dict[str, Outcome]) -> list[str]:
     """
     network, switched = by_name.get("network"), by_name.get("counterfactual")
     if network is None or switched is None:
-        return []
-    above = 2 * network.value - 1
-    text = f"the same test shots with lasing switched, where judging the run is wrong: {switched}"
-    if above <= 0:
-        return [text]
-    share = min(max((network.value - switched.value) / above, 0.0), 1.0)
-    return [f"{text}; so {share:.0%} of what the network is right above guessing comes from the run"]
+        return
+    above, meaning = 2 * network.value - 1, ""
+    if above > 0:
+        share = min(max((network.value - switched.value) / above, 0.0), 1.0)
+        meaning = f"; so {share:.0%} of what the network is right above guessing comes from the run"
+    yield f"the same test shots with lasing switched, where judging the run is wrong: {switched}{meaning}"
 
 
-def _energy(rows: Sequence[Outcome]) -> list[str]:
+def _energy(rows: Sequence[Outcome]) -> Iterator[str]:
+    """Whether the probability follows the pulse energy, as it would if the network saw lasing."""
     found = [row for row in rows if row.kind == "correlation"]
-    if not found:
-        return []
-    numbers = "; ".join(f"{row.what.partition('run ')[2].partition(',')[0]} {row}" for row in found)
-    names = " and ".join(dict.fromkeys(row.class_name for row in found))
-    if all(row.finding == "positive" for row in found):
-        return [
-            f"within the {names} runs the probability rises with the pulse energy (run {numbers}): as lasing "
-            "would"
-        ]
-    return [
-        f"within the {names} runs the probability does not clearly rise with the pulse energy (run {numbers})"
-    ]
+    if found:
+        numbers = "; ".join(f"{row.what.partition('run ')[2].partition(',')[0]} {row}" for row in found)
+        names = " and ".join(dict.fromkeys(row.class_name for row in found))
+        rises = all(row.finding == "positive" for row in found)
+        rising = "rises" if rises else "does not clearly rise"
+        told = f"within the {names} runs the probability {rising} with the pulse energy (run {numbers})"
+        yield f"{told}: as lasing would" if rises else told
 
 
-def _no_better(by_name: dict[str, Outcome]) -> list[str]:
-    network: Optional[Outcome] = by_name.get("network")
-    found = []
-    for name in ("projection", "moments"):
+def _no_better(by_name: Rows) -> Iterator[str]:
+    """Which regressions do as well as the network."""
+    network = by_name.get("network")
+    for name in ("projection", "moments", "slices"):
         row = by_name.get(name)
         if network is None or row is None:
             continue
-        if row.value >= network.value:
-            found.append(f"{NAMES[name]} {row}: the network's {network.value:.2f} is no better")
-    slices = by_name.get("slices")
-    if network is not None and slices is not None:
-        below = network.value < slices.value
-        meaning = "is below it and has not earned its place" if below else "is not below it"
-        found.append(f"{NAMES['slices']} {slices}: the network's {network.value:.2f} {meaning}")
-    return found
+        told = f"{TOLD[name].words} {row}: the network's {network.value:.2f}"
+        if name == "slices":
+            below = network.value < row.value
+            yield f"{told} {'is below it and has not earned its place' if below else 'is not below it'}"
+        elif row.value >= network.value:
+            yield f"{told} is no better"

@@ -7,6 +7,7 @@ for a pixel of (n, rows, columns, 1) from which a number is subtracted: its inne
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Sequence, Union
@@ -27,6 +28,11 @@ OPSET, IR = 17, 8  # of 2022: ONNX Runtime 1.12 and later
 
 _CHANNELS_FIRST = {0: 0, 1: 2, 2: 3, 3: 1}  # where an axis of (n, rows, columns, channels) is then
 
+_NUMBER_BY_NUMBER = {
+    "sqrt": "Sqrt", "abs": "Abs", "round": "Round", "power": "Pow", "maximum": "Max", "greater": "Greater",
+    "less_equal": "LessOrEqual", "equal": "Equal",
+}  # fmt: skip
+
 _ACTIVATIONS = {
     "relu": ("Relu", {}),
     "leaky_relu": ("LeakyRelu", {"alpha": 0.2}),
@@ -45,16 +51,16 @@ class Value:
     name: str
     channels_first: bool = False
 
-    def __add__(self, other: Any) -> "Value":
+    def __add__(self, other: "Operand") -> "Value":
         return self.graph.each("Add", self, other)
 
-    def __sub__(self, other: Any) -> "Value":
+    def __sub__(self, other: "Operand") -> "Value":
         return self.graph.each("Sub", self, other)
 
-    def __mul__(self, other: Any) -> "Value":
+    def __mul__(self, other: "Operand") -> "Value":
         return self.graph.each("Mul", self, other)
 
-    def __truediv__(self, other: Any) -> "Value":
+    def __truediv__(self, other: "Operand") -> "Value":
         return self.graph.each("Div", self, other)
 
 
@@ -166,38 +172,18 @@ class Graph:
 
     # --- functions of keras.ops ------------------------------------------------------------------
 
+    def __getattr__(self, name: str) -> Callable[..., Value]:
+        """The functions that compute number by number."""
+        return functools.partial(self.each, _NUMBER_BY_NUMBER[name])
+
     def log1p(self, x: Value) -> Value:
         return self.each("Log", x + 1.0)
 
     def expm1(self, x: Value) -> Value:
         return self.each("Exp", x) - 1.0
 
-    def sqrt(self, x: Value) -> Value:
-        return self.each("Sqrt", x)
-
-    def abs(self, x: Value) -> Value:
-        return self.each("Abs", x)
-
-    def round(self, x: Value) -> Value:
-        return self.each("Round", x)
-
-    def power(self, x: Value, y: Operand) -> Value:
-        return self.each("Pow", x, y)
-
-    def maximum(self, x: Value, y: Operand) -> Value:
-        return self.each("Max", x, y)
-
     def matmul(self, x: Value, y: Operand) -> Value:
         return self.node("MatMul", x, y)
-
-    def greater(self, x: Value, y: Operand) -> Value:
-        return self.each("Greater", x, y)
-
-    def less_equal(self, x: Value, y: Operand) -> Value:
-        return self.each("LessOrEqual", x, y)
-
-    def equal(self, x: Value, y: Operand) -> Value:
-        return self.each("Equal", x, y)
 
     def where(self, condition: Value, x: Operand, y: Operand) -> Value:
         return self.node("Where", condition, x, y)
