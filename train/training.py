@@ -56,7 +56,7 @@ def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
             return
         trust.save(config.run_dir, known)
         used = timing.usage(threads)
-        _write_summary(config, data, result, {"splits": found, "flags": flags, "usage": used})
+        _write_summary(config, data, result, {"splits": scores.to_json(found), "flags": flags, "usage": used})
         say(f"stopped: {result.stopped}; {result.step_seconds:.3f} s a step")
         for line in scores.lines(found, data.classes):
             say(line)

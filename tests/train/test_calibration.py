@@ -16,7 +16,9 @@ from tests.train.conftest import SHAPE, write_data
 from train.data.dataset import open_data
 from train.data.minibatches import Position
 from train.data.validation import with_validation
-from train.metrics import calibration, measure
+from train.metrics import calibration, effective
+from train.metrics.measure import EnergyBand, Score
+from train.metrics.scores import SplitScore
 
 
 def drawn(n: int, seed: int = 0):
@@ -126,14 +128,15 @@ def long_data(tmp_path):
 
 
 def test_from_what_energy_on_shots_are_recognized_is_said_also_where_all_are():
-    bands = [{"class": "lasing", "low": low} for low in (0.02, 0.006)]
-    assert list(measure.recognized({"by_pulse_energy": bands, "half_recognized": {"lasing": 0.012}})) == [
-        "half of the lasing shots are recognized at 0.0120 mJ"
-    ]
-    assert list(measure.recognized({"by_pulse_energy": bands, "half_recognized": {}})) == [
-        "more than half of the lasing shots are recognized at every energy, from 0.0060 mJ on"
-    ]
-    assert list(measure.recognized({"by_pulse_energy": [], "half_recognized": {}})) == []
+    bands = {"lasing": [EnergyBand("", low, 1, effective.plain(2, 1)) for low in (0.02, 0.006)]}
+    for by_energy, half, said in (
+        (bands, {"lasing": 0.012}, ["half of the lasing shots are recognized at 0.0120 mJ"]),
+        (bands, {}, ["more than half of the lasing shots are recognized at every energy, from 0.0060 mJ on"]),
+        ({}, {}, []),
+    ):
+        score = Score(effective.plain(4, 3), 0.5)
+        of = SplitScore(score, [], by_energy, 0, 0.1, 0.01, [], {}, half, None)
+        assert list(of.recognized()) == said
 
 
 def test_validation_is_whole_blocks_of_train_of_every_class(long_data):

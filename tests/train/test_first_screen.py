@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from tests.page import Page
 from tests.train.conftest import write_data
-from tests.train.test_controls import row
+from tests.train.test_verdict import row
 from train.config import load_config
 from train.controls import record
 from train.controls.outcome import STRICT, Outcome
 from train.controls.record import Record
 from train.controls.verdict import verdict
 from train.metrics import effective, measure
+from train.metrics.scores import SplitScore
 from train.report import aligned, card, first
 from train.report.evidence import Run
 from train.report.first import Kept
@@ -27,16 +28,13 @@ from train.report.first import Kept
 
 def run_of(tmp_path: Path, score: measure.Score, config) -> Run:
     """A run of which only the test score, the data and the files of its folder are told."""
-    test = {
-        **score.to_json(), "confusion": [[1, 0], [0, 1]], "by_pulse_energy": [], "half_recognized": {},
-        "calibration_error": 0.01, "reliability": [], "thresholds": [],
-    }  # fmt: skip
+    test = SplitScore(score, [[1, 0], [0, 1]], {}, 0, 0.1, 0.01, [], {}, {}, None)
     summary = {
         "classes": ["nolasing", "lasing"], "data": "data.h5", "data_digest": "d" * 64, "step": 3,
-        "provenance": "simulated", "stopped": "all done", "splits": {"train": test, "test": test},
+        "provenance": "simulated", "stopped": "all done",
         "shots": {"train": [(69, "nolasing", 50), (70, "lasing", 50)], "test": [(69, "nolasing", 30)]},
     }  # fmt: skip
-    return Run(tmp_path, config, summary, [])
+    return Run(tmp_path, config, summary, [], {"train": test, "test": test})
 
 
 @settings(max_examples=60, deadline=None)

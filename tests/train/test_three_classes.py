@@ -16,9 +16,9 @@ from scipy import stats
 
 from common.report.drawing import drawing
 from tests.page import Page
-from tests.train.test_controls import SETTINGS, write_runs
+from tests.train.runs import SETTINGS, write_runs
 from train.commands import main
-from train.report import figures
+from train.report import errors
 
 CLASSES = ["off", "weak", "strong"]
 RUNS = {69: (0, 360), 70: (1, 300), 71: (1, 300), 72: (2, 300), 73: (2, 300)}
@@ -100,7 +100,8 @@ def test_the_roc_says_where_the_network_decides(label):
     assert (probabilities.max(axis=1) < 0.5).sum() > 30
     with drawing():
         scores = probabilities[:, label]
-        figure = figures.roc_curve("a", labels == label, scores, predicted == label, None)
+        area = (0.8, 0.7, 0.9)
+        figure = errors.roc_figure("a", labels == label, scores, predicted == label, None, area)
     (point,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     expected = [(predicted[labels != label] == label).mean(), (predicted[labels == label] == label).mean()]
     np.testing.assert_allclose(point.get_xydata()[0], expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional
 
 import numpy as np
 from scipy import stats
@@ -50,6 +50,11 @@ class Bin(NamedTuple):
         """The bin for result files."""
         counts = {"n": self.share.n, "confidence": self.confidence, "correct": self.share.k}
         return {**counts, **self.share.to_json()}
+
+    @classmethod
+    def from_json(cls, of: Mapping[str, Any]) -> "Bin":
+        """Read what `to_json` returned."""
+        return cls(of["confidence"], Share.from_json(of["n"], of["correct"], of))
 
 
 def reliability(

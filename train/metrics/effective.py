@@ -61,8 +61,19 @@ class Share(NamedTuple):
 
     def __str__(self) -> str:
         """The share with its interval and how many shots it is of."""
+        return f"{self.with_interval} of {self.of_shots}"
+
+    @property
+    def with_interval(self) -> str:
+        """The share and its interval."""
         low, high = self.interval
-        return f"{self.value:.3f} [{low:.3f}, {high:.3f}] of {self.of_shots}"
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Shots, effective shots, the share and its interval, for a table."""
+        low, high = self.interval
+        return str(self.n), f"{self.n_effective:.0f}", f"{self.value:.3f}", f"{low:.3f} to {high:.3f}"
 
     @property
     def of_shots(self) -> str:

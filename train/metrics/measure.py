@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional
 
 import numpy as np
 
 from train.metrics import effective
 from train.metrics.effective import Share
+
+MEASURED = ("shots", "effective", "accuracy", "95 % interval", "larger class")  # the columns of `Score.cells`
 
 
 class Score(NamedTuple):
@@ -55,6 +57,11 @@ class Score(NamedTuple):
             self.finding, "not told apart from"
         )
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The score for the columns MEASURED of a table."""
+        return (*self.share.cells, f"{self.chance:.3f}")
+
     def to_json(self) -> dict[str, Any]:
         """The score for result files."""
         return {
@@ -90,6 +97,11 @@ class EnergyBand(NamedTuple):
         """The band for result files."""
         found = {"name": self.name, "low": self.low, "high": self.high}
         return {**found, "n": self.share.n, "found": self.share.k, **self.share.to_json()}
+
+    @classmethod
+    def from_json(cls, of: Mapping[str, Any]) -> "EnergyBand":
+        """Read what `to_json` returned."""
+        return cls(of["name"], of["low"], of["high"], Share.from_json(of["n"], of["found"], of))
 
 
 def score(labels: np.ndarray, predicted: np.ndarray, block: Optional[np.ndarray]) -> Score:
@@ -136,19 +148,6 @@ def shares_by_energy(
     order = known[np.argsort(energy[known], kind="stable")]
     parts = np.array_split(order, max(1, min(bins, len(order) // least)))
     return [AtEnergy(float(np.median(energy[p])), _share(hit, block, p)) for p in parts if len(p)]
-
-
-def recognized(s: dict[str, Any]) -> Iterator[str]:
-    """In words, of each class with pulse energies, from what energy on its shots are recognized."""
-    weakest: dict[str, float] = {}
-    for band in s["by_pulse_energy"]:
-        weakest[band["class"]] = min(band["low"], weakest.get(band["class"], np.inf))
-    for name, low in weakest.items():
-        half = s["half_recognized"].get(name)
-        if half is None:
-            yield f"more than half of the {name} shots are recognized at every energy, from {low:.4f} mJ on"
-        else:
-            yield f"half of the {name} shots are recognized at {half:.4f} mJ"
 
 
 def _share(hit: np.ndarray, block: Optional[np.ndarray], rows: np.ndarray) -> Share:

@@ -1,8 +1,9 @@
-"""The final scores of a run, for `fit` and `evaluate`."""
+"""The final scores of a run, split by split: `fit` and `evaluate` print them, summary.json keeps them."""
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Optional, Protocol, Sequence
 
 import numpy as np
 from scipy.special import softmax
@@ -10,9 +11,11 @@ from scipy.special import softmax
 from train.data.dataset import Data
 from train.data.minibatches import Samples
 from train.metrics import calibration, measure
-from train.metrics.calibration import EnergyError
-from train.metrics.measure import Score
-from train.model.predictor import Outputs
+from train.metrics.calibration import Bin, EnergyError, EnergyScore, Threshold
+from train.metrics.measure import EnergyBand, Score
+
+if TYPE_CHECKING:
+    from train.model.predictor import Outputs
 
 
 class Predicts(Protocol):
@@ -22,114 +25,180 @@ class Predicts(Protocol):
         """All it says of the shots `rows` of `split`, or of all."""
 
 
-def of_data(predictor: Predicts, data: Data, error: Optional[EnergyError] = None) -> dict[str, Any]:
-    """Per split: accuracy with its interval, chance, Z, p-value, confusion, calibration, by pulse energy.
+@dataclass(frozen=True)
+class SplitScore:
+    """How well a network does on the shots of one split.
 
-    error: of the pulse energy that the network tells.
+    confusion: counts, a row for each true class, a column for each class called. by_pulse_energy, thresholds,
+    half_recognized (mJ): by the names of the classes, the first and those without shots left out.
+    without_pulse_energy: shots of these classes that have no gas-detector record. cross_entropy: nat, mean of
+    the shots. calibration_error: None in runs that earlier versions trained.
+    pulse_energy: None where the network does not tell it.
     """
+
+    score: Score
+    confusion: list[list[int]]
+    by_pulse_energy: dict[str, list[EnergyBand]]
+    without_pulse_energy: int
+    cross_entropy: Optional[float]
+    calibration_error: Optional[float]
+    reliability: list[Bin]
+    thresholds: dict[str, list[Threshold]]
+    half_recognized: dict[str, float]
+    pulse_energy: Optional[EnergyScore]
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores for result files."""
+        return {
+            **self.score.to_json(),
+            "confusion": self.confusion,
+            "by_pulse_energy": _rows(self.by_pulse_energy, EnergyBand.to_json),
+            "without_pulse_energy": self.without_pulse_energy,
+            "cross_entropy": self.cross_entropy,
+            "calibration_error": self.calibration_error,
+            "reliability": [each.to_json() for each in self.reliability],
+            "thresholds": _rows(self.thresholds, Threshold._asdict),
+            "half_recognized": self.half_recognized,
+            **({"pulse_energy": self.pulse_energy._asdict()} if self.pulse_energy else {}),
+        }
+
+    @classmethod
+    def from_json(cls, of: Mapping[str, Any], classes: Sequence[str]) -> "SplitScore":
+        """Read what `to_json` returned; earlier versions had two classes and did not measure all of it."""
+        half, energy = of.get("half_recognized"), of.get("pulse_energy")
+        return cls(
+            Score.from_json(of),
+            of["confusion"],
+            _by_class(of["by_pulse_energy"], EnergyBand.from_json, classes),
+            of.get("without_pulse_energy", 0),
+            of.get("cross_entropy"),
+            of.get("calibration_error"),
+            [Bin.from_json(each) for each in of.get("reliability", [])],
+            _by_class(of.get("thresholds", []), _threshold, classes),
+            half if isinstance(half, dict) else {classes[1]: half} if half else {},
+            EnergyScore(**energy) if energy else None,
+        )
+
+    def recognized(self) -> Iterator[str]:
+        """In words, of each class with pulse energies, from what energy on its shots are recognized."""
+        for name, bands in self.by_pulse_energy.items():
+            if name in self.half_recognized:
+                yield f"half of the {name} shots are recognized at {self.half_recognized[name]:.4f} mJ"
+            else:
+                low = min(band.low for band in bands)
+                where = f"at every energy, from {low:.4f} mJ on"
+                yield f"more than half of the {name} shots are recognized {where}"
+
+    def lines(self, classes: Sequence[str]) -> Iterator[str]:
+        """Where it errs, as lines of text."""
+        for label, counts in zip(classes, self.confusion):
+            what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
+            yield f"{sum(counts)} {label}: {what}"
+        yield f"calibration error of the probabilities: {self.calibration_error:.3f}"
+        yield from self.recognized()
+        if self.pulse_energy:
+            of = self.pulse_energy
+            within = "" if of.covered is None else f", {of.covered:.2f} within their interval (aim 0.90)"
+            yield (
+                f"pulse energy: R^2 {of.r2:.3f}, Spearman {of.spearman:.3f}, rms error "
+                f"{1000 * of.rms:.1f} uJ{within}"
+            )
+        for name, bands in self.by_pulse_energy.items():
+            for band in bands:
+                low, high = band.share.interval
+                yield (
+                    f"{band.share.n} {band.name} {name} ({band.low:.4f} to {band.high:.4f} mJ): "
+                    f"{band.share.value:.2f} [{low:.2f}, {high:.2f}] called {name}"
+                )
+        if self.by_pulse_energy and self.without_pulse_energy:
+            yield f"{self.without_pulse_energy} {' or '.join(classes[1:])} shots have no gas-detector record"
+
+
+Scores = dict[str, SplitScore]
+
+
+def of_data(predictor: Predicts, data: Data, error: Optional[EnergyError] = None) -> Scores:
+    """The scores of each split of `data`. error: of the pulse energy that the network tells."""
     return {
         name: of_outputs(
-            predictor.outputs(split),
-            split,
-            data.classes,
-            data.blocks.of_times(split.ids),
-            error,
+            predictor.outputs(split), split, data.classes, data.blocks.of_times(split.ids), error
         )
         for name, split in data.splits.items()
     }
 
 
-def lines(of_splits: dict[str, Any], classes: list[str]) -> list[str]:
-    """What `of_data` returns, as lines of text."""
+def to_json(scores: Scores) -> dict[str, Any]:
+    """What summary.json has of them."""
+    return {name: score.to_json() for name, score in scores.items()}
+
+
+def of_summary(summary: Mapping[str, Any]) -> Scores:
+    """The scores in a run's summary.json; raises KeyError, TypeError or ValueError where it is damaged."""
+    classes = summary["classes"]
+    return {name: SplitScore.from_json(of, classes) for name, of in summary["splits"].items()}
+
+
+def lines(scores: Scores, classes: Sequence[str]) -> list[str]:
+    """The scores as lines of text: the accuracy of every split, and where all but `train` err."""
     text = []
-    for name, s in of_splits.items():
-        score = Score.from_json(s)
+    for name, of in scores.items():
+        score = of.score
         text.append(f"{name:<10} {score}; Z {score.z:.2f}, p {score.p_value:.2g}: {score.finding}")
-    for name, s in of_splits.items():
-        if name != "train":
-            text += [f"{name:<10} {line}" for line in _lines_of_split(s, classes)]
-    return text
-
-
-def _lines_of_split(s: dict[str, Any], classes: list[str]) -> Iterator[str]:
-    for label, counts in zip(classes, s["confusion"]):
-        what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
-        yield f"{sum(counts)} {label}: {what}"
-    yield f"calibration error of the probabilities: {s['calibration_error']:.3f}"
-    yield from measure.recognized(s)
-    if "pulse_energy" in s:
-        of = s["pulse_energy"]
-        within = "" if of["covered"] is None else f", {of['covered']:.2f} within their interval (aim 0.90)"
-        yield (
-            f"pulse energy: R^2 {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
-            f"{1000 * of['rms']:.1f} uJ{within}"
-        )
-    for band in s["by_pulse_energy"]:
-        name, (low, high) = band["class"], band["interval"]
-        yield (
-            f"{band['n']} {band['name']} {name} ({band['low']:.4f} to {band['high']:.4f} mJ): "
-            f"{band['found'] / band['n']:.2f} [{low:.2f}, {high:.2f}] called {name}"
-        )
-    if s["by_pulse_energy"] and s["without_pulse_energy"]:
-        yield f"{s['without_pulse_energy']} {' or '.join(classes[1:])} shots have no gas-detector record"
+    others = [(name, of) for name, of in scores.items() if name != "train"]
+    return text + [f"{name:<10} {line}" for name, of in others for line in of.lines(classes)]
 
 
 def of_outputs(
     outputs: Outputs,
     split: Samples,
-    classes: list[str],
+    classes: Sequence[str],
     block: Optional[np.ndarray],
     error: Optional[EnergyError] = None,
-) -> dict[str, Any]:
-    """The scores of one split from what a model says of it; block: (n,) of time, None without times.
-
-    What is told of a class's pulse energy and thresholds is told of every class but the first.
-    """
+) -> SplitScore:
+    """The scores of one split from what a model says of it; block: (n,) of time, None without times."""
     logits, labels = outputs.logits, split.labels
     predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
     bins = calibration.reliability(probabilities, labels, block)
-    found: dict[str, Any] = {
-        **measure.score(labels, predicted, block).to_json(),
-        "confusion": measure.confusion(labels, predicted, len(classes)).tolist(),
-        "by_pulse_energy": [],
-        "without_pulse_energy": int((~np.isfinite(split.energy[labels > 0])).sum()),
-        "cross_entropy": calibration.cross_entropy(logits, labels),
-        "calibration_error": calibration.calibration_error(bins),
-        "reliability": [each.to_json() for each in bins],
-        "thresholds": [],
-        "half_recognized": {},
-        **_of_energy(outputs.energy, split, error),
-    }
+    bands, thresholds, half = {}, {}, {}
     for label, name in list(enumerate(classes))[1:]:
-        _add_class(found, label, name, predicted, probabilities, split, block)
+        mine = labels == label
+        if not mine.any():
+            continue
+        hit, energy = predicted[mine] == label, split.energy[mine]
+        of_class = measure.energy_bands(energy, hit, None if block is None else block[mine])
+        reached = calibration.half_recognized(energy, hit)
+        thresholds[name] = calibration.thresholds(probabilities[:, label], mine)
+        bands.update({name: of_class} if of_class else {})
+        half.update({} if reached is None else {name: reached})
+    told = outputs.energy is not None
+    return SplitScore(
+        measure.score(labels, predicted, block),
+        measure.confusion(labels, predicted, len(classes)).tolist(),
+        bands,
+        int((~np.isfinite(split.energy[labels > 0])).sum()),
+        calibration.cross_entropy(logits, labels),
+        calibration.calibration_error(bins),
+        bins,
+        thresholds,
+        half,
+        calibration.energy_score(outputs.energy, split.energy, error) if told else None,
+    )
+
+
+def _threshold(of: Mapping[str, Any]) -> Threshold:
+    return Threshold(*(of[name] for name in Threshold._fields))
+
+
+def _rows(by_class: dict[str, list], to_json: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"class": name, **to_json(row)} for name, rows in by_class.items() for row in rows]
+
+
+def _by_class(
+    rows: Sequence[Mapping[str, Any]],
+    from_json: Callable[[Mapping[str, Any]], Any],
+    classes: Sequence[str],
+) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for row in rows:
+        found.setdefault(row["class"] if "class" in row else classes[1], []).append(from_json(row))
     return found
-
-
-def _add_class(
-    found: dict[str, Any],
-    label: int,
-    name: str,
-    predicted: np.ndarray,
-    probabilities: np.ndarray,
-    split: Samples,
-    block: Optional[np.ndarray],
-) -> None:
-    """Add bands of pulse energy, thresholds, and the energy at which half is recognized, of one class."""
-    mine = split.labels == label
-    if not mine.any():
-        return
-    hit, energy = predicted[mine] == label, split.energy[mine]
-    bands = measure.energy_bands(energy, hit, None if block is None else block[mine])
-    found["by_pulse_energy"] += [{"class": name, **band.to_json()} for band in bands]
-    rows = calibration.thresholds(probabilities[:, label], mine)
-    found["thresholds"] += [{"class": name, **row._asdict()} for row in rows]
-    half = calibration.half_recognized(energy, hit)
-    if half is not None:
-        found["half_recognized"][name] = half
-
-
-def _of_energy(
-    estimate: Optional[np.ndarray], split: Samples, error: Optional[EnergyError]
-) -> dict[str, Any]:
-    found = None if estimate is None else calibration.energy_score(estimate, split.energy, error)
-    return {} if found is None else {"pulse_energy": found._asdict()}

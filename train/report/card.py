@@ -9,9 +9,8 @@ from pathlib import Path
 
 from common import __version__
 from common.files import atomic
-from train.controls import record
-from train.metrics import measure
-from train.metrics.measure import Score
+from train.metrics.measure import MEASURED
+from train.metrics.scores import SplitScore
 from train.report import first
 from train.report.evidence import Run, read_run
 from train.run import folder
@@ -38,10 +37,7 @@ def text(run: Run) -> str:
         f"{summary['data']}, digest {summary['data_digest'][:16]}: {summary['provenance']} shots. Seed "
         f"{run.config.seed}, {summary['step']} steps.\n",
         *([f"**{run.banner}**\n"] if run.banner else []),
-        _table(
-            ("split", "shots", "effective", "accuracy", "95 % interval", "larger class", "calibration error"),
-            [_row(name, s) for name, s in summary["splits"].items()],
-        ),
+        _table(("split", *MEASURED, "calibration error"), [_row(name, s) for name, s in run.splits.items()]),
         "## Where it errs\n",
         *_errors(run),
         "## Probabilities, energy, flag\n",
@@ -58,7 +54,7 @@ def text(run: Run) -> str:
 
 def calibration_sentence(run: Run) -> str:
     """What was done to the probabilities, and how far off they are on the test split."""
-    error = run.summary["splits"]["test"]["calibration_error"]
+    error = run.splits["test"].calibration_error
     temperature = run.summary.get("calibration", {}).get("temperature")
     how = (
         "The logits were not calibrated, because there was no validation split (validation_share makes one)"
@@ -72,43 +68,34 @@ def calibration_sentence(run: Run) -> str:
     )
 
 
-def _row(name: str, s: dict) -> tuple[str, ...]:
-    low, high = s["interval"]
-    error = s.get("calibration_error")
-    return (
-        name,
-        str(s["n"]),
-        f"{s['n_effective']:.0f}",
-        f"{s['accuracy']:.3f}",
-        f"{low:.3f} to {high:.3f}",
-        f"{s['chance']:.3f}",
-        "" if error is None else f"{error:.3f}",
-    )
+def _row(name: str, s: SplitScore) -> tuple[str, ...]:
+    error = s.calibration_error
+    return (name, *s.score.cells, "" if error is None else f"{error:.3f}")
 
 
 def _errors(run: Run) -> list[str]:
-    test, lines = run.summary["splits"]["test"], []
-    for label, counts in zip(run.classes, test["confusion"]):
+    test, lines = run.splits["test"], []
+    for label, counts in zip(run.classes, test.confusion):
         wrong = ", ".join(f"{n} {other}" for n, other in zip(counts, run.classes) if other != label)
         lines.append(f"- Of {sum(counts)} {label} test shots are called: {wrong}.")
-    for band in test["by_pulse_energy"]:
-        low, high = band["interval"]
+    for name, band in ((name, band) for name, bands in test.by_pulse_energy.items() for band in bands):
+        low, high = band.share.interval
         lines.append(
-            f"- {band['name']} {band['class']}, {band['low']:.4f} to {band['high']:.4f} mJ: "
-            f"{band['found']} of {band['n']} found [{low:.3f}, {high:.3f}]."
+            f"- {band.name} {name}, {band.low:.4f} to {band.high:.4f} mJ: "
+            f"{band.share.k} of {band.share.n} found [{low:.3f}, {high:.3f}]."
         )
-    lines += [f"- {line[0].upper()}{line[1:]}." for line in measure.recognized(test)]
+    lines += [f"- {line[0].upper()}{line[1:]}." for line in test.recognized()]
     return [*lines, ""]
 
 
 def _energy(run: Run) -> list[str]:
-    of = run.summary["splits"]["test"].get("pulse_energy")
+    of = run.splits["test"].pulse_energy
     if of is None:
         return []
-    covered = "" if of["covered"] is None else f", {of['covered']:.3f} of the shots within the 90 % interval"
+    covered = "" if of.covered is None else f", {of.covered:.3f} of the shots within the 90 % interval"
     return [
-        f"Pulse energy, {of['n']} test shots: R² {of['r2']:.3f}, Spearman {of['spearman']:.3f}, rms error "
-        f"{1000 * of['rms']:.1f} µJ{covered}.\n"
+        f"Pulse energy, {of.n} test shots: R² {of.r2:.3f}, Spearman {of.spearman:.3f}, rms error "
+        f"{1000 * of.rms:.1f} µJ{covered}.\n"
     ]
 
 
@@ -123,7 +110,7 @@ def _controls(run: Run) -> list[str]:
     kept = first.controls(run)
     if kept.record is None:
         return [f"{kept.why}\n"]
-    cells = [record.cells(row) for row in kept.record.rows]
+    cells = [row.cells for row in kept.record.rows]
     names = ("control", "n", "effective n", "result", "95 % by blocks", "finding")
     found = kept.record.verdict
     return [
@@ -140,8 +127,7 @@ def _limits(run: Run) -> list[str]:
         "not what the shot did.",
         "- On images prepared with other `image:` settings than its data.",
     ]
-    test = run.summary["splits"]["test"]
-    score = Score.from_json(test)
+    score = run.splits["test"].score
     if score.finding != "above chance":
         lines.insert(0, f"- **At all: it is {score.compared} always guessing the larger class.**")
     if "temperature" not in run.summary.get("calibration", {}):

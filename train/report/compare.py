@@ -10,7 +10,7 @@ import numpy as np
 from common.dataset import provenance
 from common.report.drawing import COLORS, GRAY, clip, new, svg
 from common.report.page import Block, Columns, Picture, Pictures, Section, Table, Text
-from train.metrics.measure import Score
+from train.metrics.measure import MEASURED
 from train.report import figures
 from train.report.curves import splits_of
 from train.report.evidence import Run
@@ -96,41 +96,25 @@ def _why(apart: Sequence[Sequence[Run]]) -> str:
 
 def _of_group(runs: Sequence[Run], before: str) -> list[Block]:
     """What was learned in runs of the same classes and the same test shots."""
-    rows: list[tuple[Any, ...]] = []
-    for run in runs:
-        for split, s in run.summary["splits"].items():
-            score = Score.from_json(s)
-            low, high = score.interval
-            rows.append(
-                (
-                    run.config.name,
-                    split,
-                    score.n,
-                    f"{score.share.n_effective:.0f}",
-                    f"{score.accuracy:.3f}",
-                    f"{low:.3f} to {high:.3f}",
-                    f"{score.chance:.3f}",
-                    run.summary["step"],
-                    ", ".join(run.summary["watch"]) or "-",
-                )
-            )
-    header = (
-        "run", "split", "shots", "effective", "accuracy", "95 % interval", "larger class", "steps", "watch"
-    )  # fmt: skip
+    rows = [
+        (run.config.name, split, *of.score.cells, run.summary["step"], ", ".join(run.summary["watch"]) or "-")
+        for run in runs
+        for split, of in run.splits.items()
+    ]
     picture = Picture(
         svg(_accuracies(runs)),
         "Test accuracy of each run with its interval",
         "Test split, with 95 % intervals; gray: the larger class.",
     )
     classes = ", ".join(runs[0].classes)
-    what = f"{before}{classes}, {runs[0].summary['splits']['test']['n']} test shots"
-    beside = Columns([Table(header, rows), Pictures([picture])])
+    what = f"{before}{classes}, {runs[0].splits['test'].score.n} test shots"
+    beside = Columns([Table(("run", "split", *MEASURED, "steps", "watch"), rows), Pictures([picture])])
     return [Text(_best(runs, what), "" if before else "strong"), beside]
 
 
 def _best(runs: Sequence[Run], what: str) -> str:
     """The highest test accuracy of runs that can be compared, or that of the only one."""
-    scores = [(run.config.name, Score.from_json(run.summary["splits"]["test"])) for run in runs]
+    scores = [(run.config.name, run.splits["test"].score) for run in runs]
     name, best = max(scores, key=lambda item: item[1].accuracy)
     low, high = (100 * end for end in best.interval)
     highest = "highest of these: " if len(runs) > 1 else ""
@@ -141,17 +125,11 @@ def _best(runs: Sequence[Run], what: str) -> str:
 
 
 def _accuracies(runs: Sequence[Run]) -> Any:
-    figure, axes = new(4.3, 1.1 + 0.3 * len(runs))
-    for y, run in enumerate(runs):
-        test = run.summary["splits"]["test"]
-        low, high = test["interval"]
-        value = test["accuracy"]
-        error = [[max(value - low, 0)], [max(high - value, 0)]]
-        axes.errorbar(value, y, xerr=error, fmt="o", capsize=3, color=COLORS[y % len(COLORS)])
-        axes.plot([test["chance"]] * 2, [y - 0.4, y + 0.4], color=GRAY, ls=":")
-    axes.set_yticks(range(len(runs)), [clip(run.config.name, 40) for run in runs])
-    axes.set(title="Test accuracy", xlabel="share classified correctly", ylim=(len(runs) - 0.5, -0.5))
-    axes.grid(axis="x")
+    tests = [run.splits["test"].score for run in runs]
+    rows = [(clip(run.config.name, 40), y, score.share) for y, (run, score) in enumerate(zip(runs, tests))]
+    figure, axes = figures.accuracies("Test accuracy", rows)
+    for y, score in enumerate(tests):
+        axes.plot([score.chance] * 2, [y - 0.4, y + 0.4], color=GRAY, ls=":")
     return figure
 
 
@@ -203,15 +181,8 @@ def _overlay(runs: Sequence[Run], key: str, title: str) -> Any:
 def _cost(runs: Sequence[Run]) -> list[Block]:
     rows = []
     for run in runs:
-        used = run.summary["usage"]
-        rows.append(
-            (
-                run.config.name,
-                f"{run.summary['step_seconds']:.3f}",
-                f"{used['cpu_seconds']:.0f}",
-                f"{used['peak_memory_mb']:.0f}",
-            )
-        )
+        used, step = run.summary["usage"], f"{run.summary['step_seconds']:.3f}"
+        rows.append((run.config.name, step, f"{used['cpu_seconds']:.0f}", f"{used['peak_memory_mb']:.0f}"))
     return [Table(("run", "a step, s", "CPU time, s", "most memory, MB"), rows)]
 
 

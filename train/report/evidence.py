@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -17,8 +18,8 @@ from common.stats import evenly
 from train.config import TrainConfig
 from train.data.dataset import Data
 from train.data.minibatches import Split, some_batches
-from train.metrics import effective, measure
-from train.metrics.earlier import upgraded
+from train.metrics import effective, measure, scores
+from train.metrics.scores import Scores
 from train.report import aligned, yardstick
 from train.report.yardstick import Yardstick
 from train.run import folder
@@ -30,12 +31,13 @@ EXAMPLES = 4  # of each class, right and wrong
 
 
 class Run(NamedTuple):
-    """A finished run: its folder, config, summary.json, and metrics.csv as numbers."""
+    """A finished run: its folder, config, summary.json, metrics.csv as numbers, the scores of its splits."""
 
     run_dir: Path
     config: TrainConfig
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
+    splits: Scores
 
     @property
     def classes(self) -> list[str]:
@@ -48,12 +50,11 @@ class Run(NamedTuple):
 
     def judged(self, shots: "Evidence") -> "Run":
         """The run with the test score by blocks of time, which earlier versions did not tell."""
-        splits = self.summary["splits"]
-        if shots.block is None or splits["test"]["freedom"] is not None:
+        test = self.splits["test"]
+        if shots.block is None or test.score.share.freedom is not None:
             return self
         score = measure.score(shots.labels, shots.predicted, shots.block)
-        test = {**splits["test"], **score.to_json()}
-        return self._replace(summary={**self.summary, "splits": {**splits, "test": test}})
+        return self._replace(splits={**self.splits, "test": dataclasses.replace(test, score=score)})
 
     def of(self, data: Data) -> "Run":
         """The run with what is known of its data; a run that an earlier version trained did not record it."""
@@ -127,10 +128,11 @@ def read_run(run_dir: Path) -> Run:
     try:
         summary = json.loads((run_dir / folder.SUMMARY).read_text(encoding="utf-8"))
         rows = list(History((run_dir / folder.METRICS).read_bytes()))
-        summary = upgraded(summary)
+        return Run(
+            run_dir, config, {"provenance": folder.UNKNOWN, **summary}, rows, scores.of_summary(summary)
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run_dir}: summary.json or metrics.csv is damaged ({error})") from None
-    return Run(run_dir, config, summary, rows)
 
 
 def look(model: Any, data: Data) -> Evidence:

@@ -58,7 +58,7 @@ def controls(run: Run) -> Kept:
 
 
 def _held_out(run: Run) -> Fact:
-    score = Score.from_json(run.summary["splits"]["test"])
+    score = run.splits["test"].score
     low, high = (100 * end for end in score.interval)
     return Fact(
         "Held-out shots",
@@ -130,27 +130,24 @@ def _controls(kept: Kept) -> Fact:
 
 
 def _told(run: Run) -> Iterator[Fact]:
-    test = run.summary["splits"]["test"]
+    test = run.splits["test"]
     temperature = run.summary.get("calibration", {}).get("temperature")
-    if "calibration_error" in test:
+    if test.calibration_error is not None:
         made = "not calibrated" if temperature is None else f"calibrated, temperature {temperature:.2f}"
+        yield Fact("Probabilities", f"off by {test.calibration_error:.3f}", f"on average, test shots; {made}")
+    if of := test.pulse_energy:
         yield Fact(
-            "Probabilities", f"off by {test['calibration_error']:.3f}", f"on average, test shots; {made}"
+            "Pulse energy", f"R² {of.r2:.3f}", f"rms error {1000 * of.rms:.1f} µJ of {of.n} test shots"
         )
-    if "pulse_energy" in test:
-        of = test["pulse_energy"]
-        note = f"rms error {1000 * of['rms']:.1f} µJ of {of['n']} test shots"
-        yield Fact("Pulse energy", f"R² {of['r2']:.3f}", note)
 
 
 def _data(run: Run) -> Fact:
     kind = provenance.word(run.summary["provenance"])
-    splits = run.summary["splits"]
     shots = run.summary.get("shots", {})
     parts = []
     for name, verb in (("train", "trained on"), ("test", "tested on")):
         of_runs = f" ({_runs(shots[name])})" if name in shots else ""
-        parts.append(f"{verb} {splits[name]['n']} shots{of_runs}")
+        parts.append(f"{verb} {run.splits[name].score.n} shots{of_runs}")
     trained, tested = ({run for run, *_ in shots.get(name, [])} for name in ("train", "test"))
     where = ""
     if trained and tested:

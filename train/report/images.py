@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from common.report.camera import camera_image, thumbnail
-from common.report.drawing import clip, png
+from common.report.drawing import SIGNED_COLORS, clip, new, png
 from common.report.page import Block, Picture, Pictures, Text
-from train.report import aligned, figures, yardstick
+from train.report import aligned, yardstick
 from train.report.evidence import EXAMPLES, Evidence, Run
 
 
@@ -103,10 +103,22 @@ def decision(run: Run, shots: Evidence) -> list[Block]:
 
 
 def _kernels(shots: Evidence) -> list[Picture]:
+    """Each channel of the first convolution's kernel, on one scale around 0."""
     rows, columns, inputs, channels = shots.kernel.shape
     if not channels:
         return []
-    figure = figures.kernels(shots.view, shots.kernel.mean(axis=2))
+    kernel = shots.kernel.mean(axis=2)
+    across = min(channels, 4 if channels <= 16 else 8)
+    down = -(-channels // across)
+    figure, grid = new(5.0, 0.6 + 1.1 * down * (4 / across), nrows=down, ncols=across, squeeze=False)
+    reach = float(np.abs(kernel).max()) or 1.0
+    for axes in grid.flat:
+        axes.axis("off")
+    for n, axes in zip(range(channels), grid.flat):
+        picture = shots.view.picture(kernel[..., n])
+        shown = axes.imshow(picture, cmap=SIGNED_COLORS, vmin=-reach, vmax=reach)
+        axes.set_title(f"{n + 1}", fontsize=7, fontweight="normal", pad=2)
+    figure.colorbar(shown, ax=grid, shrink=0.7, label="weight")
     return [
         Picture(
             png(figure),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Callable, Optional
 
 from common.config import dump
-from common.report.drawing import svg
+from common.report.drawing import COLORS, new, svg
 from common.report.page import Block, Code, Columns, Picture, Pictures, Section, Table, Text
-from train.controls import record
 from train.fit.watch import HELPS, swings
+from train.metrics.measure import MEASURED
 from train.model.shapes import describe
-from train.report import curves, errors, figures, first, images, trust
+from train.report import curves, errors, first, images, trust
 from train.report.evidence import Evidence, Run
 
 
@@ -49,21 +49,8 @@ def sections(run: Run, shots: Optional[Evidence], missing: str) -> list[Section]
 
 
 def _result(run: Run) -> list[Block]:
-    rows = []
-    for name, s in run.summary["splits"].items():
-        rows.append(
-            (
-                name,
-                s["n"],
-                f"{s['n_effective']:.0f}",
-                f"{s['accuracy']:.3f}",
-                f"{s['interval'][0]:.3f} to {s['interval'][1]:.3f}",
-                f"{s['chance']:.3f}",
-                f"{s['z']:.2f}",
-                f"{s['p_value']:.2g}",
-            )
-        )
-    header = ("split", "shots", "effective", "accuracy", "95 % interval", "larger class", "Z", "p")
+    scores = {name: of.score for name, of in run.splits.items()}
+    rows = [(name, *s.cells, f"{s.z:.2f}", f"{s.p_value:.2g}") for name, s in scores.items()]
     note = (
         f"Ended at step {run.summary['step']}: {run.summary['stopped']}. Shots of one block of time are "
         "alike and count for fewer: for so many as are effective. Z counts standard deviations from always "
@@ -71,7 +58,7 @@ def _result(run: Run) -> list[Block]:
         "classes are different runs, whatever else differs between the runs can be learned, too: see the "
         "controls, and where in the image the decision comes from."
     )
-    return [first.facts(run), Columns([Table(header, rows), Text(note, "note")])]
+    return [first.facts(run), Columns([Table(("split", *MEASURED, "Z", "p"), rows), Text(note, "note")])]
 
 
 def _controls(run: Run) -> list[Block]:
@@ -81,7 +68,7 @@ def _controls(run: Run) -> list[Block]:
     rows, found = kept.record.rows, kept.record.verdict
     unfinished = [f"Not all of the controls are done yet; {first.how(run)} continues."]
     head, *reasons = found.lines if found else unfinished
-    cells = [record.cells(row) for row in rows]
+    cells = [row.cells for row in rows]
     return [
         Text(head, "strong"),
         *map(Text, reasons),
@@ -97,8 +84,7 @@ def _controls(run: Run) -> list[Block]:
 
 def _network(run: Run) -> list[Block]:
     config = run.config
-    train = run.summary["splits"]["train"]["n"]
-    minibatch = config.minibatch if isinstance(config.minibatch, int) else train
+    minibatch = config.minibatch if isinstance(config.minibatch, int) else run.splits["train"].score.n
     network = "\n".join(describe(config, len(run.classes), minibatch))
     return [Columns([Code(network), Code(dump(config))])]
 
@@ -125,12 +111,18 @@ def _cost(run: Run) -> list[Block]:
 
 def _time(seconds: dict[str, float]) -> Picture:
     parts = {name: value for name, value in seconds.items() if name not in ("total", "reading")}
+    figure, axes = new(4.3, 0.9 + 0.3 * len(parts))
+    axes.barh(list(parts), list(parts.values()), color=COLORS[0], height=0.6)
+    for y, value in enumerate(parts.values()):
+        axes.text(value, y, f" {value:.3g} s", va="center", fontsize=8)
+    axes.set(title="Where the time went", xlabel="seconds", ylim=(len(parts) - 0.5, -0.5))
+    axes.set_xlim(right=1.15 * max([*parts.values(), 1e-9]))
     told = ", ".join(f"{name} {value:.3g} s" for name, value in parts.items())
     caption = (
         f"Together {seconds['total']:.1f} s. Waiting: for images. Reading took {seconds['reading']:.1f} s, "
         "beside the rest."
     )
-    return Picture(svg(figures.bars("Where the time went", parts)), told, caption)
+    return Picture(svg(figure), told, caption)
 
 
 def _watch(run: Run) -> list[Block]:
@@ -160,7 +152,7 @@ def _watch(run: Run) -> list[Block]:
         )
         for kind, at in steps.items()
     ]
-    times = swings(run.rows, run.summary["splits"], run.config.watch.share)
+    times = swings(run.rows, run.splits, run.config.watch.share)
     blocks: list[Block] = [Table(("finding", "rows", "at steps", "what helps"), rows)]
     if times:
         blocks.append(Text(f"It swung from calling everything one class to another class {times} times."))

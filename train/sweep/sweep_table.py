@@ -12,7 +12,8 @@ from common.dataset import provenance
 from common.manifest import SPLITS
 from train.config import TrainConfig
 from train.fit.watch import collapsed, swings
-from train.metrics.earlier import upgraded
+from train.metrics import scores
+from train.metrics.scores import Scores
 from train.run import folder
 from train.sweep.grid import Case
 
@@ -42,24 +43,25 @@ def lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _row(case: Case, finished: Sequence[TrainConfig]) -> Row:
-    ends = [upgraded(json.loads((config.run_dir / folder.SUMMARY).read_text())) for config in finished]
+    ends = [json.loads((config.run_dir / folder.SUMMARY).read_text()) for config in finished]
+    found = [scores.of_summary(end) for end in ends]
     row: Row = {"settings": case.label, "runs": len(case.runs), "finished": len(ends)}
     row["nan"] = sum(_is_nan(config) for config in case.runs if config not in finished)
     if not ends:
         return row
-    for split in (split for split in SPLITS if split in ends[0]["splits"]):
-        scores = [end["splits"][split] for end in ends]
-        row.update(_spread(split, [score["accuracy"] for score in scores], statistics.mean))
-        row.update({f"{split}_n": scores[0]["n"], f"{split}_chance": scores[0]["chance"]})
-        row[f"{split}_n_effective"] = statistics.median(score["n_effective"] for score in scores)
-        row[f"{split}_better"] = sum(score["finding"] == "above chance" for score in scores)
+    for split in (split for split in SPLITS if split in found[0]):
+        of = [each[split].score for each in found]
+        row.update(_spread(split, [score.accuracy for score in of], statistics.mean))
+        row.update({f"{split}_n": of[0].n, f"{split}_chance": of[0].chance})
+        row[f"{split}_n_effective"] = statistics.median(score.share.n_effective for score in of)
+        row[f"{split}_better"] = sum(score.finding == "above chance" for score in of)
     row["provenance"] = provenance.word(ends[0].get("provenance", "unknown"))
     row.update(_spread("steps", [end["step"] for end in ends], statistics.median))
     row["collapsed"] = sum(not {"collapsed", "lagging"}.isdisjoint(end["watch"]) for end in ends)
     row["vanished"] = sum("vanished" in end["watch"] for end in ends)
-    row["collapsed_at_end"] = sum(_ended_collapsed(end, config) for end, config in zip(ends, finished))
+    row["collapsed_at_end"] = sum(map(_ended_collapsed, found, finished))
     row["swings"] = statistics.mean(
-        swings(_metrics(config), end["splits"], config.watch.share) for end, config in zip(ends, finished)
+        swings(_metrics(config), of, config.watch.share) for of, config in zip(found, finished)
     )
     row["step_seconds"] = statistics.median(end["step_seconds"] for end in ends)
     return row
@@ -74,14 +76,14 @@ def _spread(name: str, values: Sequence[float], middle: Callable[[Sequence[float
     }
 
 
-def _ended_collapsed(end: dict[str, Any], config: TrainConfig) -> bool:
+def _ended_collapsed(splits: Scores, config: TrainConfig) -> bool:
     """Whether the closing predictions are (nearly) all of one class."""
     row: Row = {}
-    for split, score in end["splits"].items():
-        called = [sum(column) for column in zip(*score["confusion"])]
+    for split, of in splits.items():
+        called = [sum(column) for column in zip(*of.confusion)]
         row[f"{split}_largest"] = called.index(max(called))
-        row[f"{split}_largest_share"] = max(called) / score["n"]
-    return collapsed(row, end["splits"], config.watch.share) is not None
+        row[f"{split}_largest_share"] = max(called) / of.score.n
+    return collapsed(row, splits, config.watch.share) is not None
 
 
 def _metrics(config: TrainConfig) -> list[dict[str, str]]:
