@@ -1,20 +1,18 @@
-"""The train commands as a user calls them: the table, the files, resuming, and what is refused."""
+"""The train commands as a user calls them: the table, the files, resuming, and what they print."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 
-import h5py
 import keras
 import numpy as np
 import pytest
 
-from common.dataset import reading, writing
+from common.dataset import reading
 from tests.command_line import refused
 from tests.train.conftest import write_data
 from train.run.checkpoint import load
@@ -185,57 +183,6 @@ def test_stop_when_stops_at_the_first_row_that_reaches_it(data, write_config, tr
     assert "train accuracy " in result.output and "reached" in result.output
 
 
-def test_stopping_by_the_test_split_is_refused(data, write_config, train):
-    refused(
-        train("fit", write_config(stop_when={"split": "test", "accuracy": 0.9})), "stop_when.split", "'test'"
-    )
-
-
-def test_a_finished_run_is_not_overwritten_unasked(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=1))
-    before = (tmp_path / "runs/small/model.keras").read_bytes()
-    refused(train("fit", write_config(steps=2)), "exists already", "--resume", "--force")
-    assert (tmp_path / "runs/small/model.keras").read_bytes() == before
-
-
-def test_resuming_with_another_network_is_refused(data, write_config, train):
-    train("fit", write_config(steps=1))
-    refused(train("fit", write_config(minibatch=8), "--resume"), "another `minibatch:`")
-
-
-def test_resuming_on_other_data_is_refused(data, write_config, train):
-    train("fit", write_config(steps=1))
-    write_data(data, {"train": 40, "test": 30}, seed=9)
-    refused(train("fit", write_config(), "--resume"), "data.h5: is not the file", "digests differ")
-
-
-def test_a_damaged_model_is_refused(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=1))
-    (tmp_path / "runs/small/model.keras").write_bytes(b"rubbish")
-    refused(train("evaluate", str(tmp_path / "runs" / "small")), "model.keras: cannot be loaded")
-
-
-def test_evaluate_on_other_data(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=1))
-    run, other = str(tmp_path / "runs" / "small"), write_data(tmp_path / "other.h5", {"train": 8, "test": 6})
-    assert "accuracy" in train("evaluate", run, "--data", str(other)).output
-    with h5py.File(other, "r+") as file:
-        writing.set_text(file, classes='["lasing", "nolasing"]')
-    refused(
-        train("evaluate", run, "--data", str(other)),
-        "other.h5: has the classes lasing, nolasing",
-        "trained on",
-    )
-
-
-@pytest.mark.parametrize("command", [["evaluate"], ["export", "--format", "keras"]])
-def test_a_run_whose_data_are_gone_asks_for_others(data, write_config, train, tmp_path, command):
-    train("fit", write_config(steps=1))
-    run, moved = str(tmp_path / "runs" / "small"), data.rename(tmp_path / "moved.h5")
-    refused(train(*command, run), "data.h5: is not there any more", "--data FILE")
-    assert train(*command, run, "--data", str(moved)).exit_code == 0
-
-
 def test_predictions_of_a_model_that_is_replaced(data, write_config, train, tmp_path):
     config, run = write_config(steps=1), tmp_path / "runs" / "small"
     train("fit", config)
@@ -244,53 +191,6 @@ def test_predictions_of_a_model_that_is_replaced(data, write_config, train, tmp_
     result = train("fit", config, "--force")
     assert "predictions_data.csv: made by the model that is being replaced" in result.output
     assert (run / "predictions_data.csv").read_bytes() == kept
-
-
-def test_evaluate_without_a_run(train, tmp_path):
-    refused(train("evaluate", str(tmp_path / "none")), "no run here")
-
-
-# --- data files that are not what they should be ---------------------------------------------
-
-
-def test_missing_data(write_config, train):
-    refused(train("fit", write_config()), "data.h5: no such data file", "make prepare")
-
-
-def test_truncated_data(data, write_config, train):
-    data.write_bytes(data.read_bytes()[:-500])
-    refused(train("fit", write_config()), "data.h5", "cut short")
-
-
-def test_images_of_another_shape(data, write_config, train):
-    refused(
-        train("fit", write_config(input=[20, 20])), "images are 20 x 24, the config says 20 x 20", "[20, 24]"
-    )
-
-
-def test_a_split_that_is_not_there(tmp_path, write_config, train):
-    write_data(tmp_path / "data.h5", {"train": 10})
-    refused(train("fit", write_config()), "no split 'test'; it has train (10)")
-
-
-def test_a_newer_version(data, write_config, train):
-    with h5py.File(data, "r+") as file:
-        file.attrs["format_version"] = 99
-    refused(train("fit", write_config()), "format version 99, this software reads 4; update the software")
-
-
-def test_a_dataset_that_is_missing(data, write_config, train):
-    with h5py.File(data, "r+") as file:
-        del file["test/labels"]
-    refused(train("fit", write_config()), "test/labels is missing", "prepare verify")
-
-
-def test_a_loss_that_is_not_a_number(data, write_config, train):
-    refused(
-        train("fit", write_config(learning_rate={"start": 1e30}, steps=50)),
-        "the loss is",
-        "lower learning_rate",
-    )
 
 
 @pytest.mark.parametrize("command", ["fit", "describe", "evaluate"])
@@ -306,68 +206,6 @@ def test_threads_are_set_before_tensorflow_starts(data, write_config, tmp_path):
     assert process.returncode == 0, process.stderr
     assert "(3 within an operation, 1 between operations)" in process.stdout
     assert process.stderr == "loading TensorFlow ...\n"  # no chatter of its own
-
-
-def test_evaluate_on_a_data_set_of_test_shots_alone(data, write_config, train, tmp_path):
-    train("fit", write_config())
-    other = write_data(tmp_path / "next.h5", {"test": 24}, seed=3)
-    result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(other))
-    assert result.exit_code == 0, result.output
-    assert any(line.startswith("test ") and "of 24 shots" in line for line in result.output.splitlines())
-    unlabeled = write_data(tmp_path / "unlabeled.h5", {"predict": 24})
-    result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(unlabeled))
-    refused(result, "has no labeled split", "train predict")
-
-
-def test_evaluate_on_a_new_run_of_one_class(data, write_config, train, tmp_path):
-    train("fit", write_config())
-    other = write_data(tmp_path / "next.h5", {"test": 24}, seed=3)
-    with h5py.File(other, "r+") as file:
-        file["test/labels"][...] = 1
-    result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(other))
-    assert result.exit_code == 0, result.output
-    assert any("24 lasing: " in line for line in result.output.splitlines())
-
-
-def test_fit_a_second_time_is_success(data, write_config, train, tmp_path):
-    assert train("fit", write_config()).exit_code == 0
-    model = (tmp_path / "runs/small/model.keras").stat().st_mtime_ns
-    for words in ((), ("--resume",)):
-        again = train("fit", write_config(threads={"intra": 2}), *words)
-        assert again.exit_code == 0, again.output
-        assert "is complete, nothing is left to do" in again.output
-    assert (tmp_path / "runs/small/model.keras").stat().st_mtime_ns == model
-    refused(train("fit", write_config(seed=2)), "exists already", "--force")
-    write_data(data, {"train": 40, "test": 30}, seed=5)
-    refused(train("fit", write_config()), "exists already", "--force")
-
-
-def test_a_missing_tensorboard_leaves_nothing(data, write_config, train, tmp_path, monkeypatch):
-    real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "tensorboard" else real(name)
-    )
-    refused(train("fit", write_config(tensorboard=True)), "pip install tensorboard")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_run_is_evaluated_from_anywhere_and_after_a_move(data, write_config, train, tmp_path, monkeypatch):
-    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
-    home.mkdir()
-    elsewhere.mkdir()
-    data.rename(home / "data.h5")
-    monkeypatch.chdir(home)
-    assert train("fit", write_config(data="data.h5", runs_dir="runs")).exit_code == 0
-    monkeypatch.chdir(elsewhere)
-    assert train("evaluate", str(home / "runs" / "small")).exit_code == 0
-    shutil.copytree(home / "runs" / "small", elsewhere / "copy")  # its data are where they were
-    assert train("evaluate", "copy").exit_code == 0
-    home.rename(tmp_path / "moved")  # a project as a whole
-    result = train("evaluate", str(tmp_path / "moved" / "runs" / "small"))
-    assert result.exit_code == 0, result.output
-    refused(train("evaluate", "copy"), "data.h5")
-    write_data(elsewhere / "data.h5", {"train": 40, "test": 30}, seed=9)  # by accident of the same name
-    refused(train("evaluate", "copy"), "is not what copy was trained on", "--data")
 
 
 def test_results_as_json(data, write_config, train, tmp_path):
@@ -388,22 +226,3 @@ def test_quiet_and_verbose(data, write_config):
 
     assert stderr("-q") == ""
     assert "oneDNN" in stderr("-v")
-
-
-VALID = {"pool_size": [9, 9], "strides": [1, 1], "padding": "valid"}
-
-
-@pytest.mark.parametrize("command", ["describe", "fit", "controls"])
-@pytest.mark.parametrize(
-    "changes, key",
-    [
-        ({"preprocess": [{"center": {"threshold": 3, "size": [96, 112]}}]}, "preprocess[0]: center"),
-        ({"network": [{"mean": {"axis": 1}}, {"max_pool": VALID}, "output"]}, "network[1]: max_pool"),
-        ({"regularize": {"layers": ["hidden_7"], "l1": 0.1}}, "regularize.layers: 'hidden_7'"),
-    ],
-)  # fmt: skip
-def test_what_does_not_fit_the_images_names_the_file_and_the_key(
-    data, write_config, train, command, changes, key
-):
-    path = write_config(**changes)
-    refused(train(command, path), f"error: {path}: {key}")

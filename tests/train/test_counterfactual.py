@@ -12,7 +12,7 @@ import pytest
 
 from common.dataset import layout, reading, writing
 from common.errors import DataError
-from tests.train.test_controls import SETTINGS, SHAPE, pictures, write_runs
+from tests.train.runs import SETTINGS, SHAPE, pictures, write_runs
 from train.config import load_config
 from train.controls import job, record
 from train.controls.counterfactual import opened_beside, paths_beside
