@@ -13,7 +13,7 @@ import io
 import operator
 import re
 from pathlib import Path
-from typing import Any, BinaryIO, Iterable, Iterator, NamedTuple, Optional, Sequence, Union, overload
+from typing import Any, BinaryIO, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union, overload
 
 import numpy as np
 
@@ -66,24 +66,28 @@ class Rows(Sequence[Row]):
         return cls(np.fromiter(numbers, ROW_DTYPE), labels)
 
     @classmethod
-    def made(cls, split: str, label: str, ids: np.ndarray) -> Rows:
-        """Rows of one split and label; ids: (n,) with the fields of ID_DTYPE."""
-        table = np.zeros(len(ids), ROW_DTYPE)
-        table["split"] = SPLITS.index(split)
+    def made(
+        cls, split: str, labels: Sequence[str], which: Any, ids: Union[np.ndarray, Mapping[str, Any]]
+    ) -> Rows:
+        """Rows of one split. which: of `labels`, (n,) or one for all; ids: ID_FIELDS, (n,) each."""
+        table = np.empty(len(ids["run"]), ROW_DTYPE)
+        table["split"], table["label"] = SPLITS.index(split), which
         for name in ID_FIELDS:
             table[name] = ids[name]
-        return cls(table, [label])
+        return cls(table, labels)
 
     @classmethod
     def joined(cls, parts: Iterable[Rows]) -> Rows:
         """The rows of all `parts`, one behind the other."""
-        labels: dict[str, int] = {}
-        tables = [np.empty(0, ROW_DTYPE)]
+        parts, labels, done = list(parts), dict[str, int](), 0
+        table = np.empty(sum(map(len, parts)), ROW_DTYPE)
         for part in parts:
             place = np.array([labels.setdefault(label, len(labels)) for label in part.labels], int)
-            tables.append(part.table.copy())
-            tables[-1]["label"] = place[part.table["label"]]
-        return cls(np.concatenate(tables), list(labels))
+            into = table[done : done + len(part)]
+            into[...] = part.table
+            into["label"] = place[part.table["label"]]
+            done += len(part)
+        return cls(table, list(labels))
 
     def __len__(self) -> int:
         return len(self.table)

@@ -114,8 +114,10 @@ def first_of_key(ids: np.ndarray) -> np.ndarray:
 
     ids: (n,) with the fields of ID_DTYPE.
     """
-    run, seconds, nanos, fiducial = (ids[name].astype(np.uint64) for name in ID_FIELDS)
-    high, low = run << np.uint64(32) | seconds, nanos << np.uint64(32) | fiducial
+    high, low = (
+        ids[upper].astype(np.uint64) << np.uint64(32) | ids[lower]
+        for upper, lower in (("run", "seconds"), ("nanoseconds", "fiducial"))
+    )
     order = np.lexsort([low, high])  # stable: the first of a key stays its first
     high, low = high[order], low[order]
     new = np.ones(len(ids), bool)

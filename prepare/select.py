@@ -241,7 +241,7 @@ class _Draw:
         if have + len(taken) < (size or 1):
             raise ManifestError(self._too_few(split, size, have + len(taken)))
         self.free[taken] = False
-        return Rows.made(split, self.label, self.candidates[taken])
+        return Rows.made(split, [self.label], 0, self.candidates[taken])
 
     def _bright(self, pool: np.ndarray, most: Optional[int]) -> np.ndarray:
         """The first `most` of the candidates `pool` whose frame is bright enough; those not are counted."""

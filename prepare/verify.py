@@ -14,8 +14,9 @@ from common import cli, manifest
 from common.dataset import checksums, index, layout, reading, scales
 from common.dataset.checksums import content_digest, object_digests, objects_digest, row_checksums
 from common.dataset.layout import ROW_CRC32, SHA256
+from common.dataset.rows import asked, held
 from common.errors import DataError, UserError
-from common.manifest import LABELED, ROW_DTYPE, SPLITS, Rows
+from common.manifest import LABELED, Rows
 from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId, first_of_key, uniform_hashes
 from prepare.build.run import locate
@@ -45,11 +46,11 @@ class Read:
         self.descriptions: list[bytes] = []
         self.content = checksums.Content()
 
-    def add(self, path: Path, file: h5py.File, asked: Rows) -> None:
+    def add(self, path: Path, file: h5py.File, rows_asked: Rows) -> None:
         self.files.append(path)
         self.splits.update(layout.present(file))
-        self.rows.append(rows_of(file))
-        self.asked.append(asked)
+        self.rows.append(held(file))
+        self.asked.append(rows_asked)
         self.attributes.append(reading.attributes(file))
         self.descriptions.append(checksums.description(file))
         self.content.add(file, written=True)
@@ -118,41 +119,13 @@ def problems(path: Path, read: Optional[Read] = None) -> Iterator[str]:
             yield from of_labels
             if of_labels:
                 return
-            asked = manifest_rows(file)
-            if manifest.digest(asked) != _attribute(file, "manifest_sha256"):
+            rows_asked = asked(file)
+            if manifest.digest(rows_asked) != _attribute(file, "manifest_sha256"):
                 yield f"{path}: the shots are not those of the manifest it was built from"
             if read is not None:
-                read.add(path, file, asked)
+                read.add(path, file, rows_asked)
     except UserError as error:  # or HDF5 could not read a block: the file is cut short or damaged
         yield str(error)
-
-
-def rows_of(file: h5py.File) -> Rows:
-    """The manifest rows that the file says it holds, split by split."""
-    classes, tables = reading.classes(file), []
-    for split in layout.present(file):
-        group = file[split]
-        table = np.empty(len(group["crc32"]), ROW_DTYPE)
-        table["split"] = SPLITS.index(split)
-        table["label"] = group["labels"][...] if split in LABELED else len(classes)
-        for name in ID_FIELDS:
-            table[name] = group[name][...]
-        tables.append(table)
-    return Rows(np.concatenate(tables), [*classes, ""])
-
-
-def manifest_rows(file: h5py.File) -> Rows:
-    """The rows of the manifest that the file was asked for: what it holds and what is missing."""
-    rows, missing = rows_of(file), reading.missing(file)
-    tables = []
-    for number, split in enumerate(SPLITS):
-        table, gone = rows.table[rows.of_split(split)], [one for one in missing if one.split == split]
-        # In the order of the manifest, and each with its place in it.
-        places = np.clip([one.row - n for n, one in enumerate(gone)], 0, len(table)).astype(int)
-        labels = (one.label if 0 <= one.label < len(rows.labels) else -1 for one in gone)
-        added = [(number, label, *one.shot) for label, one in zip(labels, gone)]
-        tables.append(np.insert(table, places, np.array(added, ROW_DTYPE)))
-    return Rows(np.concatenate(tables), rows.labels)
 
 
 def _attribute(file: h5py.File, name: str) -> str:
@@ -231,8 +204,8 @@ def _check_set(path: Path, read: Read, report: Report) -> None:
         for entry, file, attributes in zip(said.files, read.files, read.attributes):
             if attributes["content_digest"] != entry.content_digest:
                 report.problems.append(f"{file}: is not the file that the data set's index describes")
-        asked = manifest.digest(Rows.joined(read.asked))
-        if (said.content_digest, said.manifest_sha256) != (digest, asked):
+        of_manifest = manifest.digest(Rows.joined(read.asked))
+        if (said.content_digest, said.manifest_sha256) != (digest, of_manifest):
             report.problems.append(f"{path}: the files together are not what the data set's index describes")
     missing = sum(map(len, read.asked)) - len(rows)
     report.notes.append(f"{len(rows)} images read, checksums compared")

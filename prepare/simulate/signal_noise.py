@@ -23,9 +23,8 @@ from common.cores import available_cores
 from common.dataset import reading, writing
 from common.files import atomic
 from common.files.hdf5 import NewFile
-from common.manifest import LABELED, Row
+from common.manifest import LABELED, Rows
 from common.progress import bar, say
-from common.shots import ID_FIELDS, ShotId
 from common.stats import Moments
 
 CLASSES = ("noise", "signal")
@@ -107,13 +106,12 @@ def write(config: SignalNoiseConfig, force: bool = False) -> str:
     ):
         for name in ("mean", "std"):
             file["dark"][name][...] = 0  # no camera; written, so that the file holds what it claims
-        rows = []
-        for number, split in enumerate(config.sizes):
-            rows += _write_split(file, split, number, config)
-        return writing.finish(file, _attributes(config, manifest.digest(rows)), simulated=True)
+        rows = [_write_split(file, split, number, config) for number, split in enumerate(config.sizes)]
+        digest = manifest.digest(Rows.joined(rows))
+        return writing.finish(file, _attributes(config, digest), simulated=True)
 
 
-def _write_split(file: NewFile, split: str, number: int, config: SignalNoiseConfig) -> list[Row]:
+def _write_split(file: NewFile, split: str, number: int, config: SignalNoiseConfig) -> Rows:
     """Fill one split; the train split's statistics are summed on the way, in float64 and in order."""
     group, n = file[split], config.sizes[split]
     labels = np.arange(n) % len(CLASSES)
@@ -132,8 +130,7 @@ def _write_split(file: NewFile, split: str, number: int, config: SignalNoiseConf
     group["crc32"][...] = sums
     if split == "train":
         file["statistics/mean"][...], file["statistics/std"][...] = moments.mean, moments.std
-    keys = zip(*(group[name][...].tolist() for name in ID_FIELDS))
-    return [Row(split, CLASSES[label], ShotId(*key)) for label, key in zip(labels, keys)]
+    return Rows.made(split, CLASSES, labels, group)
 
 
 def _images(number: int, labels: list[int], config: SignalNoiseConfig) -> Iterator[tuple[np.ndarray, int]]:

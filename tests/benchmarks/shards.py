@@ -69,7 +69,7 @@ def give_back(folder: Path, ended: threading.Event) -> None:
     """Free the images of each file in `folder` as it is finished, until `ended`."""
     done: set[Path] = set()
     while not ended.wait(0.5):
-        for path in set(folder.glob("*.h5")) - done:
+        for path in set(folder.glob("big-*.h5")) - done:
             done.add(path)
             with reading.open_data(path) as file:
                 for split in (name for name in ("train", "test") if name in file):

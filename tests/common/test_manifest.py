@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,8 @@ GOOD = HEADER + "train,lasing,70,1435000000,525123446,1149\ntest,nolasing,69,143
 
 u32 = st.integers(0, 2**32 - 1)
 shots = st.builds(ShotId, u32, u32, u32, u32)
-rows = st.builds(Row, st.sampled_from(LABELED), st.text("abcdefg_", min_size=1), shots)
+labels = st.text("abcdefg_", min_size=1) | st.text("a,\"' é", min_size=1, max_size=100)
+rows = st.builds(Row, st.sampled_from(LABELED), labels, shots)
 rows |= st.builds(Row, st.just("predict"), st.just(""), shots)
 
 
@@ -25,11 +28,23 @@ def read_text(path, text: str):
     return manifest.read(path)
 
 
-@given(st.lists(rows, min_size=1, unique_by=lambda row: row.shot))
-def test_what_is_written_is_read_back(tmp_path_factory, some):
+@given(
+    st.lists(rows, min_size=1, unique_by=lambda row: row.shot), st.sampled_from(["\n", "\r\n"]), st.booleans()
+)
+def test_what_is_written_is_read_back(tmp_path_factory, some, end, padded):
+    """Also with the line ends of other systems, and numbers with zeros in front."""
     path = tmp_path_factory.mktemp("m") / "m.csv"
     manifest.write(path, some)
-    assert manifest.read(path) == some
+    text = path.read_text().replace("\n", end)
+    path.write_bytes(
+        (text[: -len(end)].rpartition(",")[0] + ",0" + text.rpartition(",")[2] if padded else text).encode()
+    )
+    read = manifest.read(path)
+    assert read == some and some == list(read) and manifest.digest(read) == manifest.digest(some)
+    assert manifest.Rows.joined([read[:1], read[1:]]) == some
+    labels = {row.label for row in some}
+    assert {label: int(read.of_label(label).sum()) for label in labels} == Counter(row.label for row in some)
+    assert sum(n for of_split in read.counts().values() for n in of_split.values()) == len(some)
 
 
 def test_five_nanoseconds_stay_five(tmp_path):
