@@ -45,8 +45,8 @@ demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train 
 	@echo "  $(CURDIR)/runs/comparison.html"
 	@echo "  $(CURDIR)/runs/recommended/card.md"
 
-test: $(VENV)/dev.done  ## Set up; run all tests
-	$(RUN) -m pytest
+test: $(VENV)/dev.done  ## Set up; run all tests, some on each core
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 simulate: need-config $(VENV)/prepare.done  ## Write simulated runs for CONFIG=configs/prepare/...
 	$(RUN) -m prepare simulate "$$CONFIG" $(if $(FORCE),--force,--if-missing)

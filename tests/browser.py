@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.limits import HANGS
+
 WIDTHS = (1280, 390)  # a desk, a phone
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 REQUIRE = "XTCAV_REQUIRE_BROWSER"  # set where the tests must not be skipped
@@ -86,7 +88,7 @@ def look_at(path: Path, folder: Path) -> Opened:
         f"--user-data-dir={folder / 'profile'}", "--window-size=1300,1000", "--enable-logging=stderr",
         "--virtual-time-budget=60000", "--dump-dom", wrapper.resolve().as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     console = re.findall(r"CONSOLE[^\"]*\"(.*)\"", done.stderr)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title and title[1] != "waiting", done.stdout[:500] + done.stderr[-1000:] + str(console)

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from typing import Iterator
 
+from tests.limits import HANGS
+
 JOBS = 4
 
 FAILING = """
@@ -78,7 +80,7 @@ def started(module: str, *words: str, **failing: str) -> Iterator[subprocess.Pop
 def refused(module: str, *words: str, **failing: str) -> str:
     """The one line of a command of which not all processes could be started."""
     with started(module, *words, **failing) as process:
-        said, line = process.communicate(timeout=60)
+        said, line = process.communicate(timeout=HANGS)
     assert process.returncode == 2 and not said, (said, line)
     assert line.startswith("error: ") and line.count("\n") == 1 and f"--jobs {JOBS}" in line, line
     return line

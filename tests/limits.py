@@ -1,10 +1,12 @@
-"""Limits for a test."""
+"""Limits for a test, and of one."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
 from typing import Iterator
+
+HANGS = 600  # s; who waits longer waits for what does not come. No test says how fast a machine is.
 
 
 @contextlib.contextmanager

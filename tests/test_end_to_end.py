@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANGS
+
 PREPARE = """
 name: tiny
 source: {kind: xtc, dir: xtc}
@@ -45,7 +47,7 @@ def run(tmp_path, monkeypatch):
 
     def command(*words: str) -> str:
         process = subprocess.run(
-            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
+            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS
         )
         assert process.returncode == 0, process.stdout + process.stderr
         return process.stdout

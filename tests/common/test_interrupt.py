@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from common import interrupt
 from common.cli import CommandGroup
 from common.progress import bar
+from tests.limits import HANGS
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
@@ -126,7 +127,7 @@ def test_a_second_signal_ends_the_process_where_it_stands():
     time.sleep(interrupt.AGAIN + 0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=HANGS)
     assert process.returncode == 143
     assert told == b"stopped at once by a second SIGTERM\n"
 

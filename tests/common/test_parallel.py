@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.jobs import JOBS, refused, started
+from tests.limits import HANGS
 
 
 @pytest.mark.parametrize("error", ["EAGAIN", "ENOMEM"])
@@ -39,6 +40,6 @@ def test_sigterm_ends_processes_that_are_stuck_as_they_start():
     with started("prepare", "build", "none.yaml", stuck="sleeping") as process:
         assert process.stdout.readline() == "stuck\n"
         process.terminate()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=HANGS)
     assert process.returncode == 128 + signal.SIGTERM
     assert said.startswith("stopped by SIGTERM") and said.count("\n") == 1

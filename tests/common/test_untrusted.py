@@ -18,6 +18,7 @@ from common.dataset import layout, reading, safety, writing
 from common.dataset.safety import read_json
 from common.errors import DataError
 from common.progress import printable
+from tests.limits import HANGS
 
 SHAPE = (6, 8)
 
@@ -206,7 +207,7 @@ from common.errors import UserError
 
 path = Path(sys.argv[1])
 raw = path.read_bytes()
-for at in range(0, len(raw), 29):
+for at in range(0, len(raw), 83):
     damaged = bytearray(raw)
     damaged[at] ^= 1 << at % 8
     path.write_bytes(damaged)
@@ -228,7 +229,7 @@ def test_a_flipped_bit_takes_no_process_down(good):
         env={**os.environ, **DIRTY},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert {"read", "refused"} == set(done.stdout.split())

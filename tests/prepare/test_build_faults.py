@@ -21,7 +21,7 @@ from common.files import atomic
 from common.shots import ID_DTYPE, shot_id
 from prepare.sources.native import XtcSource
 from tests.command_line import refused
-from tests.limits import files_up_to
+from tests.limits import HANGS, files_up_to
 from tests.prepare.conftest import SLOWED, digest, whole
 
 
@@ -193,11 +193,11 @@ def test_a_process_that_is_stopped_goes_on(ready, prepare, tmp_path, number, cod
         [sys.executable, "-c", SLOWED, ready],
         env={**os.environ, "PAUSE": "0.05"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while not (tmp_path / "0001.pid").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == code
     if number != signal.SIGKILL:
         assert errors.count("\n") == 1

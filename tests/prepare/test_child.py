@@ -20,6 +20,7 @@ from common.errors import ConfigError, DataError
 from prepare.children.memory import Reader, Writer
 from prepare.children.starter import Starter, shared_memory
 from prepare.sources.child import ChildSource
+from tests.limits import HANGS
 from tests.prepare import child_sources
 from tests.prepare.conftest import make_shots
 
@@ -53,7 +54,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for(condition) -> None:
-    until = time.monotonic() + 300  # s; far more than a loaded machine needs, so that a fault does not hang
+    until = time.monotonic() + HANGS
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from common import parallel
+from tests.limits import HANGS
 from tests.prepare.conftest import SLOWED, XTC1, digest, settings, whole
 
 
@@ -30,7 +31,7 @@ def slowed(config: str, **environment: str) -> subprocess.Popen:
 def pids(tmp_path: Path) -> list:
     """Of the processes that make the files 0, 1 and 2, as soon as each has written an image."""
     files = [tmp_path / f"000{n}.pid" for n in (0, 1, 2)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while not all(path.exists() for path in files):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -44,8 +45,8 @@ def running(pid: int) -> bool:
         return False
 
 
-def all_end(processes: list, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
+def all_end(processes: list) -> None:
+    deadline = time.monotonic() + HANGS
     while any(running(pid) for pid in processes):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -71,7 +72,7 @@ def test_any_number_of_jobs_gives_the_same_content(write_config, prepare, tmp_pa
     expected = whole(config, prepare, tmp_path)
     for jobs in (2, 5):
         command = [sys.executable, "-m", "prepare", "build", config, "--jobs", str(jobs), "--force"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("content digest") == 1 and done.stdout.count("run 69: left out") == 1
         assert digest(tmp_path) == expected and left_over(tmp_path) == {"small"}
@@ -85,7 +86,7 @@ def test_a_killed_process_ends_the_build_and_another_goes_on(ready, prepare, tmp
     assert process.pid not in processes
     killed = process.pid if which == "first" else processes[which]
     os.kill(killed, signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=HANGS)
     all_end(processes)
     if which != "first":
         assert process.returncode == 2
@@ -98,7 +99,7 @@ def test_a_killed_process_ends_the_build_and_another_goes_on(ready, prepare, tmp
 @pytest.mark.parametrize("number", ["0000", "0002"])
 def test_a_process_that_fails_ends_the_build_with_its_line(ready, prepare, tmp_path, expected, number):
     process = slowed(ready, PAUSE="0.05", FAIL=number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 2
     assert f"small-{number}.h5: No space left on device" in errors
     assert errors.count("\n") == 1
@@ -110,7 +111,7 @@ def test_files_that_others_made_before_one_failed_are_kept(write_config, prepare
     prepare("select", config)
     expected = whole(config, prepare, tmp_path)
     process = slowed(config, PAUSE="0.01", FAIL="0005")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert "is kept in" in errors
     assert "files are there already" in prepare("build", config).output
     assert digest(tmp_path) == expected
@@ -122,7 +123,7 @@ def test_a_signal_to_all_stops_all_with_one_line(ready, prepare, tmp_path, expec
     process = slowed(ready)
     processes = pids(tmp_path)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == code
     assert errors.count("\n") == 1 and "prepare build" in errors
     all_end(processes)
@@ -134,7 +135,7 @@ def test_only_the_first_process_listens_to_signals(ready, prepare, tmp_path, exp
     for pid in pids(tmp_path):
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 0, errors
     assert digest(tmp_path) == expected
 
@@ -143,7 +144,7 @@ def test_a_mistake_is_told_once(write_config, ready, prepare):
     assert prepare("build", ready).exit_code == 0
     changed = write_config(shard=10, image__log=False)
     command = [sys.executable, "-m", "prepare", "build", changed, "--jobs", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 2
     assert "exists already" in done.stderr and done.stderr.count("\n") == 1
 
@@ -154,7 +155,7 @@ def test_the_shell_that_a_launcher_started_is_one_process(ready, prepare, tmp_pa
     environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4"}
     shell, terminal = os.openpty()
     try:
-        done = subprocess.run(command, env=environment, stdin=terminal, capture_output=True, timeout=60)
+        done = subprocess.run(command, env=environment, stdin=terminal, capture_output=True, timeout=HANGS)
     finally:
         os.close(shell)
         os.close(terminal)
@@ -189,17 +190,18 @@ def test_a_limit_of_processes_is_one_line(prepare):
         config.write_text(yaml.safe_dump({**settings(Path(folder), source), "shard": 10}, sort_keys=False))
         assert prepare("select", str(config)).exit_code == 0
         if os.getuid() == 0:
+            user = 100_000 + os.getpid()  # not that of the same test beside this one
             rights = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # to read Python and this
-            as_user, theirs = ["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", *rights], 0
+            as_user, theirs = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *rights], 0
             for path in (folder, *Path(folder).rglob("*")):
-                os.chown(path, 61234, 61234)
+                os.chown(path, user, user)
         some = 14 + min(os.cpu_count() or 1, 64)  # of which a command asks for 7 and one for each core
         codes = []
         for jobs in (some, some // 2, some // 2 - 1, 2):  # each process has one more thread
             done = subprocess.run(
                 [*as_user, sys.executable, "-m", "prepare", "build", config, "--force", "--jobs", str(jobs)],
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (theirs + some,) * 2),
-                capture_output=True, text=True, timeout=60,
+                capture_output=True, text=True, timeout=HANGS,
             )  # fmt: skip
             codes.append(done.returncode)
             if done.returncode:

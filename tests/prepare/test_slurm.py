@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANGS
+
 SCRIPTS = Path(__file__).parents[2] / "configs" / "slurm"
 COMMANDS = {
     "prepare": "-m prepare build configs/prepare/demo.yaml",
@@ -54,7 +56,7 @@ def start(tmp_path):
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("code", [0, 2])
 def test_a_job_that_ends_by_itself_is_not_queued_again(start, name, code):
-    assert start(name, code).wait(20) == code
+    assert start(name, code).wait(HANGS) == code
     calls = start.called.read_text()
     assert f"python {COMMANDS[name]}" in calls
     assert ("mpirun -n 3" if name == "prepare" else "srun --kill-on-bad-exit=1") in calls
@@ -64,13 +66,13 @@ def test_a_job_that_ends_by_itself_is_not_queued_again(start, name, code):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_job_that_is_stopped_queues_itself_again(start, name):
     job = start(name, hold="1")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANGS
     while not (start.called.exists() and "python" in start.called.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.2)  # until the stand-in is ready for the signal
     job.send_signal(signal.SIGTERM)
-    assert job.wait(20) == 143
+    assert job.wait(HANGS) == 143
     assert "scontrol requeue 77" in start.called.read_text()
 
 
@@ -82,5 +84,5 @@ def test_the_header_reserves_and_asks_for_notice(name):
 
 
 def test_a_training_of_one_task_needs_no_srun(start):
-    assert start("train", tasks=1).wait(20) == 0
+    assert start("train", tasks=1).wait(HANGS) == 0
     assert "srun" not in start.called.read_text()

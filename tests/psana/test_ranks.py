@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from prepare.commands import main
+from tests.limits import HANGS
 from tests.prepare.conftest import SLOWED, XTC1, digest, settings
 from tests.prepare.test_jobs import all_end
 
@@ -56,7 +57,7 @@ def mpirun(ranks: int, *args: str, **environment: str) -> subprocess.Popen:
 
 def build(ranks: int, config: str, *options: str) -> str:
     process = mpirun(ranks, "-m", "prepare", "build", config, *options)
-    output, errors = process.communicate(timeout=100)
+    output, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     return output
@@ -74,7 +75,7 @@ def left_over(tmp_path) -> set:
 def processes(tmp_path: Path, count: int) -> list:
     """Those that make the first `count` files, as soon as each has written an image."""
     files = [tmp_path / f"{n:04d}.pid" for n in range(count)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while not all(path.exists() for path in files):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -103,7 +104,7 @@ def test_a_killed_rank_ends_the_job_and_other_ranks_go_on(config, tmp_path, whic
     leader = int(lock.split()[1])
     assert leader not in workers
     os.kill(leader if which == "leader" else workers[which], signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS)
     assert process.returncode != 0
     assert left_over(tmp_path) <= {"small.building"}
     build(2, config)
@@ -118,7 +119,7 @@ def test_a_finished_data_set_is_finished_for_all_ranks(config, tmp_path):
 @pytest.mark.parametrize("number", ["0000", "0002"])
 def test_a_rank_that_fails_ends_the_job_with_its_error(config, tmp_path, number):
     process = mpirun(3, "-c", SLOWED, config, PAUSE="0.01", FAIL=number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode != 0
     lines = [line for line in errors.splitlines() if "error: " in line]
     assert len(lines) == 1, errors
@@ -131,7 +132,7 @@ def test_sigterm_stops_all_ranks(config, tmp_path):
     process = mpirun(3, "-c", SLOWED, config, PAUSE="0.2")
     workers = processes(tmp_path, 2)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode != 0
     assert "Traceback" not in errors
     all_end(workers)
@@ -146,7 +147,7 @@ def test_a_mistake_is_told_once(config, options, words):
     Path(config).write_text(Path(config).read_text() + "image: {log: false}\n")
     args = ["-m", "prepare", "build", *([config, *options] if options is not None else ["nowhere.yaml"])]
     process = mpirun(3, *args)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 2
     assert "Traceback" not in errors
     if options != ["--no-such"]:  # a mistake on the command line ends each process by itself
@@ -155,7 +156,7 @@ def test_a_mistake_is_told_once(config, options, words):
 
 def test_jobs_of_ranks_are_refused(config):
     process = mpirun(2, "-m", "prepare", "build", config, "--jobs", "2")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 2
     assert "--jobs 2: 2 processes were started already" in errors
 
@@ -177,7 +178,7 @@ def test_without_mpi4py_several_processes_are_refused(config):
         "import sys; sys.modules['mpi4py.MPI'] = None; from prepare.commands import main; main(sys.argv[1:])"
     )
     process = mpirun(2, "-c", code, "build", config)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode != 0
     assert "mpi4py, with which they would talk, cannot be loaded" in errors
     assert "Traceback" not in errors

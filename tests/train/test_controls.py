@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import refused
+from tests.limits import HANGS
 from tests.train.runs import SETTINGS, SHAPE, write_runs
 from tests.train.test_ranks import MPIRUN
 from train.config import load_config
@@ -140,7 +141,7 @@ def test_other_processes_find_the_same(write_config, train, tmp_path, way):
     assert train("controls", write_config(name="here", **settings)).exit_code == 0
     words = [sys.executable, "-m", "train", "controls", write_config(name="there", **settings)]
     command = [*words, *WAYS[way]] if way == "jobs" else [*WAYS[way], *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("controls.csv (the table)") == 1
     here, there = (tmp_path / "runs" / name for name in ("here", "there"))

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.jobs import FAILING, JOBS, refused
+from tests.limits import HANGS
 from tests.train.test_ranks import MPIRUN
 
 
@@ -28,7 +29,7 @@ def test_refused_processes_are_one_line(command, failing):
 def test_a_refused_thread_of_the_first_rank_ends_all_ranks():
     done = subprocess.run(
         [str(MPIRUN), "-n", "2", sys.executable, "-c", FAILING, "train", "sweep", "none.yaml"],
-        env={**os.environ, "THREAD": "0 1"}, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "THREAD": "0 1"}, capture_output=True, text=True, timeout=HANGS,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

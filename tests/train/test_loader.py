@@ -54,6 +54,15 @@ def left_behind():
     return threads, [name for name in files if ".h5" in name]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def little_to_look_at():
+    """What other tests left, TensorFlow's graphs above all, is not looked through again by each of these."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     yield

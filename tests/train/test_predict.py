@@ -20,6 +20,7 @@ from common.manifest import SPLITS
 from common.report.drawing import drawing
 from common.shots import ID_DTYPE, ID_FIELDS
 from tests.command_line import refused
+from tests.limits import HANGS
 from tests.train.conftest import write_data
 from tests.train.test_ranks import MPIRUN
 from train.data.dataset import open_data
@@ -119,7 +120,7 @@ def test_other_processes_say_the_same(run, train, tmp_path, way):
     python, words = [sys.executable, "-m", "train"], ["predict", run, str(path), "--out", "there.csv"]
     command = [*python, *words, *WAYS[way]] if way == "jobs" else [*WAYS[way], *python, *words]
     where = {"PYTHONPATH": str(Path(__file__).parents[2]), **os.environ}
-    done = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1900 shots, ") == 1
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
@@ -132,7 +133,7 @@ def test_an_error_of_another_process_is_one_line(run, train, tmp_path):
     with h5py.File(path, "r+") as file:
         file["predict/images"][590] = 7.0  # not what its checksum says
     command = [sys.executable, "-m", "train", "predict", run, str(path), "--jobs", "2", "-q"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "next.h5: predict/images: image 590" in done.stderr
     assert not list(Path(run).glob("*predictions_next*"))
@@ -141,7 +142,7 @@ def test_an_error_of_another_process_is_one_line(run, train, tmp_path):
 def test_other_processes_evaluate_the_same(data, run, train):
     here = train("evaluate", run, "--json")
     command = [sys.executable, "-m", "train", "evaluate", run, "--json", "--jobs", "2"]
-    there = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    there = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert there.returncode == 0, there.stderr
     assert json.loads(there.stdout) == json.loads(here.stdout)
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.ranks import Ranks
+from tests.limits import HANGS
 from train.run import checkpoint
 
 MPIRUN = Path(sys.executable).with_name("mpirun")  # PyPI's mpich, of the extra `dev`
@@ -51,7 +52,7 @@ def mpirun(ranks: int, *words: str) -> subprocess.Popen:
 
 def fit(ranks: int, *words: str) -> None:
     process = mpirun(ranks, "fit", *words)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 0, output + errors
 
 
@@ -85,12 +86,12 @@ def test_stopped_on_two_ranks_it_goes_on_with_three(data, write_config, train, t
     settings = {**OVER_THE_MINIBATCH, "table_every": 100, "steps": 100000}
     process = mpirun(2, "fit", write_config(name="several", **settings))
     run = tmp_path / "runs/several"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + HANGS
     while not (run / "metrics.csv").exists() or len(table(run)) < 2:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=100)
+    output, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 143, output + errors
     assert errors.count("stopped by SIGTERM") == 1 and "--resume" in errors
     state = checkpoint.load(run)
@@ -107,20 +108,20 @@ def test_a_rank_that_is_killed_ends_all(data, write_config, tmp_path):
     config = write_config(name="several", **{**OVER_THE_MINIBATCH, "steps": 100000})
     process = mpirun(2, "fit", config)
     run = tmp_path / "runs/several"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + HANGS
     while not (run / "metrics.csv").exists() or len(table(run)) < 2:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
     of_ranks = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _runs(p, config)]
     assert len(of_ranks) == 2
     os.kill(max(of_ranks), signal.SIGKILL)
-    process.communicate(timeout=100)
+    process.communicate(timeout=HANGS)
     assert process.returncode != 0
 
 
 def test_a_mistake_is_said_once_and_ends_all(data, write_config):
     process = mpirun(2, "fit", write_config(name="several", stop_when={"split": "validation", "accuracy": 1}))
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 2
     assert errors.count("error: ") == 1 and "has no split 'validation'" in errors
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.command_line import refused
+from tests.limits import HANGS
 from tests.train.conftest import write_data
 from tests.train.test_commands import table
 from train.fit import loop
@@ -218,7 +219,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(data, write_config, t
             break
     refused(train("fit", config, "--resume"), f"is being worked on by process {process.pid}")
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == code
     assert f"continue with: python -m train fit {config} --resume" in errors
     assert "Traceback" not in errors
@@ -236,7 +237,7 @@ def test_checkpoints_come_by_the_clock(data, write_config, run):
         steps=1_000_000, table_every=1_000_000, checkpoint_seconds=0.3, learning_rate={"start": 1e-5}
     )
     process = start(config)
-    until = time.monotonic() + 60
+    until = time.monotonic() + HANGS
     while len(checkpoint.find(run)) < 2 and time.monotonic() < until:
         time.sleep(0.1)
     process.kill()

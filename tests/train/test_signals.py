@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANGS
+
 ROOT = Path(__file__).parents[2]
 
 # Run by Python before us: the signal comes when a module of such a name is imported, in whatever thread.
@@ -43,7 +45,7 @@ def test_a_signal_while_tensorflow_loads(data, write_config, tmp_path, prefix, n
         env={**os.environ, "PYTHONPATH": path, "AT_IMPORT": prefix, "NUMBER": str(int(number))},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANGS,
     )
     assert done.returncode == 128 + number, done.stderr
     assert done.stderr.splitlines()[-1] == f"{line}; continue with: python -m train fit {config} --resume"

@@ -6,12 +6,12 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from common import parallel, processes
+from tests.limits import HANGS
 from tests.train.conftest import write_data
 from train.config import load_config
 from train.sweep import sweep
@@ -126,10 +126,20 @@ def test_jobs_share_the_cores(base, monkeypatch):
     assert threads == [2, 2, 2]
 
 
-def test_as_many_runs_side_by_side_as_asked_for(base, monkeypatch):
-    record_starts(monkeypatch, "import time; time.sleep(0.5)")
+def test_as_many_runs_side_by_side_as_asked_for(base, monkeypatch, tmp_path):
+    """Each waits for the others, and ends only when all four are there."""
+    here = tmp_path / "here"
+    here.mkdir()
+    wait = (
+        "import os, sys, time\n"
+        f"open(os.path.join({str(here)!r}, str(os.getpid())), 'x').close()\n"
+        f"until = time.monotonic() + {HANGS}\n"
+        f"while len(os.listdir({str(here)!r})) < 4:\n"
+        "    if time.monotonic() > until: sys.exit(2)\n"
+        "    time.sleep(0.01)\n"
+    )
+    record_starts(monkeypatch, wait)
     runs = plan(base, [], seeds=4)[0].runs
-    start = time.monotonic()
     with parallel.executor(4) as workers:
-        sweep.run_all(runs, workers)
-    assert time.monotonic() - start < 1.9  # one after the other they take 2 s
+        assert sweep.run_all(runs, workers) == 0
+    assert len(list(here.iterdir())) == 4

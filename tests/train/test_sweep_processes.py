@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANGS
 from tests.train.test_ranks import MPIRUN
 
 
@@ -27,7 +28,7 @@ def test_an_interruption_lets_the_runs_under_way_save(data, write_config, tmp_pa
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 130, errors
     assert "interrupted; the same command continues where it stopped" in errors
     assert list((run / "checkpoints").iterdir())
@@ -58,7 +59,7 @@ def parents() -> dict:
 def test_a_killed_process_leaves_none_and_the_runs_under_way_save(data, write_config, tmp_path, which):
     process = started(write_config(**LONG), "--seeds", "2", "--jobs", "2")
     runs = [tmp_path / "runs/small_sweep" / f"base_seed{seed}" for seed in (1, 2)]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANGS
     while not all((run / "metrics.csv").exists() for run in runs):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
@@ -67,7 +68,7 @@ def test_a_killed_process_leaves_none_and_the_runs_under_way_save(data, write_co
     assert len(workers) == len(trainings) == 2
     killed = process.pid if which == "the first" else workers[0]
     os.kill(killed, signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS)
     if which == "another":
         assert process.returncode == 2
         assert f"error: process {killed} of --jobs 2 was ended by SIGKILL" in errors
@@ -82,14 +83,14 @@ def test_a_sweep_over_a_run_that_another_process_is_at_waits_and_goes_on(data, w
     """As after kill -9 of a sweep whose training does not end at once."""
     config = write_config(**LONG)
     first, run = started(config), tmp_path / "runs/small_sweep/base_seed1"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANGS
     while not (run / "metrics.csv").exists():
         assert first.poll() is None and time.monotonic() < deadline, first.communicate()
         time.sleep(0.1)
     (training,) = [pid for pid, parent in parents().items() if parent == first.pid]
     os.kill(training, signal.SIGSTOP)
     first.kill()
-    first.communicate(timeout=60)
+    first.communicate(timeout=HANGS)
     again = started(config)
     try:
         warning = again.stderr.readline()
@@ -101,7 +102,7 @@ def test_a_sweep_over_a_run_that_another_process_is_at_waits_and_goes_on(data, w
             time.sleep(0.1)
         assert training not in parents()
         again.send_signal(signal.SIGTERM)
-        _, errors = again.communicate(timeout=60)
+        _, errors = again.communicate(timeout=HANGS)
     finally:
         again.kill()
     assert again.returncode == 143 and errors.count("\n") == 1
@@ -113,7 +114,7 @@ def test_ranks_train_what_one_process_trains(data, write_config, tmp_path):
     for name, launcher in (("one", []), ("ranks", [str(MPIRUN), "-n", "3"])):
         config = write_config(name=name)
         command = [*launcher, sys.executable, "-m", "train", "sweep", config, "--seeds", "2"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("sweep.csv") == 1
         runs = [tmp_path / f"runs/{name}_sweep/base_seed{seed}" for seed in (1, 2)]
