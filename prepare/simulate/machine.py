@@ -57,15 +57,13 @@ _RECORD_NOISE = 0.1  # of a quantity's std: what the diagnostics add to the trut
 _NO_BEAM_SHARE, _NO_BEAM_SECONDS = 0.033, 1.0
 
 
-class Shots(NamedTuple):
+class State(NamedTuple):
     """The machine at n shots. Arrays (n,).
 
-    time: s from the start of the run. truth: EBeam quantities as they are. beam: whether there is
-    a beam. pulse: pulse energy if the machine lases, mJ. ebeam (n, 20), mask (n,), gas (n, 6): the
-    records of the diagnostics.
+    truth: EBeam quantities as they are. beam: whether there is a beam. pulse: pulse energy, mJ, 0 where the
+    machine does not lase. ebeam (n, 20), mask (n,), gas (n, 6): the records of the diagnostics.
     """
 
-    time: np.ndarray
     truth: dict[str, np.ndarray]
     beam: np.ndarray
     pulse: np.ndarray
@@ -81,11 +79,10 @@ def run_shots(
     lasing: bool,
     beam_on: bool = True,
     off: Optional[MachineMeans] = None,
-) -> Shots:
+) -> State:
     """Draw a run of `n` shots at `rate` Hz. The draws do not depend on `lasing`: it only decides
     whether the pulse energy is given to the pulse or is 0. Without `beam_on` (a dark run) no shot
     has beam. off: by how much the means are off those in QUANTITIES."""
-    time = np.arange(n) / rate
     gas_process = _process(rng, n, rate, *_GAS)
     truth: dict[str, np.ndarray] = {}
     for name, (mean, std, rho_1, rho_10, slow) in QUANTITIES.items():
@@ -100,7 +97,7 @@ def run_shots(
     beam = _beam(rng, n, rate) & beam_on
     pulse = np.where(beam & lasing, _gamma_quantile(gas_process), 0.0)
     ebeam, mask = _ebeam_records(rng, truth, beam)
-    return Shots(time, truth, beam, pulse, ebeam, mask, _gas_records(rng, pulse))
+    return State(truth, beam, pulse, ebeam, mask, _gas_records(rng, pulse))
 
 
 def _process(

@@ -18,9 +18,9 @@ SLICES = 96  # of each bunch
 _NOTHING = 1e-18
 
 
-class Slices(NamedTuple):
-    """Slices of a bunch. Arrays (SLICES,): charge (share of the bunch, sum 1), time (fs), energy
-    and spread (MeV)."""
+class PhaseSpace(NamedTuple):
+    """A bunch in slices of time. Arrays (SLICES,): charge (share of the bunch, sum 1), time (fs), energy and
+    rms spread (MeV)."""
 
     charge: np.ndarray
     time: np.ndarray
@@ -37,7 +37,7 @@ def bunch(
     spread: float,
     horn_asymmetry: float = 0.0,
     spread_slope: float = 0.0,
-) -> Slices:
+) -> PhaseSpace:
     """A bunch without lasing, centered on time 0 and energy 0.
 
     length: fs, full width; horns: their height above the core's current, at head and tail;
@@ -55,7 +55,7 @@ def bunch(
     inside = np.clip(x, -1.2, 1.2)  # few electrons beyond; a polynomial would fling them far away
     energy = chirp * inside / 2 + curvature * inside**2 + wake * inside**3
     energy = energy - (charge * energy).sum()
-    return Slices(charge, x * length / 2, energy, spread * (1 + spread_slope * np.clip(x, -1, 1)))
+    return PhaseSpace(charge, x * length / 2, energy, spread * (1 + spread_slope * np.clip(x, -1, 1)))
 
 
 def lasing_profile(
@@ -82,13 +82,13 @@ def lasing_profile(
     return (filtered**2).sum(axis=0) * gain
 
 
-def ripple(slices: Slices, amplitude: float, period: float, phase: float) -> Slices:
+def ripple(slices: PhaseSpace, amplitude: float, period: float, phase: float) -> PhaseSpace:
     """The bunch with a wave of `amplitude` MeV and `period` fs along it: mean energies that are no cubic."""
     wave = amplitude * np.sin(2 * np.pi * slices.time / period + phase)
     return slices._replace(energy=slices.energy + wave - (slices.charge * wave).sum())
 
 
-def lase(slices: Slices, profile: np.ndarray, loss: float, widening: float) -> Slices:
+def lase(slices: PhaseSpace, profile: np.ndarray, loss: float, widening: float) -> PhaseSpace:
     """The bunch after lasing: it has lost `loss` MeV per electron, on average over its charge.
 
     profile: relative loss of each slice. A slice that loses d MeV is widened in quadrature by
@@ -100,7 +100,7 @@ def lase(slices: Slices, profile: np.ndarray, loss: float, widening: float) -> S
 
 
 def screen(
-    slices: Slices, time: np.ndarray, energy: np.ndarray, time_resolution: float, energy_resolution: float
+    slices: PhaseSpace, time: np.ndarray, energy: np.ndarray, time_resolution: float, energy_resolution: float
 ) -> np.ndarray:
     """Density on the screen, (rows, columns) float32, per pixel; sums to 1 if nothing is off the screen.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from prepare.simulate import camera, machine, phasespace
 from prepare.simulate.config import BeamOnScreen, Bunch, SimulateConfig
-from prepare.simulate.machine import Shots
+from prepare.simulate.machine import State
 
 _NOMINAL_CHARGE = 0.3  # nC
 _HALO = 6.0  # how much wider the long tails are than what they belong to
@@ -17,23 +17,23 @@ _MEAN = {name: mean for name, (mean, *_) in machine.QUANTITIES.items()}
 
 
 def frame(
-    rng: np.random.Generator, shots: Shots, i: int, config: SimulateConfig, background: np.ndarray
+    rng: np.random.Generator, state: State, i: int, config: SimulateConfig, background: np.ndarray
 ) -> np.ndarray:
     """The camera's frame of shot `i`, (rows, columns) uint16; background: (rows, columns) float32, counts."""
-    return camera.expose(rng, light(rng, shots, i, config.beam, background.shape), background, config.camera)
+    return camera.expose(rng, light(rng, state, i, config.beam, background.shape), background, config.camera)
 
 
 def light(
-    rng: np.random.Generator, shots: Shots, i: int, beam: BeamOnScreen, shape: tuple
+    rng: np.random.Generator, state: State, i: int, beam: BeamOnScreen, shape: tuple
 ) -> Optional[np.ndarray]:
     """Expected counts from the beam at shot `i`, `shape` float32; None without beam.
 
     The same draws are made whether the shot lases or not, so that two runs that differ in
     lasing alone differ in nothing else.
     """
-    off = {name: float(shots.truth[name][i]) - mean for name, mean in _MEAN.items()}
+    off = {name: float(state.truth[name][i]) - mean for name, mean in _MEAN.items()}
     own = rng.standard_normal((len(beam.bunches), 6))  # each bunch's jitters of its own
-    if not shots.beam[i]:
+    if not state.beam[i]:
         return None
     time, energy = pixel_axes(beam, shape)
     shift = beam.phase_to_time * off["ebeamXTCAVPhase"] + beam.pointing_to_time * off["ebeamLTUPosX"]
@@ -59,13 +59,13 @@ def light(
         profile = phasespace.lasing_profile(
             rng, slices.time, settings.length, beam.lasing_window, beam.coherence, beam.lasing_place
         )
-        slices = phasespace.lase(slices, profile, energy_loss(shots, i, beam, settings), beam.lasing_spread)
+        slices = phasespace.lase(slices, profile, energy_loss(state, i, beam, settings), beam.lasing_spread)
         slices = slices._replace(
             time=streak * (slices.time + settings.delay + size.delay * jitter[5]) + shift,
             energy=slices.energy + settings.energy + lift,
         )
         picture += np.float32(settings.charge) * _on_screen(slices, time, energy, beam)
-    charge = float(shots.truth["ebeamCharge"][i]) / _NOMINAL_CHARGE
+    charge = float(state.truth["ebeamCharge"][i]) / _NOMINAL_CHARGE
     picture *= np.float32(beam.counts * charge)
     # `counts` is for the real camera's frame; a smaller one collects proportionally fewer.
     picture *= np.float32(shape[0] * shape[1] / (726 * 568))
@@ -75,7 +75,7 @@ def light(
 
 
 def _on_screen(
-    slices: phasespace.Slices, time: np.ndarray, energy: np.ndarray, beam: BeamOnScreen
+    slices: phasespace.PhaseSpace, time: np.ndarray, energy: np.ndarray, beam: BeamOnScreen
 ) -> np.ndarray:
     """The density of `phasespace.screen`, a share of it in tails several times as wide."""
     resolution = beam.time_resolution, beam.energy_resolution
@@ -87,12 +87,12 @@ def _on_screen(
     return np.float32(1 - beam.halo) * sharp + np.float32(beam.halo) * tails
 
 
-def energy_loss(shots: Shots, i: int, beam: BeamOnScreen, settings: Bunch) -> float:
+def energy_loss(state: State, i: int, beam: BeamOnScreen, settings: Bunch) -> float:
     """MeV that an electron of this bunch loses at shot `i`, on average: its share of the pulse energy."""
-    electrons = float(shots.truth["ebeamDumpCharge"][i])
+    electrons = float(state.truth["ebeamDumpCharge"][i])
     share = settings.lasing / sum(bunch.lasing for bunch in beam.bunches)
     total = sum(bunch.charge for bunch in beam.bunches)
-    return float(shots.pulse[i]) * phasespace.MEV_PER_MJ / electrons * share * total / settings.charge
+    return float(state.pulse[i]) * phasespace.MEV_PER_MJ / electrons * share * total / settings.charge
 
 
 def pixel_axes(beam: BeamOnScreen, shape: tuple) -> tuple:

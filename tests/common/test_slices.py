@@ -26,7 +26,7 @@ REAL = np.load(Path(__file__).parents[1] / "data" / "real_screen.npz")["picture"
 class Put(NamedTuple):
     """A bunch as it was put on the screen, its share of the light, and its light."""
 
-    slices: phasespace.Slices
+    slices: phasespace.PhaseSpace
     charge: float
     light: np.ndarray
 
