@@ -14,7 +14,7 @@ from prepare.simulate import camera, machine, shots, variety
 from prepare.simulate.config import SimulateConfig
 
 # What each random stream is for; the seed sequence is (seed, purpose, run, shot). 6 is variety's.
-_CAMERA, _MACHINE, _LOSSES, _FRAME, _DRIFT, _STRIPES = range(6)
+_CAMERA, _MACHINE, _FAILURES, _FRAME, _DRIFT, _STRIPES = range(6)
 TRANSITION_PAUSE = 15  # fiducials between transitions
 FIRST_TRANSITIONS = 4  # before the first shot: configure, begin run, begin calib cycle (or step), enable
 _SECOND = 1_000_000_000
@@ -65,7 +65,7 @@ class Simulated:
             not dark,
             settings.machine,
         )
-        failures = _rng(settings, _LOSSES, plan.run).random((plan.shots, 2))
+        failures = _rng(settings, _FAILURES, plan.run).random((plan.shots, 2))
         self.status = np.where(failures[:, 1] < settings.damaged, DAMAGED, USABLE)
         self.status[failures[:, 0] < settings.missing] = NO_FRAME
         self._background = camera.pedestal(_rng(settings, _CAMERA), shape, of_camera)
