@@ -214,15 +214,14 @@ def test_predict_gives_probability_energy_with_interval_and_flag(long_data, writ
         assert [flag.decode() for flag in file["flag"][...]] == [row["flag"] for row in rows]
 
 
-def test_a_floor_keeps_weak_shots_from_telling_the_classes(long_data, write_config, train, tmp_path):
-    """With a floor above every shot only the first class is left to learn from: all are called so."""
-    called = {}
-    for floor in (5.0, None):
-        config = write_config(steps=40, energy_floor=floor, learning_rate={"start": 0.5}, preprocess=["log"])
-        train("fit", config, "--force")
-        summary = json.loads((tmp_path / "runs/small/summary.json").read_text())
-        called[floor] = [row[1] for row in summary["splits"]["test"]["confusion"]]
-    assert called[5.0] == [0, 0] and called[None][1] > 20
+@pytest.mark.parametrize("settings, lasing", [({"energy_floor": 5.0}, 0), ({"lasing_weight": 1e4}, 1)])
+def test_what_shots_count_decides_what_they_are_called(
+    long_data, write_config, train, tmp_path, settings, lasing
+):
+    """With a floor above every shot only the first class is left; with a large weight the others prevail."""
+    train("fit", write_config(steps=40, learning_rate={"start": 0.1}, preprocess=["log"], **settings))
+    summary = json.loads((tmp_path / "runs/small/summary.json").read_text())
+    assert all(row[1 - lasing] == 0 for row in summary["splits"]["test"]["confusion"])
 
 
 def test_shots_unlike_those_trained_on_are_flagged_with_the_reason(long_data, write_config, train, tmp_path):

@@ -211,6 +211,10 @@ class TrainConfig(Model):
     target: Literal["class", "pulse_energy"] = "class"
     # mJ: shots of a class other than the first with less than this do not count in the classes' loss.
     energy_floor: Optional[float] = Field(None, gt=0)
+    # How many times a shot of a class other than the first counts in the classes' loss.
+    lasing_weight: float = Field(1.0, gt=0)
+    # mJ: errors of the energy beyond it count linearly (Huber 1964); null: all count as their square.
+    energy_huber: Optional[float] = Field(None, gt=0)
     # Share of the train split's blocks of time that becomes the split `validation` where the data have none.
     validation_share: float = Field(0.0, ge=0, le=0.5)
     regularize: Optional[Regularize] = None

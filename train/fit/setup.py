@@ -14,6 +14,7 @@ from train.data.prepared import Prepared
 from train.fit.step import Stepper
 from train.fit.watch import not_finite
 from train.model import network, optimizers
+from train.model.loss import Loss
 from train.model.predictor import Predictor
 
 
@@ -33,7 +34,7 @@ def stepper_of(config: TrainConfig, data: Data, ranks: Ranks) -> Stepper:
         config.augment,
         config.seed,
         ranks,
-        config.energy_floor,
+        Loss(config.lasing_weight, config.energy_floor, config.energy_huber),
     )
 
 

@@ -15,7 +15,8 @@ from train.config.images import Augment
 from train.fit.moments import share_moments
 from train.model import chain
 from train.model.augment import augment, draws
-from train.model.network import ENERGY, ENERGY_UNIT, LOGITS, trained_part
+from train.model.loss import Loss
+from train.model.network import trained_part
 from train.model.predictor import Predictor, tensor
 
 LABELS = tf.TensorSpec((None,), tf.int64)
@@ -43,14 +44,11 @@ class StepResult(NamedTuple):
 class Stepper(Predictor):
     """Holds model, optimizer and the last gradient; `step` does one update.
 
-    loss = mean softmax cross entropy over the minibatch + the model's regularization, and where the
-    model tells the pulse energy + the mean square of its error, in units of 0.02 mJ, over the shots whose
-    energy is known. Shots of other classes than the first with less than `energy_floor` mJ count as 0 in the
-    cross entropy. The
-    gradient's norm and angle are those of the whole gradient, all variables as one vector, as it
-    is before clipping. With `microbatch` the gradient is the weighted mean of the gradients of
-    parts of the minibatch: the same number, in less memory. Augmentation and preprocessing see the
-    whole minibatch all the same.
+    The loss is `Loss.of` over the minibatch: cross entropy of the classes and, where the model tells it, the
+    error of the pulse energy; and the model's regularization. The gradient's norm and angle are those of the
+    whole gradient, all variables as one vector, as it is before clipping. With `microbatch` the gradient is
+    the weighted mean of the gradients of parts of the minibatch: the same number, in less memory.
+    Augmentation and preprocessing see the whole minibatch all the same.
 
     `model` is the part of the `whole` model that training works on: it takes images as they are after
     the preprocessing of the name `fixed`, where there is one.
@@ -65,14 +63,14 @@ class Stepper(Predictor):
         augmentation: Sequence[Augment] = (),
         seed: int = 0,
         ranks: Optional[Ranks] = None,
-        energy_floor: Optional[float] = None,
+        loss: Optional[Loss] = None,
     ) -> None:
         super().__init__(trained_part(model))
         self.ranks = ranks or Ranks()
         if self.ranks.size > 1:
             share_moments(self.model, self.ranks)
         self.whole, model = model, self.model
-        self._augmentation, self._seed, self._floor = augmentation, seed, energy_floor
+        self._augmentation, self._seed, self._loss = augmentation, seed, loss or Loss()
         self.optimizer, self.microbatch, self.clip_norm = optimizer, microbatch, clip_norm
         self._before, self._convnet = model.get_layer("preprocess"), model.get_layer("convnet")
         optimizer.build(model.trainable_variables)
@@ -150,17 +148,9 @@ class Stepper(Predictor):
     def _gradient_graph(self, x, labels, energy, weight):
         """Cross entropy, loss and gradient as one vector, times `weight`, the share of the minibatch."""
         with tf.GradientTape() as tape:
-            logits, energy_loss = chain.run(self._convnet, x, training=True), 0.0
-            if isinstance(logits, dict):
-                known = tf.math.is_finite(energy)
-                target = tf.where(known, energy, 0.0) / ENERGY_UNIT
-                error = tf.where(known, logits[ENERGY][:, 0] - target, 0.0)
-                logits, energy_loss = logits[LOGITS], tf.reduce_mean(error**2)
-            each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-            if self._floor is not None:
-                each = tf.where((labels > 0) & (energy < self._floor), 0.0, each)
-            cross_entropy = weight * tf.reduce_mean(each)
-            loss = cross_entropy + weight * (energy_loss + sum(self._convnet.losses))
+            outputs = chain.run(self._convnet, x, training=True)
+            cross_entropy, energy_loss = (weight * part for part in self._loss.of(outputs, labels, energy))
+            loss = cross_entropy + energy_loss + weight * sum(self._convnet.losses)
         gradients = tape.gradient(loss, [v.value for v in self.model.trainable_variables])
         return tf.concat([[cross_entropy], [loss], *(tf.reshape(g, [-1]) for g in gradients)], axis=0)
 

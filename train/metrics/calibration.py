@@ -15,7 +15,7 @@ from train.metrics.effective import Share
 
 BINS = 15
 _WIDEST = np.log(20.0)  # temperatures from 1/20 to 20
-_USUAL = 0.3  # standard deviation of log(temperature) before any shot was looked at
+_USUAL = np.log(2)  # standard deviation of log(temperature) before any shot was looked at: a factor of two
 COVERAGE = 0.9  # of the interval of an energy
 
 
@@ -29,8 +29,10 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """What to divide the logits by for the least cross entropy (Guo, Pleiss, Sun, Weinberger 2017).
 
     The most probable one, where its logarithm is normal around 0 beforehand: of a few dozen shots that are
-    all classified correctly the likeliest is 0, by which every later error would be a certain one (88 such
-    shots gave 0.05 and a calibration error of 0.03; this gives 0.8). Thousands of shots decide alone.
+    all classified correctly the likeliest is 0, by which every later error would be a certain one. 88 such
+    shots give 0.62 here; on 1,184 simulated shots of new runs 0.65 had the least cross entropy. A normal
+    distribution half as wide gave 0.81, and there a calibration error of 0.010 where this has 0.004.
+    Thousands of shots decide alone.
     """
 
     def surprise(log: float) -> float:
