@@ -73,6 +73,7 @@ def run_child(command: Sequence[str], log: Path, append: bool) -> int:
 
 def _end(child: subprocess.Popen) -> None:
     child.stdin.close()  # by which it is asked to end
+    child.send_signal(signal.SIGCONT)  # or one that was stopped would not see it
     child.wait()
 
 
@@ -119,6 +120,8 @@ def _started(jobs: int) -> Iterator[ProcessPoolExecutor]:
     finally:
         os.close(held)  # ends those that are still at work
         os.close(watched)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGCONT)  # or one that was stopped would not see it
         with contextlib.suppress(RuntimeError):  # the pool's thread was refused: there is nothing to join
             pool.shutdown(cancel_futures=True)
         for child in multiprocessing.active_children():

@@ -12,7 +12,6 @@ from prepare.formats.xtc1.format import (
     DATAGRAM_SIZE,
     INCOMPLETE,
     L1_ACCEPT,
-    TYPE_EVR_DATA,
     TYPE_XTC,
     XTC,
     XTC_SIZE,
@@ -20,6 +19,7 @@ from prepare.formats.xtc1.format import (
 from prepare.formats.xtc1.reader import Datagram, XtcFile
 
 CONFIG, ORIGINAL, PROXY = 89, 90, 91  # type ids: SmlDataConfig, SmlDataOrigDgramOffset, SmlDataProxy
+EVR_DATA = 19
 _THRESHOLD = 1024  # bytes from which on a contribution is left in the large file
 _RECORDER = 4 << 24  # source level of what the small data add
 
@@ -62,7 +62,7 @@ def _children(payload: bytes, place: int) -> bytes:
         inside = payload[at + XTC_SIZE : at + extent]
         if kind & 0xFFFF == TYPE_XTC:
             inside = _children(inside, place + at + XTC_SIZE)
-        elif extent >= _THRESHOLD and kind & 0xFFFF != TYPE_EVR_DATA:
+        elif extent >= _THRESHOLD and kind & 0xFFFF != EVR_DATA:
             inside = struct.pack("<qII", place + at, kind, extent)
             kind = PROXY | 1 << 16
         children.append(XTC.pack(damage, log, phy, kind, XTC_SIZE + len(inside)) + inside)

@@ -130,6 +130,17 @@ def test_a_signal_to_all_stops_all_with_one_line(ready, prepare, tmp_path, expec
     goes_on(prepare, ready, tmp_path, expected)
 
 
+def test_a_signal_ends_processes_that_were_stopped(ready, tmp_path):
+    process = slowed(ready)
+    processes = pids(tmp_path)
+    os.kill(processes[1], signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert errors.count("\n") == 1 and "prepare build" in errors
+    all_end(processes)
+
+
 def test_only_the_first_process_listens_to_signals(ready, prepare, tmp_path, expected):
     process = slowed(ready)
     for pid in pids(tmp_path):

@@ -31,7 +31,7 @@ BEGIN_CALIB_CYCLE, END_CALIB_CYCLE, ENABLE, DISABLE, L1_ACCEPT = 8, 9, 10, 11, 1
 
 # Type ids (bits 0-15 of the type word; the version is in bits 16-31, bit 31 = compressed).
 TYPE_XTC, TYPE_FRAME, TYPE_OPAL1K_CONFIG, TYPE_EPICS = 1, 2, 6, 13
-TYPE_GAS_DETECTOR, TYPE_EBEAM, TYPE_EVR_DATA, TYPE_ALIAS = 14, 15, 19, 69
+TYPE_GAS_DETECTOR, TYPE_EBEAM, TYPE_ALIAS = 14, 15, 69
 COMPRESSED = 1 << 31
 
 # Damage: a mask whose enum values are bit numbers.
