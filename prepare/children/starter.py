@@ -12,6 +12,7 @@ import contextlib
 import os
 import secrets
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -66,6 +67,7 @@ class Child:
         """End it, whatever it is doing; how it ended. Once, before `close`."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # also where a copy of this process holds it open
+            self._starter.resume()
         poll = select.poll()
         poll.register(self._ended, select.POLLIN)
         told = os.read(self._ended, ENDED.size) if poll.poll(_PATIENCE) else b""
@@ -129,6 +131,10 @@ class Starter:
                 connection.connect(self._address)
             stack.pop_all()
             return connection
+
+    def resume(self) -> None:
+        """Let the process go on where it was stopped (SIGSTOP). Raises OSError."""
+        os.kill(self._process.pid, signal.SIGCONT)
 
     def ended(self) -> Ended:
         """How the process ended, on which a child was waiting; its last words are in `log`."""

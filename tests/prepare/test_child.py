@@ -305,6 +305,15 @@ def test_the_starting_process_may_be_killed(copied):
     starter.end()
 
 
+def test_both_processes_may_be_stopped(start):
+    source = start()
+    pid = pid_of(source)
+    for stopped in (pid, parent_of(pid)):
+        os.kill(stopped, signal.SIGSTOP)
+    source.close()
+    assert not is_running(pid)
+
+
 def test_a_library_that_dies_when_it_is_loaded_is_one_line():
     starter = Starter("tests.prepare.child_sources:die")
     with pytest.raises(DataError, match="^/there: the process of the reader was ended by SIGABRT"):

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Callable
 
+import numpy as np
 import pytest
 import yaml
 
@@ -22,9 +23,14 @@ if REASON:  # never a silent skip
     raise pytest.UsageError(f"tests/psana needs psana 2 ({REASON}); run `make test-psana`")
 
 from prepare.config import load_config
+from prepare.shots import USABLE
 from prepare.simulate.run import simulate
+from prepare.sources.psana2 import Psana2Source
 from tests.prepare.conftest import prepare as prepare
 
+ADDRESS = "XrayTransportDiagnostic.0:Opal1000.0"
+CAMERA_FILE = "amo86815-r0070-s000-c000.xtc2"
+CAMERA_SMALL = "smalldata/amo86815-r0070-s000-c000.smd.xtc2"
 SIMULATED = {
     "name": "small",
     "camera": {"address": "XrayTransportDiagnostic.0:Opal1000.0", "shape": [96, 80]},
@@ -37,6 +43,14 @@ SIMULATED = {
         "chunk_shots": 25,
     },
 }
+
+
+def open_psana2(folder: Path, camera: str = ADDRESS) -> Psana2Source:
+    return Psana2Source(psana, "amo86815", str(folder), camera)
+
+
+def usable(source: Psana2Source, run: int) -> list:
+    return np.flatnonzero(source.shots(run)["status"] == USABLE).tolist()
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +79,15 @@ def both_formats(tmp_path_factory) -> Path:
     simulate(config)
     simulate(config, form="xtc2")
     return folder
+
+
+@pytest.fixture(params=["with small data", "without"])
+def folder(request, both_formats, tmp_path) -> Path:
+    if request.param == "with small data":
+        return both_formats
+    for path in both_formats.glob("*.xtc2"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
