@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks import bound, inputs, race, steps, training
+from tests.benchmarks import bound, inputs, race, ranks, steps, training
 from train.model import costs
 
 
@@ -65,3 +65,24 @@ def test_absent_peers_are_named_and_left_out_and_a_failure_ends_nothing(monkeypa
     assert len(raced) > 15 and ["layers", "matrix product"] in raced
     names = {name for each in raced for name in each}
     assert {"stock Keras", "TFRecord"} <= names and not names & {"datasets", *steps.TORCH}
+
+
+def test_the_model_of_a_step_on_ranks_finds_what_its_figures_were_made_of():
+    fixed, image, latency, bandwidth = 0.01, 0.004, 4e-6, 2e9
+    way = latency, bandwidth
+
+    def on(size: int) -> dict:
+        seconds = {n: ranks.exchange_of(n, size, *way) for n in (500, 2000)}
+        few = 2 * (size - 1) * latency  # a sum of few numbers: their bytes take no time
+        return {"variables": 1000, "exchanges": {**seconds, size: few}, "row": 0.4}
+
+    one = {**on(1), "steps": {str(m): fixed + image * m for m in (80, 40, 20)}}
+    assert ranks.fitted(one) == pytest.approx((fixed, image))
+    for size in (2, 4):
+        found = ranks.line_of(on(size), size)
+        assert found == pytest.approx(way)
+        step, exchanged = ranks.model(one, [1000, 10], 80, size, 2, found)
+        assert exchanged == pytest.approx(sum(ranks.exchange_of(n, size, *way) for n in (1000, 10)))
+        turns = size / 2
+        computed = fixed + image * 80 / size + 0.4 / size / ranks.EVERY
+        assert step == pytest.approx(turns * computed + exchanged)

@@ -1,87 +1,206 @@
-"""What the ranks of a training exchange each step, and a model of the step on more of them.
+"""A training step on several ranks, measured on this machine and by a model that is drawn to 64 ranks.
 
-    for n in 1 2 4; do mpirun -n $n python -m tests.benchmarks.ranks; done
+    python -m tests.benchmarks.ranks                    # one thread a rank, of 1, 2 and 4 ranks
 
-Prints, for gradients of the 2016 network (13,234 variables) and of signal_noise_1000 (905,912), the
-median time of a sum over the ranks; and what a step of given time on one rank comes to on N:
+    step(N) = (fixed + image * M / N) * max(1, N / cores) + exchange(N) + row / N / steps between rows
+    exchange(N) = sum over what is summed: 2 (N - 1) * latency + 2 * bytes * (N - 1) / N / bandwidth
 
-    step(N) = step(1) / N + exchange(N) + evaluation(1) / N / steps to the next row of the table
-    exchange(N) = latency * 2 (N - 1) + 2 * bytes * (N - 1) / N / bandwidth
-
-since each rank sends its parts to the N - 1 others and receives theirs, twice, and predicts its share of
-the shots that a row judges. Latency and bandwidth are those measured with these ranks on this machine, by a
-sum of N numbers and by one of 905,912; the sum of 13,234, measured by itself, says how well the model holds.
-A cluster's are given with --latency and --bandwidth.
+for a minibatch of M images, as each rank computes its share, sends its parts of the gradient to the N - 1
+others and receives theirs, twice (`Ranks.sum`), and predicts its share of what a row judges. `fixed`, `image`
+and `row` are fitted to one rank's steps with M, M / 2 and M / 4 images and to its prediction. The latency is
+that of a sum of few numbers on N ranks, and the bandwidth that of the difference between sums of half and of
+twice as many numbers as the gradient has, so that it is of messages of its size (53 kB stay in a cache, 3.6
+MB do not); what a step itself exchanges, moments of batch normalization included, is not in the fit. Ranks
+beyond the cores take turns, which is the factor N / cores; ranks that wait do not sleep, so an exchange costs
+up to a scheduler's turn more. With `--latency` and `--bandwidth` a cluster is drawn.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import numpy as np
 
+from common.cores import available_cores
 from common.ranks import Ranks, started
+from common.text_table import lines
 
-SIZES = {"2016 network": 13_234, "signal_noise_1000": 905_912}
-STEPS = {"2016 network": 0.33, "signal_noise_1000": 3.2}  # s on one core, 80 and 16 images
-EVALUATION = {"2016 network": 2000 / 644, "signal_noise_1000": 2000 * 0.82 / 16}  # s a row, on one core
-TABLE_EVERY = 5  # steps, as a config says that says nothing
-TURNS = 201
+NETWORKS = {"first_scale_up": 80, "recommended": 40, "signal_noise_1000": 16}  # config: minibatch
+JUDGED, EVERY = 160, 20  # shots of a row and steps between rows, as `train.fit.judged` says of large data
+MPIRUN = Path(sys.executable).with_name("mpirun")
+MEASURED, DRAWN = (1, 2, 4), (1, 2, 4, 8, 16, 32, 64)
 
 
-def exchange(ranks: Ranks, n: int) -> float:
-    """Median seconds of a sum of `n` float32 over the ranks."""
-    values, times = np.ones(n, np.float32), []
-    for _ in range(TURNS):
+def median_time(what: Callable[[], Any], ranks: Ranks, turns: int) -> float:
+    """Median seconds of what all ranks do together, after a first time that does not count."""
+    times = []
+    for _ in range(turns + 1):
         ranks.greatest(0)  # all begin together
         start = time.perf_counter()
-        ranks.sum(values)
+        what()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(times[1:])
+
+
+def exchange(ranks: Ranks, n: int, turns: int = 101) -> float:
+    """Median seconds of a sum of `n` float32 over the ranks."""
+    values = np.ones(n, np.float32)
+    return median_time(lambda: ranks.sum(values), ranks, turns)
+
+
+def measure(name: str, minibatch: int, ranks: Ranks) -> dict[str, Any]:
+    """Seconds of steps, exchanges and a row on these ranks."""
+    from tests.benchmarks.steps import Held, batch, stepper
+
+    runner = stepper(name, ranks=ranks)
+    shape, n = runner.model.input_shape[1:3], int(runner.gradient.shape[0])
+    images, _ = batch(shape, max(minibatch, JUDGED // ranks.size))
+
+    sums: list[int] = []  # how many numbers, of each sum of a step
+    add = ranks.sum
+
+    def noted(values: np.ndarray) -> np.ndarray:
+        sums.append(len(values))
+        return add(values)
+
+    def step(m: int) -> float:
+        labels, mine = np.arange(m) % 2, images[: len(range(m)[ranks.minibatch_part(m)])]
+        return median_time(lambda: runner.step(mine, labels, 1e-6), ranks, 5)
+
+    def exchanged() -> None:
+        for k in sums:
+            ranks.sum(np.ones(k, np.float32))
+
+    held = Held(images[: JUDGED // ranks.size])
+    sizes = (minibatch, minibatch // 2, minibatch // 4) if ranks.size == 1 else (minibatch,)
+    steps = {m: step(m) for m in sizes}
+    ranks.sum = noted
+    runner.step(
+        images[: len(range(minibatch)[ranks.minibatch_part(minibatch)])], np.arange(minibatch) % 2, 1e-6
+    )
+    ranks.sum = add
+    return {
+        "variables": n,
+        "sums": sums,
+        "steps": steps,
+        "row": median_time(lambda: runner.outputs(held), ranks, 3) * ranks.size,
+        "exchange": median_time(exchanged, ranks, 101),
+        "exchanges": {k: exchange(ranks, k) for k in (ranks.size, n // 2, 2 * n)},
+    }
+
+
+def fitted(of_one: dict[str, Any]) -> tuple[float, float]:
+    """Seconds of a step that do not grow with the minibatch, and of each image, from one rank's steps."""
+    sizes, seconds = zip(*((float(m), s) for m, s in of_one["steps"].items()))
+    image, fixed = np.polyfit(sizes, seconds, 1)
+    return max(float(fixed), 0.0), float(image)
+
+
+def line_of(found: dict[str, Any], size: int) -> tuple[float, float]:
+    """Latency, s, and bandwidth, bytes/s, of `size` ranks from other exchanges than those of a step."""
+    n, seconds = found["variables"], {int(k): s for k, s in found["exchanges"].items()}
+    moved = 2 * 4 * (2 * n - n // 2) * (size - 1) / size
+    return seconds[size] / (2 * (size - 1)), moved / max(seconds[2 * n] - seconds[n // 2], 1e-9)
+
+
+def exchange_of(n: int, size: int, latency: float, bandwidth: float) -> float:
+    """The model's seconds of an exchange of `n` float32 among `size` ranks."""
+    return 2 * (size - 1) * latency + 2 * 4 * n * (size - 1) / size / bandwidth
+
+
+def model(
+    of_one: dict[str, Any],
+    sums: list[int],
+    minibatch: int,
+    size: int,
+    cores: Optional[int],
+    way: tuple[float, float],
+) -> tuple[float, float]:
+    """The model's seconds of a step and its share of a row, and of what it exchanges.
+
+    sums: how many numbers are in each sum of a step; cores: None for enough; way: latency and bandwidth.
+    """
+    fixed, image = fitted(of_one)
+    turns = 1.0 if cores is None else max(1.0, size / cores)
+    exchanged = sum(exchange_of(n, size, *way) for n in sums) if size > 1 else 0.0
+    row = of_one["row"] / size / EVERY * turns
+    return (fixed + image * minibatch / size) * turns + exchanged + row, exchanged
+
+
+def children(name: str) -> dict[int, dict[str, Any]]:
+    """What `measure` finds on each number of MEASURED ranks."""
+    found = {}
+    for size in MEASURED:
+        command = [str(MPIRUN), "-n", str(size), sys.executable, "-m", __spec__.name, "--child", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found[size] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def tell(name: str, minibatch: int, way: Optional[tuple[float, float]]) -> None:
+    """Measure a network on this machine, and print what is measured, what the model says, and to 64 ranks."""
+    found = children(name)
+    one, cores = found[1], available_cores()
+    fixed, image = fitted(one)
+    print(
+        f"\n{name}: {one['variables']} variables, {minibatch} images; a step {fixed * 1e3:.1f} ms and "
+        f"{image * 1e3:.2f} ms an image, a row of {JUDGED} shots {one['row'] * 1e3:.0f} ms"
+    )
+    ways = {size: line_of(of, size) for size, of in found.items() if size > 1}
+    rows = []
+    for size, of in found.items():
+        said, exchanged = model(one, of["sums"], minibatch, size, cores, ways.get(size, (0.0, 1.0)))
+        turns = max(1.0, size / cores)
+        step = of["steps"][str(minibatch)] + of["row"] / size / EVERY
+        row = {"ranks": size, "measured ms": f"{step * 1e3:.1f}", "model ms": f"{said * 1e3:.1f}"}
+        row["model / measured"] = f"{said / step:.2f}"
+        if size > 1:
+            real, (latency, bandwidth) = of["exchange"], ways[size]
+            row.update({"exchange ms": f"{real * 1e3:.3f}", "by the model": f"{exchanged * 1e3:.3f}"})
+            row.update({"latency us": f"{latency * 1e6:.1f}", "GB/s": f"{bandwidth / 1e9:.2f}"})
+            row["exchange, of a step"] = f"{real / (step / turns):.2%}"
+        rows.append(row)
+    names = list(rows[-1])
+    print("\n".join(lines([{key: row.get(key, "") for key in names} for row in rows])))
+    drawn = []
+    for size in DRAWN:
+        step, exchanged = model(one, found[2]["sums"], minibatch, size, None, way or ways[2])
+        fast = model(one, [], minibatch, 1, None, (0.0, 1.0))[0] / step
+        drawn.append(
+            {
+                "ranks, a core each": size,
+                "ms a step": f"{step * 1e3:.2f}",
+                "times as fast": f"{fast:.1f}",
+                "exchange": f"{exchanged / step:.1%}",
+            }
+        )
+    print("\n".join(lines(drawn)), flush=True)
 
 
 def main() -> None:
-    """Measure with the ranks that were started, and print on the first."""
+    """Measure each network on 1, 2 and 4 ranks; `--child` is one of those ranks."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--child", choices=NETWORKS, help=argparse.SUPPRESS)
     parser.add_argument("--latency", type=float, help="s of one message")
     parser.add_argument("--bandwidth", type=float, help="bytes/s of one rank")
     given = parser.parse_args()
+    if given.child is None:
+        way = (given.latency, given.bandwidth) if given.latency and given.bandwidth else None
+        for name in given.networks:
+            tell(name, NETWORKS[name], way)
+        return
     with started() as ranks:
-        small = exchange(ranks, ranks.size)
-        found = {name: exchange(ranks, n) for name, n in SIZES.items()}
-        if not ranks.first:
-            return
-        for name, seconds in found.items():
-            share = seconds / (STEPS[name] / ranks.size + seconds)
-            print(
-                f"{ranks.size} ranks, {name}: {seconds * 1e3:.3f} ms an exchange, {share:.2%} of a step "
-                f"of {STEPS[name] / ranks.size:.2f} s"
-            )
-        others = ranks.size - 1
-        if not others:
-            return
-        latency = given.latency or small / (2 * others)
-        large = 2 * 4 * SIZES["signal_noise_1000"] * others / ranks.size
-        bandwidth = given.bandwidth or large / max(found["signal_noise_1000"] - small, 1e-9)
-
-        def exchange_of(n: int, size: int) -> float:
-            return latency * 2 * (size - 1) + 2 * 4 * n * (size - 1) / size / bandwidth
-
-        between = exchange_of(SIZES["2016 network"], ranks.size)
-        print(
-            f"latency {latency * 1e6:.1f} us, bandwidth {bandwidth / 1e9:.2f} GB/s; by them an exchange of "
-            f"13,234 takes {between * 1e3:.3f} ms"
-        )
-        for name, n in SIZES.items():
-            once = STEPS[name] + EVALUATION[name] / TABLE_EVERY
-            for size in (1, 2, 4, 8, 16, 32, 64):
-                step = once / size + exchange_of(n, size)
-                print(
-                    f"  {name}, {size:2d} ranks: {step * 1e3:8.2f} ms a step and its share of a row, "
-                    f"{once / step:5.1f} times as fast, {exchange_of(n, size) / step:.1%} exchange"
-                )
+        found = measure(given.child, NETWORKS[given.child], ranks)
+        if ranks.first:
+            print(json.dumps(found))
 
 
 if __name__ == "__main__":

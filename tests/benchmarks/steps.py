@@ -6,12 +6,13 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
 from unittest import mock
 
 import numpy as np
 
 from common.cores import available_cores
+from common.ranks import Ranks
 from tests.benchmarks import bound
 from tests.benchmarks.bound import multiplication
 from tests.benchmarks.race import Row, installed, race, ratio
@@ -217,15 +218,16 @@ def load(name: str) -> TrainConfig:
     return load_config(str(CONFIGS / f"{name}.yaml"))
 
 
-def stepper(name: str, compute: str = "float32") -> Any:
-    """What `train fit` steps with."""
+def stepper(name: str, compute: str = "float32", ranks: Optional[Ranks] = None) -> Any:
+    """What `train fit` steps with; on `ranks`, which take one thread each."""
     config = load(name)
-    runtime.start(Threads(), 1)
+    runtime.start(Threads(intra=1, inter=1) if ranks else Threads(), 1, ranks)
     from train.fit.step import Stepper
     from train.model import optimizers
 
     model = _model(config, batch(config.input, 16)[0], compute)
-    return Stepper(model, optimizers.build(config.optimizer, 1e-4), None, config.optimizer.clip_norm)
+    optimizer = optimizers.build(config.optimizer, 1e-4)
+    return Stepper(model, optimizer, None, config.optimizer.clip_norm, ranks=ranks)
 
 
 def stock_model(name: str) -> Any:

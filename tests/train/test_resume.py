@@ -14,11 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.ranks import Ranks
 from tests.command_line import refused
 from tests.limits import HANGS
 from tests.train.conftest import write_data
 from tests.train.test_commands import table
+from train.config import load_config
+from train.data.dataset import open_data
 from train.fit import loop
+from train.fit.setup import stepper_of
 from train.run import checkpoint, folder
 
 LAYERS_WITH_STATE = [
@@ -63,6 +67,21 @@ def test_dropout_and_batch_normalization_go_on_too(data, write_config, train, ru
     resumed = train("fit", write_config(steps=9, table_every=2, **settings), "--resume")
     assert table(resumed.output) == table(whole.output)
     assert same(checkpoint.load(run), end)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_train_split_is_read_for_its_statistics_only_where_no_checkpoint_has_them(
+    data, write_config, resumed
+):
+    config = load_config(write_config(preprocess=["standardize"]))
+    with open_data(data, None, ["train"], "stream") as opened:
+        first = stepper_of(config, opened, Ranks())
+        read = opened.splits["train"].reading
+        stepper = stepper_of(config, opened, Ranks(), resumed)
+        assert (opened.splits["train"].reading == read) == resumed
+        stepper.restore(*first.state())
+        for expected, weights in zip(first.whole.get_weights(), stepper.whole.get_weights()):
+            np.testing.assert_array_equal(weights, expected)
 
 
 def test_each_moment_of_a_run_is_one_to_go_on_from(data, write_config, train, run, often, tmp_path):

@@ -65,7 +65,7 @@ def fit(config: TrainConfig, data: Data, ranks: Ranks, resume: bool = False) -> 
         )
     state = _begin(config, data, resume) if ranks.first else None
     state = ranks.from_first(state)
-    stepper = stepper_of(config, data, ranks)
+    stepper = stepper_of(config, data, ranks, resumed=state is not None)
     if state is not None:
         stepper.restore(state.model, state.optimizer, state.gradient)
         say(f"{config.run_dir}: resuming after step {state.step}")

@@ -18,12 +18,16 @@ from train.model.loss import Loss
 from train.model.predictor import Predictor
 
 
-def stepper_of(config: TrainConfig, data: Data, ranks: Ranks) -> Stepper:
-    """Model and optimizer of `config`, the same on all ranks; preprocessing is adapted to the train split."""
+def stepper_of(config: TrainConfig, data: Data, ranks: Ranks, resumed: bool = False) -> Stepper:
+    """Model and optimizer of `config`, the same on all ranks; preprocessing is adapted to the train split.
+
+    resumed: a checkpoint will say what training works on, so the train split is not read for that.
+    """
     optimizer = optimizers.build(config.optimizer, config.learning_rate.start)
     train = data.splits["train"]
-    # The numbers of the train split come from rank 0.
-    model = network.of_config(config, len(data.classes), (lambda: train.batches(32)) if ranks.first else None)
+    # The numbers of the train split come from rank 0. Those of what precedes `augment` are in no checkpoint.
+    adapted = ranks.first and (not resumed or bool(config.augment))
+    model = network.of_config(config, len(data.classes), (lambda: train.batches(32)) if adapted else None)
     if ranks.size > 1:
         model.set_weights(ranks.from_first(model.get_weights()))
     return Stepper(
