@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Generator, Iterator, Optional, Sequence, Union
+from typing import Optional
 
 import numpy as np
 
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position, Share, everything, planned
+from train.data.minibatches import Part, Samples
 
 
-class Pool:
+class Pool(Samples):
     """All labeled shots of a data file, one split after the other.
 
-    ids, labels, energy: (n,), as in Split. split: (n,) the name of each shot's split.
+    split: (n,) the name of each shot's split.
     """
 
+    name = "pool"
+
     def __init__(self, data: Data) -> None:
+        super().__init__()
         self._splits = [split for split in data.splits.values() if split.labels is not None]
         self._starts = np.cumsum([0, *map(len, self._splits)])
-        self.ids = np.concatenate([split.ids for split in self._splits])
-        self.labels = np.concatenate([split.labels for split in self._splits])
-        self.energy = np.concatenate([split.energy for split in self._splits])
+        self.image = self._splits[0].image
+        columns = ((split.ids, split.labels, split.energy, split.simulated) for split in self._splits)
+        self.ids, self.labels, self.energy, self.simulated = map(np.concatenate, zip(*columns))
         self.split = np.concatenate([np.full(len(split), split.name) for split in self._splits])
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def record(self, name: str) -> np.ndarray:
-        """The values of a dataset beside the images, as in Split, (n,)."""
         return np.concatenate([split.record(name) for split in self._splits])
 
-    def images(self, rows: np.ndarray) -> np.ndarray:
-        """The images of `rows`, (len(rows), rows, columns, 1) float32."""
-        part_of = np.searchsorted(self._starts, rows, side="right") - 1
-        parts = np.unique(part_of)
-        if len(parts) == 1:
-            return self._splits[parts[0]].images(rows - self._starts[parts[0]])
-        out = np.empty((len(rows), *self._splits[0].image, 1), np.float32)
-        for part in parts:
-            here = part_of == part
-            out[here] = self._splits[part].images(rows[here] - self._starts[part])
-        return out
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        for split, start in zip(self._splits, self._starts):
+            here = np.flatnonzero((rows >= start) & (rows < start + len(split)))
+            if len(here):
+                out[here] = split.images(rows[here] - start)[..., 0]
+
+    def announce(self, rows: np.ndarray) -> None:
+        for split, start in zip(self._splits, self._starts):
+            split.announce(rows[(rows >= start) & (rows < start + len(split))] - start)
 
 
-class Choice:
-    """A choice of shots of a pool, used like a split (see `Samples`).
+class Choice(Part):
+    """A choice of shots of a pool, used like a split.
 
     rows: which shots. labels: (n,), replace their own labels. mask: (rows, columns) bool, the pixels
     that are kept; all others are set to 0.
@@ -58,28 +55,11 @@ class Choice:
         labels: Optional[np.ndarray] = None,
         mask: Optional[np.ndarray] = None,
     ) -> None:
-        self._pool, self.rows = pool, rows
-        self.labels = pool.labels[rows] if labels is None else labels
-        self.ids, self.energy = pool.ids[rows], pool.energy[rows]
-        self._mask = None if mask is None else mask.astype(np.float32)[..., None]
+        super().__init__(pool, rows, pool.name)
+        self.labels = self.labels if labels is None else labels
+        self._mask = None if mask is None else mask.astype(np.float32)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def images(self, rows: Sequence[int]) -> np.ndarray:
-        images = self._pool.images(self.rows[np.asarray(rows)])
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        super().read(rows, out)
         if self._mask is not None:
-            images *= self._mask
-        return images
-
-    def batches(self, size: int, rows: Optional[np.ndarray] = None) -> Iterator[np.ndarray]:
-        rows = np.arange(len(self)) if rows is None else rows
-        for start in range(0, len(rows), size):
-            yield self.images(rows[start : start + size])
-
-    def minibatches(
-        self, size: Union[int, str], seed: int, at: Position, part: Share = everything
-    ) -> Generator[Batch, None, None]:
-        plan = planned(len(self), size, seed, at, part)
-        for mine, rows, after in plan:
-            yield Batch(self.images(mine), self.labels[rows], self.energy[rows], after)
+            out *= self._mask

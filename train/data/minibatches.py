@@ -115,11 +115,11 @@ class Samples:
         The images of each, of `part` of its shots, are valid until the next is asked for.
         """
         plan = planned(len(self), size, seed, at, part)
-        whole = size == "full" or size >= len(self)
-        if whole and self.kept is not None:
-            mine = self.kept[part(len(self)), ..., None]
-            yield from (Batch(mine, self.labels, self.energy, after) for _, _, after in plan)
-        with self._read_ahead(plan, len(self) if whole else size) as reader:
+        if size == "full" or size >= len(self):  # which has to be in memory, so it is read once
+            mine = part(len(self))
+            images = self.images(range(len(self))[mine]) if self.kept is None else self.kept[mine, ..., None]
+            yield from (Batch(images, self.labels, self.energy, after) for _, _, after in plan)
+        with self._read_ahead(plan, size) as reader:
             for images, (_, rows, after) in reader:
                 yield Batch(images, self.labels[rows], self.energy[rows], after)
 
@@ -184,8 +184,9 @@ class Split(Samples):
             file.read(of_file, [out[i] for i in where])
 
     def announce(self, rows: np.ndarray) -> None:
-        for file, of_file, _ in self._in_files(rows):
-            file.announce(of_file)
+        if self.kept is None:
+            for file, of_file, _ in self._in_files(rows):
+                file.announce(of_file)
 
     def _in_files(self, rows: np.ndarray) -> Iterator[tuple[ImageFile, np.ndarray, np.ndarray]]:
         """The files that hold `rows`, with the rows there and which of `rows` they are."""
