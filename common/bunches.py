@@ -11,12 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 BUNCHES = 2
-FOUND, NO_BEAM, OFF_FRAME, SATURATED, TOO_MANY = range(5)
+FOUND, NO_BEAM, OFF_FRAME, SATURATED, TOO_MANY, TOO_DIM = range(6)
 REASONS: dict[int, str] = {
     NO_BEAM: "no beam",
     OFF_FRAME: "the beam leaves the frame",
     SATURATED: "the camera is saturated",
     TOO_MANY: "more islands than two bunches",
+    TOO_DIM: "too little light for slices",
 }
 
 _LINE = 5  # binned pixels: what is narrower in time, or in energy at most times, is no beam
@@ -25,6 +26,9 @@ _NOISE = 6.0  # standard deviations of the noise, and
 _EDGE = 0.01  # of the brightest pixel: where an island ends
 _APART = 4.0  # times as far as usual: so the two halves of a column differ where a beam fills one
 _LEAST = 0.05  # of the light: a smaller island is no bunch
+# Times the noise: a peak under it is of so little light that energies of slices are off by more than lasing
+# moves them, 1.8 rows (rms) at a tenth of the simulated light; at a sixth it is 0.2.
+_DIM = 300.0
 # A peak that is cut off is flat: this share of the pixels above half of it is within 1.5 % of it. A peak
 # that is not has 2 % (ln(1 / .985) / ln 2, for a round one).
 _FLAT, _HALF, _PLATEAU, _FEWEST = 0.985, 0.5, 0.1, 6
@@ -41,6 +45,11 @@ def is_flat(pictures: np.ndarray, peak: np.ndarray) -> np.ndarray:
     half = np.bincount(of_picture, minlength=len(pictures))
     top = np.bincount(of_picture[(height >= _FLAT) & (height <= 1 / _FLAT)], minlength=len(pictures))
     return (peak > 0) & (top >= _FEWEST) & (top >= _PLATEAU * half)
+
+
+def is_dim(light: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Whether the noise is too much for slices, (n,) bool. light, noise: as of `above_baseline`."""
+    return _opened(light, 1).max(axis=(1, 2)) < _DIM * noise
 
 
 def binned(pictures: np.ndarray, factor: int) -> np.ndarray:
@@ -125,8 +134,9 @@ def _opened(light: np.ndarray, axis: int) -> np.ndarray:
 
 def chosen_islands(
     n: int, of_picture: np.ndarray, share: np.ndarray, off: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The status of each picture and the numbers of its islands, (n, 2) int, -1 for none."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The status of each picture, the numbers of its islands, (n, 2) int, -1 for none, and the share of its
+    light, (n,), that is in islands too small to be bunches."""
     large = np.flatnonzero(share >= _LEAST)
     count = np.bincount(of_picture[large], minlength=n)
     status = np.full(n, FOUND, np.uint8)
@@ -139,4 +149,5 @@ def chosen_islands(
         picture = of_picture[island]
         chosen[picture, slot[picture]] = island + 1
         slot[picture] += 1
-    return status, chosen
+    small = share < _LEAST
+    return status, chosen, np.bincount(of_picture[small], share[small], n)

@@ -15,9 +15,11 @@ from common.bunches import (
     BUNCHES,
     FOUND,
     SATURATED,
+    TOO_DIM,
     above_baseline,
     binned,
     chosen_islands,
+    is_dim,
     is_flat,
     islands,
     lines_along_time,
@@ -38,7 +40,8 @@ class Slices(NamedTuple):
     charge: (n, 2, 24), each slice's share of the light of all bunches. energy: (n, 2, 24) rows, mean of each
     slice above the mean of its bunch. spread: (n, 2, 24) rows, rms in each slice. place: (n, 2) columns and
     length: (n, 2) columns: middle and full width of what was cut into slices. height: (n, 2) rows, mean
-    energy of the bunch from the lower edge of the frame.
+    energy of the bunch from the lower edge of the frame. left_out: (n,), share of the light in islands that
+    are no bunch.
     """
 
     status: np.ndarray
@@ -49,6 +52,7 @@ class Slices(NamedTuple):
     place: np.ndarray
     length: np.ndarray
     height: np.ndarray
+    left_out: np.ndarray
 
     @property
     def features(self) -> np.ndarray:
@@ -83,11 +87,12 @@ def read(pictures: np.ndarray, blocks: tuple[int, int] = (1, 1)) -> Slices:
     light, noise = above_baseline(small, pictures.shape[2] / factor / 2)
     light -= lines_along_time(light)
     labels, of_picture, share, off = islands(light, noise)
-    status, chosen = chosen_islands(len(pictures), of_picture, share, off)
+    status, chosen, left_out = chosen_islands(len(pictures), of_picture, share, off)
     status[(status == FOUND) & flat] = SATURATED
+    status[(status == FOUND) & is_dim(light, noise)] = TOO_DIM
     bunches = np.where(status == FOUND, (chosen >= 0).sum(axis=1), 0)
     shapes = [(len(status), BUNCHES, PLACES)] * 3 + [(len(status), BUNCHES)] * 3
-    found = Slices(status, bunches, *(np.full(shape, np.nan) for shape in shapes))
+    found = Slices(status, bunches, *(np.full(shape, np.nan) for shape in shapes), left_out)
     for bunch in range(BUNCHES):
         rows = np.flatnonzero((status == FOUND) & (chosen[:, bunch] >= 0))
         if len(rows):
@@ -156,7 +161,7 @@ def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
 def _in_order(found: Slices) -> Slices:
     """The bunches of each picture in order of time."""
     swap = found.place[:, 1] < found.place[:, 0]
-    for of_bunches in found[2:]:
+    for of_bunches in found[2:-1]:
         of_bunches[swap] = of_bunches[swap, ::-1]
     charge = found.charge / np.nansum(found.charge, axis=(1, 2), keepdims=True).clip(1e-12)
     return found._replace(charge=charge)

@@ -14,6 +14,7 @@ from common.slices import PLACES, Slices
 
 _BAND = (16, 84)  # percentiles: of normal values one standard deviation to both sides
 _FEWEST = 2  # shots for a curve
+_BESIDE = 0.005  # of the light, beside the bunches: in simulated runs there is less
 
 
 def told(slices: Slices) -> str:
@@ -22,6 +23,11 @@ def told(slices: Slices) -> str:
     kinds = [f"{mask.sum()} {what}" for mask, what in bunches if mask.any()]
     unread = ((slices.status == status, reason) for status, reason in REASONS.items())
     reasons = [f"{reason} in {mask.sum()}" for mask, reason in unread if mask.any()]
+    beside = (slices.status == FOUND) & (slices.left_out > _BESIDE)
+    if beside.any():
+        reasons.append(
+            f"over {_BESIDE:.1%} of the light is in islands too small to be bunches in {beside.sum()}"
+        )
     read = f"Slices were read in {(slices.status == FOUND).sum()} of {len(slices.status)} shots"
     text = f"{read} ({' and '.join(kinds)})" if kinds else read
     return f"{text}; {', '.join(reasons)}." if reasons else f"{text}."

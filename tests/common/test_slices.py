@@ -295,6 +295,7 @@ CANNOT = {
     "one saturated head of two": (lambda: one_saturated(), bunches.SATURATED),
     "a saturated head of uneven gain": (lambda: one_saturated(uneven=0.01), bunches.SATURATED),
     "saturated at 12 bits": (lambda: taken(screen(two(), 3e7)), bunches.SATURATED),
+    "a twentieth of the light": (lambda: taken(screen(two(), 3e5)), bunches.TOO_DIM),
     "the real picture": (lambda: REAL.T[None], bunches.OFF_FRAME),
     "the real picture, upper half": (lambda: REAL[:170].T[None], bunches.NO_BEAM),
 }
@@ -307,8 +308,15 @@ def test_what_cannot_be_read_is_said(what):
     assert found.status.tolist() == [reason]
     assert found.bunches.tolist() == [0]
     assert bunches.REASONS[int(found.status[0])]
-    for values in found[2:]:
+    for values in found[2:-1]:
         assert np.isnan(values).all()
+
+
+def test_light_beside_the_bunches_is_told():
+    first, second = put(0.97, -62, 18), put(0.03, 58, -20)
+    found = slices.read(np.concatenate([taken(screen([first, second])), taken(screen(two()))]))
+    assert found.bunches.tolist() == [1, 2]
+    assert 0.01 < found.left_out[0] < 0.05 and found.left_out[1] < 0.005
 
 
 @settings(max_examples=60)

@@ -83,9 +83,10 @@ def test_the_first_figure_shows_what_lasing_does_to_slices(write_config, prepare
 def test_what_cannot_be_read_is_counted_by_reason(capsys):
     status = np.array([bunches.FOUND, bunches.NO_BEAM, bunches.OFF_FRAME, bunches.OFF_FRAME], np.uint8)
     nothing = [np.full((4, 2, 24), np.nan)] * 3 + [np.full((4, 2), np.nan)] * 3
-    told = drawn.told(slices.Slices(status, np.array([1, 0, 0, 0]), *nothing))
+    told = drawn.told(slices.Slices(status, np.array([1, 0, 0, 0]), *nothing, np.array([0.02, 0, 0.9, 0])))
     assert told == (
-        "Slices were read in 1 of 4 shots (1 with one bunch); no beam in 1, the beam leaves the frame in 2."
+        "Slices were read in 1 of 4 shots (1 with one bunch); no beam in 1, the beam leaves the frame in 2, "
+        "over 0.5% of the light is in islands too small to be bunches in 1."
     )
 
 
