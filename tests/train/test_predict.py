@@ -275,7 +275,7 @@ def test_no_line_crosses_a_gap():
     p = np.linspace(0.1, 0.9, 100)
     assert [len(rows) for rows in probability_plot.stretches(time)] == [60, 40]
     split = np.where(time < 30, SPLITS.index("train"), SPLITS.index("test"))
-    shots = probability_plot.Few(["off", "on"], ids, np.stack([1 - p, p], axis=1), np.ones(100, int), split)
+    shots = probability_plot.Shots(["off", "on"], ids, np.stack([1 - p, p], axis=1), np.ones(100, int), split)
     with drawing():
         axis = probability_plot.figure(shots).axes[0]
     curves = [line for line in axis.lines if not str(line.get_label()).startswith("split")]

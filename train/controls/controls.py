@@ -235,7 +235,7 @@ def _called(bench: Bench, rows: np.ndarray, predicted: np.ndarray) -> Iterator[C
     for label, name in list(enumerate(bench.data.classes))[1:]:
         for run in np.unique(runs):
             of_run = runs == run
-            share = effective.share(predicted[of_run] == label, bench.block[rows[of_run]])
+            share = effective.share(predicted == label, bench.block[rows], rows=of_run)
             yield Called(int(run), name, share.n, share.k, share.interval)
 
 

@@ -69,10 +69,7 @@ def reliability(
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     number = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
-        Bin(
-            float(confidence[mine].mean()),
-            effective.share(correct[mine], None if block is None else block[mine]),
-        )
+        Bin(float(confidence[mine].mean()), effective.share(correct, block, rows=mine))
         for mine in (number == k for k in np.unique(number))
     ]
 

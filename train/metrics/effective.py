@@ -6,7 +6,7 @@ Shots of one block of time are alike, so that n of them count for fewer: the eff
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Union
 
 import numpy as np
 from scipy import stats
@@ -82,16 +82,23 @@ class Share(NamedTuple):
         return f"{self.n} shots ({how})"
 
 
-def share(hit: np.ndarray, block: Optional[np.ndarray], strata: Optional[np.ndarray] = None) -> Share:
-    """How many of the shots are a `hit`, (n,) bool, n > 0, and how sure that is.
+def share(
+    hit: np.ndarray,
+    block: Optional[np.ndarray],
+    strata: Optional[np.ndarray] = None,
+    rows: Union[slice, np.ndarray] = slice(None),
+) -> Share:
+    """How many of the shots are a `hit`, (n,) bool, and how sure that is.
 
     block: (n,) the block of time of each, None where shots have no times. strata: (n,) groups that
     are not drawn together, as the classes of a test split; each block is of one. None: one group.
+    rows: of these shots only, one or more.
     """
+    hit = hit[rows]
     n, k = len(hit), int(hit.sum())
     if block is None:
         return plain(n, k)
-    size, freedom = sample_size(hit, np.zeros(n, int) if strata is None else strata, block)
+    size, freedom = sample_size(hit, np.zeros(n, int) if strata is None else strata[rows], block[rows])
     return Share(n, k, size, freedom, interval(k / n, size, freedom))
 
 

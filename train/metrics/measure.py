@@ -118,13 +118,14 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 def energy_bands(energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray]) -> list[EnergyBand]:
     """The shots of a class in thirds of pulse energy: weak, medium, strong.
 
-    energy: (n,) mJ, shots where it is NaN are left out; hit: (n,) bool, called that class; block: of time.
+    energy: (n,) mJ, NaN for shots of other classes and without a record, which are left out; hit: (n,)
+    bool, called that class; block: (n,) of time.
     """
-    known = np.flatnonzero(np.isfinite(energy))
-    order = known[np.argsort(energy[known], kind="stable")]
     return [
-        EnergyBand(name, float(energy[rows[0]]), float(energy[rows[-1]]), _share(hit, block, rows))
-        for name, rows in zip(("weak", "medium", "strong"), np.array_split(order, 3))
+        EnergyBand(
+            name, float(energy[rows[0]]), float(energy[rows[-1]]), effective.share(hit, block, rows=rows)
+        )
+        for name, rows in zip(("weak", "medium", "strong"), np.array_split(_by_energy(energy), 3))
         if len(rows)
     ]
 
@@ -136,19 +137,20 @@ class AtEnergy(NamedTuple):
     share: Share
 
 
-def shares_by_energy(
-    energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray], bins: int = 8, least: int = 10
-) -> list[AtEnergy]:
-    """How many of the shots are a `hit`, in bins of equal numbers of shots by pulse energy.
+def shares_by_energy(energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray]) -> list[AtEnergy]:
+    """How many of the shots are a `hit`, in up to 8 bins of equal numbers of shots by pulse energy.
 
-    energy: (n,) mJ, shots where it is NaN are left out; hit: (n,) bool; block: of time. At most `bins`
-    bins, of `least` shots or more (unless there are fewer altogether).
+    A bin has 10 shots or more, unless there are fewer altogether. Arrays as in `energy_bands`.
     """
-    known = np.flatnonzero(np.isfinite(energy))
-    order = known[np.argsort(energy[known], kind="stable")]
-    parts = np.array_split(order, max(1, min(bins, len(order) // least)))
-    return [AtEnergy(float(np.median(energy[p])), _share(hit, block, p)) for p in parts if len(p)]
+    order = _by_energy(energy)
+    parts = np.array_split(order, max(1, min(8, len(order) // 10)))
+    return [
+        AtEnergy(float(np.median(energy[rows])), effective.share(hit, block, rows=rows))
+        for rows in parts
+        if len(rows)
+    ]
 
 
-def _share(hit: np.ndarray, block: Optional[np.ndarray], rows: np.ndarray) -> Share:
-    return effective.share(hit[rows], None if block is None else block[rows])
+def _by_energy(energy: np.ndarray) -> np.ndarray:
+    """The rows whose energy is known, the least first."""
+    return np.argsort(energy, kind="stable")[: int(np.isfinite(energy).sum())]  # NaN is last

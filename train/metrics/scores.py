@@ -164,8 +164,8 @@ def of_outputs(
         mine = labels == label
         if not mine.any():
             continue
-        hit, energy = predicted[mine] == label, split.energy[mine]
-        of_class = measure.energy_bands(energy, hit, None if block is None else block[mine])
+        hit, energy = predicted == label, np.where(mine, split.energy, np.nan)
+        of_class = measure.energy_bands(energy, hit, block)
         reached = calibration.half_recognized(energy, hit)
         thresholds[name] = calibration.thresholds(probabilities[:, label], mine)
         bands.update({name: of_class} if of_class else {})

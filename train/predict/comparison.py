@@ -125,8 +125,7 @@ def _row(shots: Shots, run_dir: Path, data: Data, predictor: Predictor, trust: T
     from train.predict.trust import flags
 
     known = ~flags(trust.reference, outputs, split.ids["run"])
-    of_known = (right[known], None if block is None else block[known], split.labels[known])
-    not_flagged = effective.share(*of_known) if known.any() else None
+    not_flagged = effective.share(right, block, split.labels, known) if known.any() else None
     return found._replace(flagged=int((~known).sum()), not_flagged=not_flagged)
 
 

@@ -24,6 +24,7 @@ from train.data.minibatches import Split
 from train.fit import runtime, timing
 from train.predict import predictions, probability_plot, spread, summary
 from train.predict.predictions import Predictions
+from train.predict.probability_plot import Shots
 from train.run import folder
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def run(
             of_runs = [row.to_json() for row in runs]
             told = {**origin, "classes": data.classes, "runs": of_runs, "splits": of_splits}
             atomic.write_text(numbers, json.dumps(told, indent=1) + "\n")
-            probability_plot.draw(plot, found, f"{run_dir.name} on {data.names}")
+            shots = Shots(found.classes, found.ids, found.probability, found.label, found.split)
+            probability_plot.draw(plot, shots, f"{run_dir.name} on {data.names}")
     if as_json:
         cli.print_json(told)
         return

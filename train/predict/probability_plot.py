@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -23,22 +23,12 @@ _GAP = 8.0  # times the median distance of shots: where they are further apart a
 _STRIP = (-0.11, -0.05)  # of the probability axis: where the splits are marked
 
 
-class Shots(Protocol):
-    """What is drawn of n shots: `Predictions`, or `Few`.
+class Shots(NamedTuple):
+    """What is drawn of n shots.
 
     ids: (n,) ID_DTYPE; probability: (n, classes); label: (n,) integers, -1 where unknown; split: (n,)
     index into SPLITS.
     """
-
-    classes: Sequence[str]
-    ids: np.ndarray
-    probability: np.ndarray
-    label: np.ndarray
-    split: np.ndarray
-
-
-class Few(NamedTuple):
-    """Shots as they are drawn, and no more; see `Shots`."""
 
     classes: Sequence[str]
     ids: np.ndarray

@@ -25,8 +25,8 @@ def _shares(run: Run, shots: Evidence) -> Picture:
     """The share of each class that is classified correctly, with intervals."""
     known, right, of_class = np.isfinite(shots.energy), shots.predicted == shots.labels, {}
     for label, name in enumerate(run.classes):
-        mine = shots.labels == label
-        shares = measure.shares_by_energy(shots.energy[mine], right[mine], shots.blocks_of(mine))
+        energy = np.where(shots.labels == label, shots.energy, np.nan)
+        shares = measure.shares_by_energy(energy, right, shots.block)
         of_class.update({name: shares} if shares else {})
     figure, axes = new(4.3, 3.2)
     for (name, shares), marker in zip(of_class.items(), itertools.cycle("os^Dvp*")):

@@ -50,7 +50,7 @@ def blocks(run: Run, shots: Optional[Evidence], missing: str) -> list[Block]:
 def time(run: Run, shots: Evidence) -> list[Block]:
     """The probabilities over time, run by run."""
     split, pictures = np.full(len(shots.labels), SPLITS.index(shots.split)), []
-    drawn = probability_plot.Few(run.classes, shots.ids, shots.probabilities, shots.labels, split)
+    drawn = probability_plot.Shots(run.classes, shots.ids, shots.probabilities, shots.labels, split)
     for number in np.unique(shots.runs)[: probability_plot.MOST_PANELS]:
         n = int((shots.runs == number).sum())
         what = f"Probabilities of the {n} {shots.split} shots of run {number} over time"
@@ -146,7 +146,7 @@ def _runs(run: Run, shots: Evidence) -> tuple[Picture, Table]:
     for number in np.unique(shots.runs):
         for label in np.unique(shots.labels[shots.runs == number]):
             of_run = (shots.runs == number) & (shots.labels == label)
-            share = effective.share(right[of_run], shots.blocks_of(of_run))
+            share = effective.share(right, shots.block, rows=of_run)
             found.append((f"run {number}", int(label), share))
     rows = [(name, run.classes[label], *share.cells) for name, label, share in found]
     told = "; ".join(f"{name} {share.k} of {share.n}" for name, _, share in found)

@@ -114,10 +114,6 @@ class Evidence(NamedTuple):
         """What intervals count as independent."""
         return effective.BY_SHOTS if self.block is None else effective.BY_BLOCKS
 
-    def blocks_of(self, rows: np.ndarray) -> Optional[np.ndarray]:
-        """The blocks of time of some of the shots; None where the shots have no times."""
-        return None if self.block is None else self.block[rows]
-
 
 def read_run(run_dir: Path) -> Run:
     """Read the run in `run_dir`; raises DataError if there is none, it is unfinished, or it is damaged."""
