@@ -23,7 +23,7 @@ from train.training import train
 run_argument = click.argument("run", metavar="RUN", type=cli.FOLDER)
 AGAIN = "the same command continues where it stopped"
 jobs_option = cli.count_option(
-    "--jobs", 1, "Processes that share the work and the cores; on ranks of mpirun or srun, leave it out."
+    "--jobs", 1, "Number of processes, which share the cores; leave it out under mpirun or srun."
 )
 
 
@@ -51,7 +51,7 @@ def main() -> None:
 def fit(config_path: str, resume: bool, force: bool) -> None:
     """Train the network of CONFIG; results go to runs/NAME/.
 
-    A run of this config on these data that has finished stays as it is.
+    A finished run of this config on these data is left unchanged; --force trains it again.
 
     \b
     python -m train fit configs/train/demo.yaml
@@ -81,7 +81,8 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
 def describe(config_path: str, as_json: bool) -> None:
     """List the layers of CONFIG's network.
 
-    Variables, shape of the output and memory in MB (2^20 bytes) of each layer. No data file is needed.
+    For each layer its variables, the shape of its output, and its memory in MB (2^20 bytes). No data file
+    is needed.
 
     \b
     python -m train describe configs/train/first_scale_up.yaml
@@ -117,9 +118,9 @@ def sweep(
 ) -> None:
     """Train CONFIG with every combination of settings.
 
-    One table has the results of all runs. KEY is a dotted key of the config or the end of one; `*`
-    stands for any keys in between. Started again, a sweep skips finished runs and resumes interrupted
-    ones. A run that fails does not stop the others; the exit code is then 1.
+    The results of all runs are printed as one table and written to sweep.csv. KEY is a dotted key of the
+    config or the end of one; `*` stands for any keys in between. Started again, a sweep skips finished
+    runs and resumes interrupted ones. A run that fails does not stop the others; the exit code is then 1.
 
     \b
     python -m train sweep configs/train/signal_noise_100.yaml --seeds 5
@@ -145,7 +146,7 @@ def sweep(
 def evaluate(run: str, data_path: Optional[str], jobs: int, as_json: bool) -> None:
     """Compute the scores of a finished run again.
 
-    On the data that it was trained on, or on others with the same classes and image processing.
+    The data are those that it was trained on, or others with the same classes and image processing.
 
     \b
     python -m train evaluate runs/demo
@@ -184,8 +185,8 @@ def predict(
 ) -> None:
     """Predict the class of every shot in DATA.
 
-    With the network of RUN; the shots can be labeled or not. Written are the probabilities with the key
-    of each shot, a plot over time, and a summary.
+    The network is that of RUN; the shots may be labeled or not. Writes the probabilities of each shot
+    beside its key, a plot of them over time, and a summary.
 
     \b
     python -m train predict runs/demo data/next.h5
@@ -200,7 +201,13 @@ def predict(
 
 @main.command()
 @run_argument
-@click.option("--format", "kind", required=True, type=click.Choice(["keras", "saved_model", "onnx"]))
+@click.option(
+    "--format",
+    "kind",
+    required=True,
+    type=click.Choice(["keras", "saved_model", "onnx"]),
+    help="What to write.",
+)
 @click.option(
     "--out", default=None, type=cli.PATH, help="File, or folder of a SavedModel (default: in RUN/exported/)."
 )
@@ -211,9 +218,9 @@ def predict(
 def export(run: str, kind: str, out: Optional[str], data_path: Optional[str], force: bool) -> None:
     """Write the network of RUN for other programs.
 
-    It takes stored images and gives probabilities, and the pulse energy where RUN does. Before it is
-    written, its results are compared with those of `predict` on images of the data: they must agree to
-    1e-5.
+    The exported network takes images as they are stored and returns probabilities, and the pulse energy
+    if RUN tells it. Before the file gets its name, its results on images of the data are compared with
+    those of `predict`; they must agree to 1e-5.
 
     \b
     python -m train export runs/demo --format keras         # standard Keras layers
@@ -227,14 +234,14 @@ def export(run: str, kind: str, out: Optional[str], data_path: Optional[str], fo
 
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=cli.FOLDER)
-@click.option("--data", "more", multiple=True, type=cli.PATH, help="Other labeled data, too; repeatable.")
+@click.option("--data", "more", multiple=True, type=cli.PATH, help="Other labeled data as well; repeatable.")
 @cli.json_option
 def compare(runs: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None:
     """Compare the networks of finished runs on test shots.
 
-    On the test shots of their data, on the same shots with lasing switched where
-    `python -m prepare counterfactual` has made them, and on those of other data. The table also says how
-    many shots each network flags as unlike those it was trained on, and its accuracy on the others.
+    The shots are the test shots of the runs' data, the same shots with lasing switched (where
+    `python -m prepare counterfactual` has made them), and the test shots of --data. The table also says
+    how many shots each network flags as unlike those it was trained on, and its accuracy on the others.
 
     \b
     python -m train compare runs/recommended runs/demo --data data/unseen.h5
@@ -251,8 +258,8 @@ def compare(runs: tuple[str, ...], more: tuple[str, ...], as_json: bool) -> None
 def report(runs: tuple[str, ...], out: Optional[str], force: bool) -> None:
     """Write the report of a run, or compare several runs.
 
-    The report is RUN/report.html, the comparison comparison.html beside the first run. Each page is one
-    file that opens offline.
+    The report is written to RUN/report.html, a comparison to comparison.html beside the first run. Each
+    page is one file that opens offline.
 
     \b
     python -m train report runs/demo

@@ -1,4 +1,4 @@
-"""A training from its config to the finished folder: the loop, the scores, the model's card, the report."""
+"""A whole training, from the config to the finished folder: loop, scores, the model's card, report."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
-    """Train in the folder of the run, which the caller holds, and write all that a finished run has.
+    """Train `config` in the folder of its run, and write everything that belongs to a finished run.
 
-    together: the ranks that train; rank 0 alone writes and prints. Raises DataError and Interrupted.
+    The caller has locked the folder. together: the ranks that train; only rank 0 writes and prints. Raises
+    DataError and Interrupted.
     """
     with open_data(
         config.data,
@@ -73,7 +74,7 @@ def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
 
 
 def _report(run_dir: Path, model: object, data: Data) -> None:
-    """The report at the end of a training, which has succeeded, whatever happens here."""
+    """Write the report at the end of a training; if that fails, the training has succeeded all the same."""
     from train.report import write_with
 
     try:

@@ -43,16 +43,16 @@ def moments(images: np.ndarray, view: View) -> np.ndarray:
 
 
 def of_slices(images: np.ndarray, view: View) -> Optional[np.ndarray]:
-    """Mean energy and rms spread, rows, at 24 places of each bunch, (n, 96) float64, NaN where there is none.
+    """Mean energy and rms spread, in rows, at 24 places of each bunch: (n, 96) float64, NaN if unknown.
 
-    None for images that are not of a camera or too small to have slices.
+    None if no camera took the images or they are too small to have slices.
     """
     found = slices.of_images(images, view)
     return None if found is None else found.features
 
 
 def ebeam(pool: Pool, rows: np.ndarray) -> Optional[np.ndarray]:
-    """The EBeam record of `rows`, (n, fields) float64, of the fields that vary; None if there is none."""
+    """The fields of the EBeam record that vary, (n, fields) float64; None if there are none."""
     fields = np.stack([pool.record(f"ebeam/{name}")[rows] for name in EBEAM_UNITS], axis=1)
     known = np.isfinite(fields)
     fields = np.where(known, fields, np.nan)
@@ -68,9 +68,10 @@ def time(seconds: np.ndarray) -> np.ndarray:
 def predict(
     features: np.ndarray, labels: np.ndarray, block: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """The labels that a logistic regression, trained on the rows `train`, gives the rows `test`.
+    """Predict the labels of the rows `test` by a logistic regression trained on the rows `train`.
 
-    Features are scaled by the train rows; the penalty is chosen within them, by blocks of time.
+    features: (n, features) float64; labels, block: (n,). Features are scaled by the train rows; the penalty
+    is chosen by cross-validation within them, by blocks of time.
     """
     model = make_pipeline(
         SimpleImputer(keep_empty_features=True), StandardScaler(), LogisticRegression(max_iter=2000)
@@ -83,13 +84,13 @@ def predict(
 
 
 def estimate(features: np.ndarray, target: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """What a ridge regression on the rows `train` says of the rows `test`; scaled as in `predict`."""
+    """Predict `target`, (n,), of the rows `test` by a ridge regression; features as in `predict`."""
     model = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), RidgeCV(_PENALTIES))
     return model.fit(features[train], target[train]).predict(features[test])
 
 
 def _folds(labels: np.ndarray, block: np.ndarray) -> list:
-    """Pairs of rows to fit and to validate on, by blocks of time; empty if there are too few blocks."""
+    """Pairs of rows to fit and to validate on, by blocks of time; none if there are too few blocks."""
     if len(np.unique(block)) < _FOLDS:
         return []
     pairs: Iterator = GroupKFold(_FOLDS).split(labels, labels, block)

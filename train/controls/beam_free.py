@@ -35,7 +35,7 @@ class Sums(NamedTuple):
 
 
 def side(shape: tuple[int, int]) -> int:
-    """Pixels along a square's side: 8, less for pictures of few pixels."""
+    """Pixels along a square's side: 8, or fewer for small pictures."""
     return max(2, min(SQUARE, min(shape) // 10))
 
 
@@ -55,7 +55,7 @@ def sums(batches: Iterator[np.ndarray], shape: tuple[int, int]) -> Sums:
 
 
 def mask(of_runs: Iterable[Sums], shape: tuple[int, int]) -> np.ndarray:
-    """The pixels without beam, `shape` bool; of as many runs as there are, one in memory at a time."""
+    """The pixels without beam, `shape` bool; the sums of one run at a time are in memory."""
     size = side(shape)
     together, alone, total, freedom, count = 0.0, 0.0, 0.0, 0, 0
     for run in of_runs:
@@ -76,9 +76,9 @@ def mask(of_runs: Iterable[Sums], shape: tuple[int, int]) -> np.ndarray:
 
 
 def cells(images: np.ndarray, keep: np.ndarray, parts: int = 4) -> np.ndarray:
-    """The mean of the kept pixels in each of parts x parts fields of the picture, (n, fields) float64.
+    """The mean of the kept pixels in each of parts x parts fields of a picture, (n, fields) float64.
 
-    Fields with none are left out.
+    images: (n, h, w); keep: (h, w) bool. Fields without such pixels are left out.
     """
     found = []
     for rows in np.array_split(np.arange(keep.shape[0]), parts):

@@ -1,4 +1,4 @@
-"""What all controls share: the network, the shots and their features, and how an accuracy is told."""
+"""What all controls share: the network, the shots and their features, and how an accuracy is reported."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _BATCH = 64
 
 
 class Bench:
-    """What all controls share: config, data, shots and their features; `tick` is called after each step.
+    """Config, data, shots and their features; `tick` is called after each training step.
 
-    train, test: rows of the pool. chosen: those of them that regressions take, all or a sample of each split.
+    train, test: rows of the pool. chosen: the rows used for regressions, all of these or a sample of each.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Bench:
 
     @property
     def alone(self) -> list[str]:
-        """The classes whose shots are all of one run, which no other class has."""
+        """The classes that are a single run, which no other class has."""
         runs = [set(self.pool.ids["run"][self.pool.labels == label]) for label in np.unique(self.pool.labels)]
         names = [self.data.classes[label] for label in np.unique(self.pool.labels)]
         others = [set().union(*runs[:k], *runs[k + 1 :]) for k in range(len(runs))]
@@ -90,12 +90,12 @@ class Bench:
 
     @functools.cached_property
     def trained(self) -> Predictor:
-        """The config's network, trained on the train split as it is."""
+        """The config's network, trained on the unchanged train split."""
         train, test = (Choice(self.pool, rows) for rows in (self.train, self.test))
         return self._trained_on(train, test)
 
     def fit_and_try(self, train: Choice, test: Choice) -> np.ndarray:
-        """The logits, (n, classes), that the config's network, trained on `train`, gives `test`."""
+        """Train the config's network on `train` and return its logits for `test`, (n, classes)."""
         return self._trained_on(train, test).predict(test)
 
     def _trained_on(self, train: Choice, test: Choice) -> Predictor:
@@ -110,7 +110,7 @@ class Bench:
 def scored(
     bench: Bench, name: str, what: str, rows: np.ndarray, labels: np.ndarray, predicted: np.ndarray
 ) -> Outcome:
-    """The outcome of a control: how many of the shots `rows` of the pool are predicted as `labels` say."""
+    """The outcome of a control: the accuracy of `predicted` against `labels`, of the pool's `rows`."""
     # Blocks keep the shots' own class: permuted labels are independent from shot to shot all the same.
     share = effective.share(labels == predicted, bench.block[rows], bench.pool.labels[rows])
     return Outcome(

@@ -1,4 +1,4 @@
-"""Choose shots from all splits of a data file, with other labels or with masked pixels."""
+"""Shots chosen from all splits of a data file, with other labels or with masked pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controls, one function each; each returns its outcomes (accuracies or correlations)."""
+"""The controls, one function each, which returns its outcomes (accuracies or correlations)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEWEST_PIXELS = 0.01  # share of the picture that must be left for the control o
 
 
 class Fold(NamedTuple):
-    """Rows of the pool to train on and to test, and the runs that only the test has."""
+    """Rows of the pool to train on and to test on, and the runs that are only tested on."""
 
     train: np.ndarray
     test: np.ndarray
@@ -30,7 +30,7 @@ class Fold(NamedTuple):
 
 
 def network(bench: Bench) -> list[Outcome]:
-    """The unchanged network; if no run can be left out, also its correlation with pulse energy."""
+    """The unchanged network; if no run can be left out, also its correlation with the pulse energy."""
     test = Choice(bench.pool, bench.test)
     logits = bench.trained.predict(test)
     rows = [scored(bench, "network", "the network", bench.test, test.labels, logits.argmax(axis=1))]
@@ -38,7 +38,7 @@ def network(bench: Bench) -> list[Outcome]:
 
 
 def counterfactual(bench: Bench) -> list[Outcome]:
-    """The same network on the test shots made again with lasing switched; nothing without them."""
+    """The same network on the same test shots with lasing switched, if they exist."""
     if bench.switched is None:
         return []
     split, rows = bench.switched
@@ -121,19 +121,19 @@ CONTROLS: dict[str, Callable[[Bench], list[Outcome]]] = {
 
 
 class Part(NamedTuple):
-    """What one process does: controls that share a network, or one fold of `other_runs`."""
+    """The work of one process: controls that share a network, or one fold of `other_runs`."""
 
     controls: tuple[str, ...]
     fold: Optional[int] = None
 
     @property
     def trainings(self) -> int:
-        """The number of networks that it trains."""
+        """The number of networks it trains."""
         return int(self.controls != ("simple",))
 
 
 def parts(bench: Bench, names: Sequence[str]) -> list[Part]:
-    """The controls `names` as parts, in the order in which they are begun."""
+    """The controls `names` divided into parts, in the order in which they start."""
     together = tuple(name for name in ("network", "counterfactual") if name in names)
     others = [Part((name,)) for name in names if name not in (*together, "other_runs")]
     unseen_runs = [Part(("other_runs",), k) for k in range(len(folds(bench)) if "other_runs" in names else 0)]
@@ -141,7 +141,7 @@ def parts(bench: Bench, names: Sequence[str]) -> list[Part]:
 
 
 def outcomes(bench: Bench, part: Part) -> dict[str, list[Outcome]]:
-    """What comes of the part's controls, by name."""
+    """Run the controls of a part: {name: outcomes}."""
     if part.fold is not None:
         return {"other_runs": unseen(bench, folds(bench)[part.fold])}
     return {name: CONTROLS[name](bench) for name in part.controls}
@@ -150,8 +150,8 @@ def outcomes(bench: Bench, part: Part) -> dict[str, list[Outcome]]:
 def folds(bench: Bench) -> list[Fold]:
     """Folds that leave out one run of each class; a class with a single run is split by blocks of time.
 
-    Where a class has more than 4 runs, several are left out at once. Shots in the guard gap at a
-    block's start are left out of a run that is cut. Empty if each class has one run.
+    If a class has more than 4 runs, several are left out at a time. Of a run that is split by blocks, shots
+    in the guard gap at the start of a block are not used. Empty if each class has one run.
     """
     ids, labels = bench.pool.ids, bench.pool.labels
     runs = {label: np.unique(ids["run"][labels == label]) for label in np.unique(labels)}
@@ -178,7 +178,7 @@ def folds(bench: Bench) -> list[Fold]:
 def _regression(
     bench: Bench, name: str, what: str, features: np.ndarray, only: Optional[np.ndarray] = None
 ) -> list[Outcome]:
-    """Of `features` of the chosen shots, (n, features), or of those that `only`, (n,) bool, has."""
+    """A regression on `features` of the chosen shots, (n, features), or of those in `only`, (n,) bool."""
     chosen = bench.chosen
     labels, block = bench.pool.labels[chosen], bench.block[chosen]
     train, test = _splits(bench, np.ones(len(chosen), bool) if only is None else only)
@@ -189,13 +189,13 @@ def _regression(
 
 
 def _splits(bench: Bench, only: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the chosen shots are of the splits train and test, among those that `only`, (n,) bool, has."""
+    """Which of the chosen shots belong to the splits train and test, among those in `only`, (n,) bool."""
     of_train = bench.pool.split[bench.chosen] == "train"
     return np.flatnonzero(only & of_train), np.flatnonzero(only & ~of_train)
 
 
 def on_slices(bench: Bench) -> list[Outcome]:
-    """What the domain's own reading of the pictures gives: the class, and the pulse energy."""
+    """Regressions of class and pulse energy on slices, the domain's own reading of the pictures."""
     features, energy, block = (
         bench.features["slices"], bench.pool.energy[bench.chosen], bench.block[bench.chosen]
     )  # fmt: skip
@@ -224,13 +224,13 @@ def on_slices(bench: Bench) -> list[Outcome]:
 
 
 def _explained_share(truth: np.ndarray, estimate: np.ndarray, rows: np.ndarray) -> float:
-    """R² of `rows`: 1 less the squared errors over the squared distances from the mean; 0 for a constant."""
+    """R² of `rows`: 1 - squared errors / squared distances from the mean; 0 if all are equal."""
     around = ((truth[rows] - truth[rows].mean()) ** 2).sum()
     return float(1 - ((truth[rows] - estimate[rows]) ** 2).sum() / around) if around else 0.0
 
 
 def _called(bench: Bench, rows: np.ndarray, predicted: np.ndarray) -> Iterator[Called]:
-    """How many shots of each run of the pool's `rows` are called each class but the first."""
+    """How many shots of each run among the pool's `rows` are called each class but the first."""
     runs = bench.pool.ids["run"][rows]
     for label, name in list(enumerate(bench.data.classes))[1:]:
         for run in np.unique(runs):
@@ -244,7 +244,7 @@ def _correlations(
 ) -> list[Outcome]:
     """Spearman's correlation of p(class) with pulse energy, for each run of each class but the first.
 
-    Interval by blocks of time. Ranks are taken of the log of the odds, which does not saturate as the
+    Intervals are by blocks of time. Ranks are those of the log odds, which do not saturate as the
     probability does.
     """
     energy, block = bench.pool.energy[rows], bench.block[rows]
@@ -271,7 +271,7 @@ def _correlations(
 
 
 def _rank(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> float:
-    """Spearman's rank correlation of `rows`; 0 where one is constant."""
+    """Spearman's rank correlation of `rows`; 0 if one of the two is constant."""
     if not np.ptp(a[rows]) or not np.ptp(b[rows]):
         return 0.0
     return float(np.corrcoef(stats.rankdata(a[rows]), stats.rankdata(b[rows]))[0, 1])
@@ -280,7 +280,7 @@ def _rank(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> float:
 def _runs_of(
     label: int, ids: np.ndarray, labels: np.ndarray, energy: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each run of a class with the rows whose pulse energy is known and of which there are enough."""
+    """Each run of a class, and its rows with a known pulse energy, if there are at least 10."""
     for run in np.unique(ids["run"][labels == label]):
         rows = np.flatnonzero((ids["run"] == run) & (labels == label) & np.isfinite(energy))
         if len(rows) >= 10 and np.ptp(energy[rows]) > 0:

@@ -52,9 +52,9 @@ def run_on(
 ) -> list[str]:
     """Run the controls that are not done yet and `tell` their rows; returns table and verdict as lines.
 
-    switched: the test shots with lasing switched, where they are known. workers: who does the work.
-    Writes controls.json, after every control, and at the end controls.csv into `config.run_dir`.
-    Raises OutputExists if controls of another config or other data are there.
+    switched: the test shots with lasing switched, if they exist. workers: the executor that does the work.
+    Writes controls.json after every control, and controls.csv at the end, into `config.run_dir`. Raises
+    OutputExists if controls of another config or other data are there.
     """
     run_dir = config.run_dir
     path = run_dir / record.RESULT
@@ -99,7 +99,7 @@ def run_on(
 
 @contextlib.contextmanager
 def _opened(config: TrainConfig) -> Iterator[tuple[Data, Optional[Data]]]:
-    """The data, and those with lasing switched where there are some; TensorFlow is started."""
+    """Open the data, and those with lasing switched if they exist, and start TensorFlow."""
     sharing = processes.own.size
     with open_data(
         config.data, config.input, ["train", "test"], config.cache, processes=sharing
@@ -113,7 +113,7 @@ def _opened(config: TrainConfig) -> Iterator[tuple[Data, Optional[Data]]]:
 def _results(
     bench: Bench, tasks: list[Part], workers: Executor, progress: Progress
 ) -> Iterator[tuple[Part, dict[str, list[Outcome]]]]:
-    """The parts with their outcomes, as they are done."""
+    """Each part with its outcomes, when it is done."""
     if isinstance(workers, parallel.Here):
         for part in tasks:
             progress.name(f"controls: {part.controls[0]}")
@@ -128,7 +128,7 @@ _mine: list[tuple[contextlib.ExitStack, Bench]] = []  # of this process, if it w
 
 
 def _elsewhere(config: TrainConfig, part: Part) -> tuple[Part, dict[str, list[Outcome]]]:
-    """In another process, which keeps what it has opened and computed for its next part."""
+    """Run a part in another process, which keeps what it has opened and computed for the next part."""
     if not _mine:
         with contextlib.ExitStack() as stack:
             data, switched = stack.enter_context(_opened(config))

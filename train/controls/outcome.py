@@ -13,7 +13,7 @@ STRICT = 0.998  # confidence beyond which a control is taken for a leak: there a
 
 @dataclasses.dataclass(frozen=True)
 class Called:
-    """Of `n` shots of a run, how many are called the class `class_name`, with the 95 % interval."""
+    """How many of `n` shots of a run are called `class_name`, with the 95 % interval of the share."""
 
     run: int
     class_name: str
@@ -24,11 +24,11 @@ class Called:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """An accuracy, a correlation or R² of `n` shots, with its 95 % interval by blocks of time.
+    """An accuracy, correlation or R² of `n` shots, with its 95 % interval by blocks of time.
 
-    control: its name in files; what: in words. chance: the share of the larger class. freedom: degrees
-    of freedom of n_effective. strict: the interval at the confidence that a leak needs. class_name: whose
-    probability a correlation is of. called: how many shots of unseen runs are called each class.
+    control: its name in files; what: its name in words. chance: the share of the larger class. freedom: the
+    degrees of freedom of n_effective. strict: the interval at the confidence STRICT. class_name: the class
+    whose probability is correlated. called: how many shots of unseen runs are called each class.
     """
 
     control: str
@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def finding(self) -> str:
-        """In a word or two, where the interval lies relative to chance."""
+        """Where the interval lies relative to chance, or to 0, in a word or two."""
         (low, high), accuracy = self.interval, self.kind == "accuracy"
         if not accuracy:
             return "positive" if low > 0 else "negative" if high < 0 else "none"

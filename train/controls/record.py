@@ -1,4 +1,4 @@
-"""The stored outcomes of a run's controls: controls.json, written after each control, and controls.csv."""
+"""The files of a run's controls: controls.json, written after each control, and controls.csv."""
 
 from __future__ import annotations
 
@@ -39,8 +39,11 @@ _NO_MATTER = {
 
 
 class Record(NamedTuple):
-    """key: of config and data (`key_of`). provenance: of the data. controls: their outcomes by name.
-    verdict: None before the end."""
+    """What controls.json holds.
+
+    key: digest of config and data (`key_of`); provenance: of the data; controls: {name: outcomes};
+    verdict: None until all are done.
+    """
 
     key: str
     provenance: str
@@ -66,7 +69,7 @@ class Record(NamedTuple):
 
 
 def key_of(config: TrainConfig, data_digest: str) -> str:
-    """A digest of everything that the outcomes depend on: config and data."""
+    """A digest of everything the outcomes depend on: config and data."""
     # Without defaults, so that a setting that a newer version adds does not make old results others'.
     settings = config.model_dump(mode="json", exclude=_NO_MATTER, exclude_defaults=True)
     text = json.dumps([settings, data_digest], sort_keys=True)
@@ -74,7 +77,7 @@ def key_of(config: TrainConfig, data_digest: str) -> str:
 
 
 def read(run_dir: Path) -> Record:
-    """Read the record in a run's folder (empty if there is none); raises DataError if it is damaged."""
+    """Read the record in a run's folder, empty if there is none; raises DataError if it is damaged."""
     path = run_dir / RESULT
     if not path.exists():
         return Record("", "", {}, None)
@@ -97,7 +100,7 @@ def read(run_dir: Path) -> Record:
 
 
 def write(run_dir: Path, record: Record) -> None:
-    """Write controls.json, and with a verdict controls.csv."""
+    """Write controls.json and, if there is a verdict, controls.csv."""
     atomic.write_text(run_dir / RESULT, json.dumps(record.to_json(), indent=1) + "\n")
     if record.verdict:
         table = [_flat(row, record.provenance) for row in record.rows]

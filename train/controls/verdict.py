@@ -1,4 +1,4 @@
-"""Explain the outcomes of the controls in words: a leak is found, not found, or it cannot be decided."""
+"""The outcomes of the controls in words: a leak is found, not found, or cannot be decided."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PART = 0.5  # of what the network is right above guessing: a leak of this size m
 
 
 class _Told(NamedTuple):
-    """How a control's result is introduced, and what it means if it is above chance: a leak, unless ''."""
+    """The words before a control's result, and which leak it shows if it is above chance ('': none)."""
 
     words: str
     leak: str = ""
@@ -46,7 +46,7 @@ Rows = Mapping[str, Outcome]  # by the names of the controls
 
 
 class Verdict(NamedTuple):
-    """leak: FOUND, NOT_FOUND or UNDECIDED; because: why, in words; reasons: more, one sentence each."""
+    """leak: FOUND, NOT_FOUND or UNDECIDED; because: why; reasons: further sentences."""
 
     leak: str
     because: str
@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
 
     @property
     def head(self) -> str:
-        """The conclusion in one sentence, the same words wherever it is told."""
+        """The conclusion in one sentence."""
         if self.leak == UNDECIDED:
             return f"Leak: cannot be decided because {self.because}."
         return f"Leak: {self.leak}. {self.because[0].upper()}{self.because[1:]}."
@@ -77,7 +77,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(rows: Sequence[Outcome], alone: Sequence[str] = ()) -> Verdict:
-    """The conclusion from all rows. alone: the classes that are a single run, which no other class has."""
+    """The conclusion from all rows. alone: the classes that are a single run (`Bench.alone`)."""
     by_name = {row.control: row for row in rows}
     network = by_name.get("network")
     leaks = list(_leaks(by_name))
@@ -110,7 +110,7 @@ def _single_runs(alone: Sequence[str]) -> Iterator[str]:
 
 
 def _too_few(by_name: Rows, network: Optional[Outcome]) -> Iterator[str]:
-    """Why a control at chance excludes nothing: a leak of PART of the network's size would not be seen."""
+    """Why controls at chance exclude nothing: they could not show a leak of PART of the network's size."""
     if network is None:
         return
     rows = [by_name[name] for name in LEAKS if name in by_name and name not in TIMES]
@@ -140,13 +140,13 @@ def _needed(row: Outcome, network: Outcome) -> float:
 
 
 def _round(n: float) -> str:
-    """A number of shots with two digits, rounded up."""
+    """A number of shots rounded up to two digits."""
     unit = 10 ** max(len(str(math.ceil(n))) - 2, 0)
     return str(math.ceil(n / unit) * unit)
 
 
 def _leaks(by_name: Rows) -> Iterator[str]:
-    """What the controls that are clearly above chance mean, each meaning once."""
+    """The leaks that controls clearly above chance show, each once."""
     said = set()
     for name in LEAKS:
         row, leak = by_name.get(name), TOLD[name].leak
@@ -156,7 +156,7 @@ def _leaks(by_name: Rows) -> Iterator[str]:
 
 
 def _doubts(by_name: Rows) -> Iterator[str]:
-    """What could not be tried, or is not clear."""
+    """What could not be tested, or is not clear."""
     network = by_name.get("network")
     if network is not None and "beam_free" not in by_name:
         yield "no pixel is without beam, so the camera background could not be tried by itself"
@@ -172,7 +172,7 @@ def _doubts(by_name: Rows) -> Iterator[str]:
 
 
 def _explained(name: str, by_name: Rows) -> bool:
-    """Whether time separates the classes only because the runs differ in length."""
+    """Whether time tells the classes apart only because the runs differ in length."""
     return name == "time" and "time_common" in by_name
 
 
@@ -189,7 +189,7 @@ def _unseen(rows: Sequence[Outcome], network: Optional[Outcome]) -> Iterator[str
 
 
 def _called(of_runs: Sequence[Called]) -> str:
-    """Which share of each run is called each class."""
+    """The share of each run that is called each class."""
     parts = []
     for name, of_class in itertools.groupby(of_runs, lambda of: of.class_name):
         shares = (
@@ -201,11 +201,11 @@ def _called(of_runs: Sequence[Called]) -> str:
 
 
 def _switched(by_name: Rows) -> Iterator[str]:
-    """What the same shots with lasing switched say: how much of the accuracy comes from the runs.
+    """How much of the accuracy comes from the runs, according to the same shots with lasing switched.
 
-    Who judges lasing alone is right as often as before; who judges the run alone is right where it was
-    wrong. Between them, of the accuracy a above guessing, a - 1/2, the run gives (a - c) / 2 when it is c
-    with lasing switched.
+    A network that judges only lasing is right as often as before; one that judges only the run is right
+    where it was wrong. In between, with accuracies a before and c after, the run contributes (a - c) / 2 of
+    the a - 1/2 above guessing.
     """
     network, switched = by_name.get("network"), by_name.get("counterfactual")
     if network is None or switched is None:
@@ -218,7 +218,7 @@ def _switched(by_name: Rows) -> Iterator[str]:
 
 
 def _energy(rows: Sequence[Outcome]) -> Iterator[str]:
-    """Whether the probability follows the pulse energy, as it would if the network saw lasing."""
+    """Whether the probability rises with the pulse energy, as it should if the network sees lasing."""
     found = [row for row in rows if row.kind == "correlation"]
     if found:
         numbers = "; ".join(f"{row.what.partition('run ')[2].partition(',')[0]} {row}" for row in found)
@@ -230,7 +230,7 @@ def _energy(rows: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _no_better(by_name: Rows) -> Iterator[str]:
-    """Which regressions do as well as the network."""
+    """How regressions compare with the network."""
     network = by_name.get("network")
     for name in ("projection", "moments", "slices"):
         row = by_name.get(name)

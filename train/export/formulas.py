@@ -1,9 +1,9 @@
 """A model of this package, layer by layer, for a target that does not know this package's layers.
 
-A target has two ways to say what a layer does: `stock`, for layers that it has itself, and `ops`,
-functions of the names and meaning of `keras.ops`, in which the formulas below are written. What only
-training needs is left out. Centering, which cuts another window out of each image, becomes two products
-with matrices of zeros and ones, one row for each row (column) of the window.
+A target computes a layer in one of two ways: `stock`, if it has the layer itself, or `ops`, functions with
+the names and meaning of `keras.ops`, in which the formulas below are written. What only training needs is
+left out. Centering, which cuts a different window out of each image, becomes two products with matrices of
+zeros and ones, with a row for each row (column) of the window.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROBABILITY = "probability"
 
 
 class Target(Protocol):
-    """What a model is written in; values are whatever it computes with."""
+    """What a model is translated to; values are whatever it computes with."""
 
     ops: Any  # keras.ops, or an object with those of its functions that are used here
 
@@ -35,8 +35,8 @@ class Target(Protocol):
 
 
 def outputs(model: keras.Model, target: Target, x: Any) -> dict[str, Any]:
-    """What the model makes of x, images (n, rows, columns, 1): `probability` (n, classes), and where it tells
-    it `pulse_energy` (n, 1), mJ. model: as `network.build` makes it."""
+    """The outputs for x, images (n, rows, columns, 1): `probability` (n, classes) and, if the model tells it,
+    `pulse_energy` (n, 1), mJ. model: as `network.build` makes it; raises UserError for an unknown layer."""
     *before, convnet = model.layers[1:]
     for part in before:
         for layer in part.layers[1:]:
@@ -77,7 +77,7 @@ def _response(ops: Any, layer: network.LocalResponseNormalization, x: Any) -> An
 
 
 def _center(ops: Any, layer: center.Center, x: Any) -> Any:
-    """As `center.centroid` finds the beam and `windows.cut` cuts it out."""
+    """Find the beam as `center.centroid` does and cut it out as `windows.cut` does."""
     sizes = layer.input.shape[1:3]
     blocks = ops.squeeze(ops.average_pool(x, center.BLOCK, center.BLOCK), 3)
     counts = [size // center.BLOCK for size in sizes]
@@ -112,14 +112,14 @@ def _center(ops: Any, layer: center.Center, x: Any) -> Any:
 
 
 def _mean(ops: Any, weights: Any, places: np.ndarray, default: float) -> Any:
-    """The mean of `places` (k,) by `weights` (n, k), each (n, 1); `default` where all weights are 0."""
+    """The mean of `places` (k,) with weights (n, k), as (n, 1); `default` where all weights are 0."""
     total = ops.sum(weights, 1, keepdims=True)
     mean = ops.matmul(weights, places[:, None]) / ops.maximum(total, 1.0)
     return ops.where(ops.greater(total, 0.0), mean, default)
 
 
 def _median(ops: Any, x: Any, axis: int, n: int) -> Any:
-    """The median along axis 1 or 2 of (a, b, c), of length n, which stays, of length 1."""
+    """The median of (a, b, c) along axis 1 or 2, of length n; the axis is kept, with length 1."""
     x = ops.swapaxes(x, 1, 2) if axis == 1 else x
     kept = n // 2 + 1
     greatest = ops.top_k(x, kept)[0]

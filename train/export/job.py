@@ -1,4 +1,4 @@
-"""`python -m train export`: a run's model as a file that other programs load, compared with `predict`."""
+"""`python -m train export`: write a run's model for other programs, and compare it with `predict`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-5  # of a probability, and of mJ
 
 
 class Format(NamedTuple):
-    """ending: of the name of the file or folder; needs: packages beside those of `train`."""
+    """ending: of the name of the file or folder; needs: packages in addition to those of `train`."""
 
     ending: str
     needs: tuple[str, ...] = ()
@@ -68,12 +68,12 @@ def run(run_dir: Path, kind: str, out: Optional[Path], data_path: Optional[str],
 
 
 def described_in(path: Path) -> Path:
-    """The file beside the exported one that says what it takes and tells."""
+    """The file beside the exported one that describes its inputs and outputs."""
     return path.with_name(path.name + ".json")
 
 
 def description(run_dir: Path, data: Data, model: Any) -> dict[str, Any]:
-    """What a program must know to use the model, and where it comes from."""
+    """What a program must know to use the model, and the model's origin."""
     import keras
     import tensorflow as tf
 
@@ -106,9 +106,9 @@ def description(run_dir: Path, data: Data, model: Any) -> dict[str, Any]:
 
 
 def compare(exported: Callable[[np.ndarray], dict[str, Any]], model: Any, data: Data) -> tuple[int, float]:
-    """How many images of `data` were compared, and the largest difference of `exported` from `predict`.
+    """The number of images of `data` compared, and the largest difference of `exported` from `predict`.
 
-    NaN where one of them is not a number.
+    The difference is NaN if a result is not a number.
     """
     from train.model.predictor import Predictor
 
@@ -124,7 +124,7 @@ def compare(exported: Callable[[np.ndarray], dict[str, Any]], model: Any, data: 
 
 
 def _chosen(data: Data) -> Iterator[tuple[Split, np.ndarray]]:
-    """Of each split the rows that are compared, spread over all of it, a few images at a time."""
+    """The rows of each split to compare, spread evenly over it, a few images at a time."""
     each = -(-IMAGES // len(data.splits))
     for split in data.splits.values():
         rows = np.unique(np.linspace(0, len(split) - 1, min(each, len(split))).astype(np.int64))
@@ -133,7 +133,7 @@ def _chosen(data: Data) -> Iterator[tuple[Split, np.ndarray]]:
 
 
 def _check_output(path: Path, kind: str, force: bool) -> None:
-    """Raise UserError where the model cannot go to `path`, or a package is missing."""
+    """Raise UserError if the model cannot be written to `path`, or a package is missing."""
     form = FORMATS[kind]
     missing = [name for name in form.needs if importlib.util.find_spec(name) is None]
     if missing:
@@ -155,7 +155,7 @@ def _replacing(path: Path, kind: str) -> Any:
 
 
 def _functions(kind: str) -> tuple[Callable, Callable]:
-    """How a file of this format is written and read; loads what that needs."""
+    """The functions that write and read this format; loads the packages they need."""
     if kind == "onnx":
         from train.export import onnx_graph
 

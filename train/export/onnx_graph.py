@@ -1,8 +1,9 @@
 """A model as an ONNX graph, for ONNX Runtime and whatever else reads ONNX.
 
-ONNX has the channels before rows and columns, Keras after them. Images stay as ONNX has them for as long
-as that is all the same, and are turned where it is not. Besides, ONNX Runtime takes 20 ns instead of 2
-for a pixel of (n, rows, columns, 1) from which a number is subtracted: its inner loop is over the last axis.
+ONNX has the channels before rows and columns, Keras after them. Images keep the order of ONNX as long as it
+makes no difference, and are transposed where it does. ONNX Runtime is also faster in its own order: to
+subtract a number from a pixel of (n, rows, columns, 1) takes 20 ns instead of 2, as its inner loop is over
+the last axis.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ Operand = Union[Value, np.ndarray, float, str]  # str: the name of numbers that 
 
 
 class Graph:
-    """A graph that grows node by node, and the target of `formulas`: its methods are those of `keras.ops`."""
+    """A graph built node by node: the target of `formulas`, with functions of `keras.ops` as methods."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -81,19 +82,19 @@ class Graph:
     # --- nodes -----------------------------------------------------------------------------------
 
     def node(self, kind: str, *inputs: Operand, first: bool = False, **attributes: Any) -> Value:
-        """Add a node. first: whether it takes and gives images with the channels first."""
+        """Add a node and return its output. first: whether its images have the channels first."""
         names = [self._name(x, first) for x in inputs]
         name = f"{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, names, [name], name, **attributes))
         return Value(self, name, first)
 
     def each(self, kind: str, *inputs: Operand, **attributes: Any) -> Value:
-        """Add a node that computes number by number; channels that come first in all images stay there."""
+        """Add an elementwise node; if all images have the channels first, so has the output."""
         images = all(x.channels_first if isinstance(x, Value) else np.ndim(x) == 0 for x in inputs)
         return self.node(kind, *inputs, first=images, **attributes)
 
     def constant(self, array: Any, dtype: type = np.float32) -> str:
-        """Add numbers; returns their name."""
+        """Add an array of constants; returns its name."""
         name = f"numbers_{len(self.numbers)}"
         self.numbers.append(numpy_helper.from_array(np.ascontiguousarray(np.asarray(array, dtype)), name))
         return name
@@ -173,7 +174,7 @@ class Graph:
     # --- functions of keras.ops ------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Callable[..., Value]:
-        """The functions that compute number by number."""
+        """The elementwise functions of `keras.ops`."""
         return functools.partial(self.each, _NUMBER_BY_NUMBER[name])
 
     def log1p(self, x: Value) -> Value:
@@ -211,7 +212,7 @@ class Graph:
         return self.node("Unsqueeze", x, self.constant([axis], np.int64))
 
     def swapaxes(self, x: Value, one: int, two: int) -> Value:
-        """Of a value with three axes."""
+        """Exchange two of three axes."""
         order = list(range(3))
         order[one], order[two] = two, one
         return self.node("Transpose", x, perm=order)
@@ -262,7 +263,7 @@ def write(model: keras.Model, path: Path, description: str) -> None:
 
 
 def read(path: Path) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """The function of images that the file is, computed by ONNX Runtime."""
+    """Load the file: a function of images, computed by ONNX Runtime."""
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {INPUT: images})))

@@ -44,19 +44,19 @@ def of_model(model: keras.Model) -> keras.Model:
 
 
 def write_keras(model: keras.Model, path: Path, description: str) -> None:
-    """Write the model to the file `path`, which ends in .keras. A description has no place in it."""
+    """Write the model to the file `path`, which ends in .keras; it has no place for a description."""
     of_model(model).save(path)
 
 
 def read_keras(path: Path) -> Images:
-    """The function of images that the file is."""
+    """Load the file: a function of images."""
     return tf.function(keras.saving.load_model(path, compile=False))
 
 
 def write_saved_model(model: keras.Model, path: Path, description: str) -> None:
-    """Write the model to the folder `path`: `serve`, which is its default signature, too.
+    """Write the model to the folder `path`, as the function `serve` and as the default signature.
 
-    The description is in its folder of assets, assets.extra, which TensorFlow leaves to others.
+    The description goes to assets.extra, a folder that TensorFlow leaves to others.
     """
     standard, module = of_model(model), tf.Module()
     image = tf.TensorSpec((None, *model.input_shape[1:3]), tf.float32, name=INPUT)
@@ -68,6 +68,6 @@ def write_saved_model(model: keras.Model, path: Path, description: str) -> None:
 
 
 def read_saved_model(path: Path) -> Images:
-    """The function of images that the folder is."""
+    """Load the folder: a function of images."""
     loaded = tf.saved_model.load(str(path))  # kept: without it its numbers are gone
     return lambda images: loaded.serve(images)

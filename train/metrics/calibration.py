@@ -1,4 +1,4 @@
-"""Probabilities and energies one may rely on: temperature, calibration error, error of an energy."""
+"""How reliable probabilities and pulse energies are: temperature, calibration error, error of an energy."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """What to divide the logits by for the least cross entropy (Guo, Pleiss, Sun, Weinberger 2017).
+    """The number to divide the logits by for the least cross entropy (Guo, Pleiss, Sun, Weinberger 2017).
 
-    The most probable one, where its logarithm is normal around 0 beforehand: of a few dozen shots that are
-    all classified correctly the likeliest is 0, by which every later error would be a certain one. 88 such
-    shots give 0.62 here; on 1,184 simulated shots of new runs 0.65 had the least cross entropy. A normal
-    distribution half as wide gave 0.81, and there a calibration error of 0.010 where this has 0.004.
-    Thousands of shots decide alone.
+    logits: (n, classes); labels: (n,) integers. It is the most probable temperature, if its logarithm is
+    normally distributed around 0 before any shot is seen. Without that, a few dozen shots that are all
+    classified correctly would give a temperature near 0, with which every later error would be made with
+    certainty; 88 such shots give 0.62 here. On 1,184 simulated shots of new runs 0.65 had the least cross
+    entropy; a prior half as wide gave 0.81, and there a calibration error of 0.010 where this has 0.004.
+    With thousands of shots the prior does not matter.
     """
 
     def surprise(log: float) -> float:
@@ -43,7 +44,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 class Bin(NamedTuple):
-    """Shots whose probability of the called class is alike: its mean, and how many are correct."""
+    """Shots with similar probabilities of the class they are called: the mean, and how many are correct."""
 
     confidence: float
     share: Share
@@ -62,9 +63,10 @@ class Bin(NamedTuple):
 def reliability(
     probabilities: np.ndarray, labels: np.ndarray, block: Optional[np.ndarray] = None, bins: int = BINS
 ) -> list[Bin]:
-    """Shots in bins of equal width of the probability of the class they are called; empty ones left out.
+    """Sort shots into bins by the probability of the class they are called; empty bins are left out.
 
-    probabilities: (n, classes); labels: (n,); block: (n,) of time, as `effective.share` takes it.
+    probabilities: (n, classes); labels: (n,); block: (n,) of time, as `effective.share` takes it. The `bins`
+    have equal widths.
     """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     number = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -81,7 +83,7 @@ def calibration_error(of_bins: list[Bin]) -> float:
 
 
 class EnergyError(NamedTuple):
-    """How far off an estimate of the pulse energy is: in 90 % of the shots less than hypot(floor, share * E).
+    """The error of an estimate E of the pulse energy: below hypot(floor, share * E) in 90 % of the shots.
 
     floor: mJ.
     """
@@ -90,16 +92,16 @@ class EnergyError(NamedTuple):
     share: float
 
     def half_width(self, energy: np.ndarray) -> np.ndarray:
-        """Half of the width of the interval around estimates, (n,) mJ."""
+        """Half the width of the 90 % interval around each estimate, (n,) mJ."""
         return np.hypot(self.floor, self.share * np.maximum(energy, 0))
 
 
 def energy_error(estimate: np.ndarray, energy: np.ndarray) -> EnergyError:
-    """From shots that were not trained on. estimate, energy: (n,) mJ, finite.
+    """Determine the error from shots that were not trained on. estimate, energy: (n,) mJ, finite.
 
-    The floor is the 90 % quantile of the error of the half with the lower estimates, the share the
-    smallest with which 90 % of the other half are within; both with conformal prediction's correction for few
-    shots (Vovk, Gammerman, Shafer 2005).
+    The floor is the 90 % quantile of the error among the half of the shots with the lower estimates; the
+    share is the smallest with which 90 % of the other half lie within the interval. Both have conformal
+    prediction's correction for small numbers of shots (Vovk, Gammerman, Shafer 2005).
     """
     error = np.abs(estimate - energy)
     low = estimate <= np.median(estimate)
@@ -122,7 +124,10 @@ class EnergyScore(NamedTuple):
 def energy_score(
     estimate: np.ndarray, energy: np.ndarray, error: Optional[EnergyError] = None
 ) -> Optional[EnergyScore]:
-    """estimate, energy: (n,) mJ, shots where the latter is NaN are left out; None for fewer than 3 others."""
+    """Compare estimates with the gas detector. estimate, energy: (n,) mJ.
+
+    Shots whose `energy` is NaN are left out; None if fewer than 3 remain, or if all are equal.
+    """
     known = np.isfinite(energy)
     estimate, energy = estimate[known].astype(np.float64), energy[known]
     if len(energy) < 3 or not np.ptp(energy) or not np.ptp(estimate):
@@ -138,7 +143,7 @@ def energy_score(
 
 
 class Threshold(NamedTuple):
-    """Calling a class what has a probability of `threshold` or more: what it finds, and what it costs."""
+    """Calling a class from a probability on: `found` of `of` shots, and `false` of `of_others`."""
 
     threshold: float
     found: int
@@ -148,7 +153,7 @@ class Threshold(NamedTuple):
 
 
 def thresholds(probability: np.ndarray, of_class: np.ndarray) -> list[Threshold]:
-    """At a few probabilities. probability: (n,) of a class; of_class: (n,) bool, which shots are of it."""
+    """A few thresholds. probability: (n,) of a class; of_class: (n,) bool, which shots are of that class."""
     return [
         Threshold(
             at,
@@ -162,10 +167,10 @@ def thresholds(probability: np.ndarray, of_class: np.ndarray) -> list[Threshold]
 
 
 def half_recognized(energy: np.ndarray, hit: np.ndarray) -> Optional[float]:
-    """The pulse energy at which half of the shots are a hit, mJ; None where more are, down to the weakest.
+    """The pulse energy from which on half of the shots are a hit, mJ; None if more are at every energy.
 
-    By isotonic regression: the share of hits never falls with the energy. energy: (n,) mJ, NaN left
-    out; hit: (n,) bool.
+    Determined by isotonic regression: the share of hits must not fall with the energy. energy: (n,) mJ,
+    shots where it is NaN are left out; hit: (n,) bool.
     """
     known = np.isfinite(energy)
     if not known.any():

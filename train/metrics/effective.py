@@ -1,6 +1,6 @@
-"""How sure a share of shots is: the only source of intervals, and of "better than guessing".
+"""How well a share of shots is known: the only source of intervals and of "better than guessing".
 
-Shots of one block of time are alike, so that n of them count for fewer: the effective sample size.
+Shots of one block of time are alike, so n of them count for fewer: the effective sample size.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MOST = 10**7  # effective shots: nobody has more
 
 
 class Share(NamedTuple):
-    """`k` of `n` shots, which count for `n_effective`, and the 95 % interval of that share.
+    """`k` of `n` shots, which count for `n_effective`, and the 95 % interval of this share.
 
-    freedom: degrees of freedom with which the effective sample size is known; None for shots without
-    times, each of which counts: then the interval is Wilson's plain one.
+    freedom: degrees of freedom of the effective sample size; None for shots without times, which count one
+    by one: the interval is then the plain Wilson interval.
     """
 
     n: int
@@ -44,7 +44,7 @@ class Share(NamedTuple):
         return interval(self.value, self.n_effective, self.freedom, confidence)
 
     def to_json(self) -> dict[str, Any]:
-        """What tells how sure the share is, for result files."""
+        """The interval and what it is based on, for result files."""
         return {
             "interval": list(self.interval),
             "interval_by": self.by,
@@ -77,7 +77,7 @@ class Share(NamedTuple):
 
     @property
     def of_shots(self) -> str:
-        """The number of shots with what they count for, in words."""
+        """The number of shots and their effective number, in words."""
         how = "plain Wilson interval" if self.freedom is None else f"{self.n_effective:.0f} effective"
         return f"{self.n} shots ({how})"
 
@@ -88,11 +88,11 @@ def share(
     strata: Optional[np.ndarray] = None,
     rows: Union[slice, np.ndarray] = slice(None),
 ) -> Share:
-    """How many of the shots are a `hit`, (n,) bool, and how sure that is.
+    """The share of the shots that are a `hit`, (n,) bool, with its interval.
 
-    block: (n,) the block of time of each, None where shots have no times. strata: (n,) groups that
-    are not drawn together, as the classes of a test split; each block is of one. None: one group.
-    rows: of these shots only, one or more.
+    block: (n,) the block of time of each shot, or None if the shots have no times. strata: (n,) groups that
+    were drawn separately, such as the classes of a test split; each block belongs to one. None: one group.
+    rows: count only these shots, at least one.
     """
     hit = hit[rows]
     n, k = len(hit), int(hit.sum())
@@ -103,29 +103,29 @@ def share(
 
 
 def plain(n: int, k: int) -> Share:
-    """The share of shots without times, each of which counts: Wilson's plain interval."""
+    """The share of n shots without times, with the plain Wilson interval."""
     return Share(n, k, float(n), None, interval(k / n, n, None))
 
 
 def against(of: tuple[float, float], chance: float) -> str:
-    """Where an interval lies relative to `chance`: above, below or at it."""
+    """Where an interval lies relative to `chance`: "above chance", "below chance" or "at chance"."""
     return "above chance" if of[0] > chance else "below chance" if of[1] < chance else "at chance"
 
 
 def z_score(value: float, chance: float, n: float) -> float:
-    """Standard deviations from always guessing the larger class, `chance`, of n (effective) shots.
+    """Distance from the accuracy `chance` of always guessing the larger class, in standard deviations.
 
-    (value - chance) / sqrt(chance (1 - chance) / n); of two equal classes it is the 2016 study's
-    (acc n - n/2) / sqrt(n/4).
+    (value - chance) / sqrt(chance (1 - chance) / n), for n (effective) shots. For two equal classes it is
+    the 2016 study's (acc n - n/2) / sqrt(n/4).
     """
     return (value - chance) / math.sqrt(chance * (1 - chance) / n) if 0 < chance < 1 else 0.0
 
 
 def p_value(of: Share, chance: float) -> float:
-    """One-tailed: how likely always guessing the larger class is to be right as often.
+    """The one-tailed probability that always guessing the larger class is right at least as often.
 
-    By blocks Student's t of the Z score, which is below 0.025 just where the 95 % interval is above
-    chance; the exact binomial for shots without times.
+    For shots with times it is the tail of Student's t at the Z score, which is below 0.025 exactly where the
+    95 % interval is above chance; for shots without times it is the exact binomial tail.
     """
     if of.freedom is None:
         return float(stats.binom.sf(of.k - 1, of.n, chance))
@@ -136,10 +136,10 @@ def p_value(of: Share, chance: float) -> float:
 def sample_size(correct: np.ndarray, labels: np.ndarray, block: np.ndarray) -> tuple[float, int]:
     """The effective sample size, at most n, and its degrees of freedom.
 
-    correct: (n,) bool; labels: (n,); block: (n,), each of one label. n divided by the design effect
-    (Kish 1965): the variance of the accuracy from block to block, within each class, over what it
-    would be if shots were independent. Blocks that go right or wrong as a whole make it large. Where
-    no class has two blocks nothing tells how alike the shots of one are: each block counts once.
+    correct: (n,) bool; labels: (n,); block: (n,), each with shots of one label. The size is n divided by the
+    design effect (Kish 1965): the variance of the accuracy between blocks, within each class, relative to
+    that of independent shots. It is large if blocks are right or wrong as a whole. If no class has two
+    blocks, the design effect is unknown, and each block counts as one shot.
     """
     n, observed, binomial, freedom, blocks = len(correct), 0.0, 0.0, 0, 0
     for label in np.unique(labels):
@@ -165,7 +165,7 @@ def interval(
 ) -> tuple[float, float]:
     """Wilson's score interval (1927) of a share of `n` (effective) shots.
 
-    freedom: for Student's t instead of the normal distribution, because blocks are few; None: normal.
+    freedom: degrees of freedom of Student's t, which is used because blocks are few; None: normal.
     """
     z = quantile(confidence, freedom)
     center = (share * n + z * z / 2) / (n + z * z)
@@ -174,15 +174,15 @@ def interval(
 
 
 def quantile(confidence: float, freedom: Optional[float]) -> float:
-    """Half the width of the two-sided interval of a standard normal value, or of Student's t."""
+    """Half the width of the two-sided interval of a standard normal variable, or of Student's t."""
     upper = (1 + confidence) / 2
     return float(stats.norm.ppf(upper) if freedom is None else stats.t.ppf(upper, freedom))
 
 
 def needed(share: float, chance: float, n: float, freedom: int, confidence: float) -> float:
-    """How many effective shots show that a share is above `chance`, at this confidence; inf if none do.
+    """How many effective shots are needed to show that a share is above `chance`; inf if no number is enough.
 
-    n, freedom: of the shots that there are; more shots of their kind have more blocks in proportion.
+    n, freedom: those of the existing shots; blocks are assumed to grow in number with the shots.
     """
 
     def shows(more: float) -> bool:
@@ -201,9 +201,9 @@ def needed(share: float, chance: float, n: float, freedom: int, confidence: floa
 def bootstrap(
     statistic: Callable[[np.ndarray], float], block: np.ndarray, seed: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """The interval of `statistic(rows)` when whole blocks of rows are drawn again with replacement.
+    """The interval of `statistic(rows)` by bootstrap: whole blocks are drawn with replacement.
 
-    Percentiles of 1000 draws; (-inf, inf) with fewer than 3 blocks.
+    block: (n,). Percentiles of 1000 draws; (-inf, inf) if there are fewer than 3 blocks.
     """
     rows = [np.flatnonzero(block == number) for number in np.unique(block)]
     if len(rows) < 3:

@@ -13,7 +13,7 @@ MEASURED = ("shots", "effective", "accuracy", "95 % interval", "larger class")  
 
 
 class Score(NamedTuple):
-    """Shots classified correctly, against `chance`, the share of the larger class."""
+    """The share of shots classified correctly, and `chance`, the share of the larger class."""
 
     share: Share
     chance: float
@@ -37,22 +37,22 @@ class Score(NamedTuple):
 
     @property
     def z(self) -> float:
-        """Standard deviations from always guessing the larger class."""
+        """Distance from always guessing the larger class, in standard deviations."""
         return effective.z_score(self.accuracy, self.chance, self.share.n_effective)
 
     @property
     def p_value(self) -> float:
-        """One-tailed: the chance of as many right by always guessing the larger class."""
+        """The one-tailed probability of as many correct by always guessing the larger class."""
         return effective.p_value(self.share, self.chance)
 
     @property
     def finding(self) -> str:
-        """Whether this is above, at or below always guessing the larger class."""
+        """Whether the accuracy is above, at or below that of always guessing the larger class."""
         return effective.against(self.interval, self.chance)
 
     @property
     def compared(self) -> str:
-        """The finding as words before "always guessing the larger class"."""
+        """The finding in the words that go before "always guessing the larger class"."""
         return {"above chance": "better than", "below chance": "worse than"}.get(
             self.finding, "not told apart from"
         )
@@ -86,7 +86,7 @@ class Score(NamedTuple):
 
 
 class EnergyBand(NamedTuple):
-    """Shots of a class in a band of pulse energy, mJ, and how many of them were called that class."""
+    """The shots of a class between two pulse energies, mJ, and how many of them are called that class."""
 
     name: str
     low: float
@@ -105,21 +105,21 @@ class EnergyBand(NamedTuple):
 
 
 def score(labels: np.ndarray, predicted: np.ndarray, block: Optional[np.ndarray]) -> Score:
-    """labels, predicted: (n,) integers; block: (n,) of time, as `effective.share` takes it."""
+    """The accuracy. labels, predicted: (n,) integers; block: (n,) of time, as `effective.share` takes it."""
     largest = int(np.bincount(labels).max())
     return Score(effective.share(labels == predicted, block, labels), largest / len(labels))
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """(classes, classes) counts: row the true class, column the predicted one."""
+    """Counts, (classes, classes): a row for each true class, a column for each predicted one."""
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def energy_bands(energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray]) -> list[EnergyBand]:
-    """The shots of a class in thirds of pulse energy: weak, medium, strong.
+    """Divide the shots of a class into thirds by pulse energy: weak, medium, strong.
 
-    energy: (n,) mJ, NaN for shots of other classes and without a record, which are left out; hit: (n,)
-    bool, called that class; block: (n,) of time.
+    energy: (n,) mJ, NaN for shots that are left out: those of other classes or without a record. hit: (n,)
+    bool, whether a shot is called that class; block: (n,) of time.
     """
     return [
         EnergyBand(
@@ -131,16 +131,16 @@ def energy_bands(energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray
 
 
 class AtEnergy(NamedTuple):
-    """A share of shots whose pulse energy is about `energy` (mJ, their median)."""
+    """A share of shots with pulse energies around `energy`, their median, mJ."""
 
     energy: float
     share: Share
 
 
 def shares_by_energy(energy: np.ndarray, hit: np.ndarray, block: Optional[np.ndarray]) -> list[AtEnergy]:
-    """How many of the shots are a `hit`, in up to 8 bins of equal numbers of shots by pulse energy.
+    """The share of hits in up to 8 bins with equal numbers of shots, by pulse energy.
 
-    A bin has 10 shots or more, unless there are fewer altogether. Arrays as in `energy_bands`.
+    A bin has at least 10 shots, unless there are fewer altogether. Arrays as in `energy_bands`.
     """
     order = _by_energy(energy)
     parts = np.array_split(order, max(1, min(8, len(order) // 10)))
@@ -152,5 +152,5 @@ def shares_by_energy(energy: np.ndarray, hit: np.ndarray, block: Optional[np.nda
 
 
 def _by_energy(energy: np.ndarray) -> np.ndarray:
-    """The rows whose energy is known, the least first."""
+    """The rows whose energy is known, in order of energy."""
     return np.argsort(energy, kind="stable")[: int(np.isfinite(energy).sum())]  # NaN is last

@@ -14,17 +14,17 @@ GRID = np.linspace(0, 1, 201)  # false positive rates at which the band is given
 
 
 class Curve(NamedTuple):
-    """false_positive, true_positive: (k,) rates as the threshold falls, from (0, 0) to (1, 1)."""
+    """The rates as the threshold falls, from (0, 0) to (1, 1); each (k,)."""
 
     false_positive: np.ndarray
     true_positive: np.ndarray
 
 
 def curve(positive: np.ndarray, scores: np.ndarray) -> Curve:
-    """The ROC curve. positive: (n,) bool, both kinds there; scores: (n,), larger means positive.
+    """The ROC curve. positive: (n,) bool, some true and some false; scores: (n,), larger means positive.
 
-    Equal scores are one step: the curve does not depend on their order. The band needs hundreds of
-    curves; scikit-learn's checks cost a millisecond each, 19 times as much as a curve of 300 scores.
+    Equal scores are one step, so the curve does not depend on their order. The band needs hundreds of
+    curves, and scikit-learn's checks take a millisecond each, 19 times as long as a curve of 300 scores.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
@@ -37,10 +37,10 @@ def area(
 ) -> tuple[float, float, float]:
     """The area under the curve and its 95 % interval by blocks of time (Obuchowski 1997).
 
-    The area is the chance that a positive scores above a negative, ties counting half. Its variance is
-    that of the placements' sums over blocks; where every shot is a block (None: shots have no times) it
-    is that of DeLong, DeLong, Clarke-Pearson (1988). The interval is taken on the logit scale, so that it
-    stays inside 0 to 1; with an area of 0 or 1 it is that point. block: (n,).
+    The area is the probability that a positive scores above a negative; ties count half. Its variance is
+    that of the sums of placements over blocks; if every shot is a block (`block` None: shots have no times)
+    it is that of DeLong, DeLong, Clarke-Pearson (1988). The interval is computed on the logit scale, so that
+    it stays within 0 to 1; for an area of 0 or 1 it is that point. positive: (n,) bool; scores, block: (n,).
     """
     timed = block is not None
     block = np.unique(block, return_inverse=True)[1] if timed else np.arange(len(scores))
@@ -72,9 +72,10 @@ def band(
     seed: int = 0,
     resamples: int = 500,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % band of the true positive rate at GRID: bootstrap of whole blocks of each kind of shot.
+    """The 95 % band of the true positive rate at GRID, two arrays (201,).
 
-    Percentiles point by point. block: (n,) of time; None: every shot by itself.
+    Whole blocks of positives, and of negatives, are drawn with replacement; the band is made of percentiles
+    at each point. block: (n,) of time; None: each shot is drawn by itself.
     """
     rng = np.random.default_rng(seed)
     block = np.arange(len(scores)) if block is None else block
@@ -96,7 +97,7 @@ def band(
 
 
 def _placements(of: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For each of `of` the share of `among` that lies below it, ties counting half."""
+    """For each of `of` the share of `among` that is below it; ties count half."""
     among = np.sort(among)
     left, right = np.searchsorted(among, of, "left"), np.searchsorted(among, of, "right")
     return (left + right) / (2 * len(among))

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Predicts(Protocol):
-    """What tells the classes of shots: a `Predictor`, or one that has others work for it."""
+    """What predicts: a `Predictor`, or an object that has other processes predict."""
 
     def outputs(self, split: Samples, rows: Optional[np.ndarray] = None) -> Outputs:
-        """All it says of the shots `rows` of `split`, or of all."""
+        """The outputs for the shots `rows` of `split`, or for all."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class SplitScore:
     """How well a network does on the shots of one split.
 
     confusion: counts, a row for each true class, a column for each class called. by_pulse_energy, thresholds,
-    half_recognized (mJ): by the names of the classes, the first and those without shots left out.
-    without_pulse_energy: shots of these classes that have no gas-detector record. cross_entropy: nat, mean of
-    the shots. calibration_error: None in runs that earlier versions trained.
-    pulse_energy: None where the network does not tell it.
+    half_recognized (mJ): {class: ...}, without the first class and without classes that have no shots.
+    without_pulse_energy: number of shots of these classes without a gas-detector record. cross_entropy: mean
+    over the shots, nat; it and calibration_error are None for runs trained by versions that did not measure
+    them. pulse_energy: None if the network does not tell it.
     """
 
     score: Score
@@ -64,7 +64,7 @@ class SplitScore:
 
     @classmethod
     def from_json(cls, of: Mapping[str, Any], classes: Sequence[str]) -> "SplitScore":
-        """Read what `to_json` returned; earlier versions had two classes and did not measure all of it."""
+        """Read what `to_json` returned, or an earlier version, which had two classes and measured less."""
         half, energy = of.get("half_recognized"), of.get("pulse_energy")
         return cls(
             Score.from_json(of),
@@ -80,7 +80,7 @@ class SplitScore:
         )
 
     def recognized(self) -> Iterator[str]:
-        """In words, of each class with pulse energies, from what energy on its shots are recognized."""
+        """For each class with pulse energies, a sentence that says from which energy on it is recognized."""
         for name, bands in self.by_pulse_energy.items():
             if name in self.half_recognized:
                 yield f"half of the {name} shots are recognized at {self.half_recognized[name]:.4f} mJ"
@@ -90,7 +90,7 @@ class SplitScore:
                 yield f"more than half of the {name} shots are recognized {where}"
 
     def lines(self, classes: Sequence[str]) -> Iterator[str]:
-        """Where it errs, as lines of text."""
+        """The errors, as lines of text."""
         for label, counts in zip(classes, self.confusion):
             what = ", ".join(f"{n} called {other}" for n, other in zip(counts, classes))
             yield f"{sum(counts)} {label}: {what}"
@@ -118,7 +118,7 @@ Scores = dict[str, SplitScore]
 
 
 def of_data(predictor: Predicts, data: Data, error: Optional[EnergyError] = None) -> Scores:
-    """The scores of each split of `data`. error: of the pulse energy that the network tells."""
+    """The scores of each split of `data`. error: that of the pulse energies, if the network tells them."""
     return {
         name: of_outputs(
             predictor.outputs(split), split, data.classes, data.blocks.of_times(split.ids), error
@@ -128,7 +128,7 @@ def of_data(predictor: Predicts, data: Data, error: Optional[EnergyError] = None
 
 
 def to_json(scores: Scores) -> dict[str, Any]:
-    """What summary.json has of them."""
+    """The scores for summary.json."""
     return {name: score.to_json() for name, score in scores.items()}
 
 
@@ -139,7 +139,7 @@ def of_summary(summary: Mapping[str, Any]) -> Scores:
 
 
 def lines(scores: Scores, classes: Sequence[str]) -> list[str]:
-    """The scores as lines of text: the accuracy of every split, and where all but `train` err."""
+    """The scores as lines of text: the accuracy of every split, and the errors of all but `train`."""
     text = []
     for name, of in scores.items():
         score = of.score
@@ -155,7 +155,7 @@ def of_outputs(
     block: Optional[np.ndarray],
     error: Optional[EnergyError] = None,
 ) -> SplitScore:
-    """The scores of one split from what a model says of it; block: (n,) of time, None without times."""
+    """The scores of one split from a model's outputs; block: (n,) of time, None if shots have no times."""
     logits, labels = outputs.logits, split.labels
     predicted, probabilities = logits.argmax(axis=1), softmax(logits.astype(np.float64), axis=1)
     bins = calibration.reliability(probabilities, labels, block)

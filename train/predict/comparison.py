@@ -1,4 +1,4 @@
-"""Trained networks side by side on shots that they were not trained on: `python -m train compare`."""
+"""`python -m train compare`: trained networks side by side on shots that they were not trained on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPLIT = "test"
 
 
 class Shots(NamedTuple):
-    """The test shots of `paths`, one data set, and in words what they are to the networks."""
+    """The test shots of one data set, and what they are: "held-out", "lasing switched" or "other"."""
 
     paths: tuple[Path, ...]
     what: str
@@ -64,7 +64,7 @@ def run(run_dirs: Sequence[Path], more: Sequence[Path], as_json: bool) -> None:
 
 
 def chosen(own: Sequence[Sequence[Path]], more: Sequence[Path]) -> list[Shots]:
-    """The data of the runs, the same with lasing switched where that was made, and `more`; each once."""
+    """The data of the runs, the same with lasing switched if that exists, and `more`, each once."""
     sets: list[Shots] = []
     for paths in own:
         sets.append(Shots(tuple(paths), "held-out"))
@@ -80,9 +80,9 @@ def chosen(own: Sequence[Sequence[Path]], more: Sequence[Path]) -> list[Shots]:
 class Compared(NamedTuple):
     """How a network does on the test shots of a data set.
 
-    data: its files; runs: the runs of the shots; share: of shots classified correctly. flagged: how many are
-    unlike those the network was trained on, None where that is not told; not_flagged: the share of the
-    others that is classified correctly, None if there are none.
+    what: as in Shots. data: the files; runs: the runs of the shots; share: of shots classified correctly.
+    flagged: number of shots unlike those the network was trained on, None if the run cannot tell;
+    not_flagged: the share of the others that is classified correctly, None if there are none.
     """
 
     what: str
@@ -114,7 +114,7 @@ class Compared(NamedTuple):
 
 
 def _row(shots: Shots, run_dir: Path, data: Data, predictor: Predictor, trust: Trust) -> Compared:
-    """How the network of a run does on the test shots of `data`, and on those that it does not flag."""
+    """Compare one network's predictions with the labels of the test shots of `data`."""
     split = data.splits[SPLIT]
     outputs, block = predictor.outputs(split), data.blocks.of_times(split.ids)
     right, runs = outputs.logits.argmax(axis=1) == split.labels, np.unique(split.ids["run"]).tolist()
@@ -130,7 +130,7 @@ def _row(shots: Shots, run_dir: Path, data: Data, predictor: Predictor, trust: T
 
 
 def lines(rows: Sequence[Compared]) -> list[str]:
-    """The rows as a table: a line for each network, the shots named once."""
+    """The rows as a table with a line for each network, which names the shots once."""
     cells, last = [], None
     for row in rows:
         first, last = last != row.data, row.data

@@ -90,7 +90,7 @@ def run(
 
 
 def say_origin(run_dir: Path, data: Data) -> None:
-    """Say where shots are simulated that a model is applied to, or was trained on."""
+    """Say so if the shots that a model is applied to, or was trained on, are simulated."""
     trained, here = folder.provenance(run_dir), data.provenance
     if provenance.banner(here):
         say(provenance.banner(here))
@@ -101,10 +101,10 @@ def say_origin(run_dir: Path, data: Data) -> None:
 def predicted(
     predictor: Union[Predictor, Spread], data: Data, trust: Trust, tick: Callable[[int], object]
 ) -> Predictions:
-    """The predictions for all shots of `data`, of which a few images at a time are in memory.
+    """Predict all shots of `data`, with a few images at a time in memory.
 
-    trust: what they are told with. tick: called with the number of shots, each time some are done.
-    Raises DataError for an image or an answer that is not a number.
+    trust: the run's error of energies and its reference for flags. tick: called with the number of shots
+    whenever some are done. Raises DataError for an image or a result that is not a number.
     """
     found = Predictions.begun(data, trust.error is not None, trust.reference is not None)
     done = 0
@@ -138,10 +138,10 @@ def _checked(
     outputs: Sequence[Path],
     force: bool,
 ) -> Data:
-    """`data` with the asked-for `splits` only (none: all), under the names of the run's classes.
+    """`data` with only the chosen `splits` (none chosen: all) and the class names of the run.
 
-    Raises DataError where they are not what the network of `run_dir` was trained for, OutputExists
-    and UserError where the predictions cannot go to `outputs`.
+    Raises DataError if the data do not fit the network of `run_dir`, OutputExists and UserError if the
+    predictions cannot be written to `outputs`.
     """
     predictions.check_name(outputs[0])
     for output in outputs:

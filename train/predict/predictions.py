@@ -1,4 +1,4 @@
-"""The predictions for a data set as columns, and their file: CSV or HDF5 by the name's ending.
+"""The predictions for a data set, as columns in memory and as a file, CSV or HDF5 by its name.
 
     split, label, run, seconds, nanoseconds, fiducial   as in a manifest; label is empty if unknown
     predicted                                           the class with the largest probability
@@ -38,7 +38,7 @@ BLOCK = 4096  # shots of which the file's text is in memory
 
 @dataclass
 class Predictions:
-    """What a network says of n shots, split by split; some 60 bytes a shot.
+    """The predictions for n shots, split by split; some 50 bytes a shot.
 
     split: (n,) uint8, index into SPLITS. ids: (n,) ID_DTYPE. label: (n,) int8, index into `classes`, -1
     where unknown. simulated: (n,) bool, shots of no real machine. probability: (n, classes) float64.
@@ -58,7 +58,7 @@ class Predictions:
 
     @classmethod
     def begun(cls, data: Data, energy: bool, flag: bool) -> "Predictions":
-        """The shots of `data` before anything is said of them. energy, flag: whether that will be told."""
+        """Columns for the shots of `data`, still without predictions. energy, flag: whether to have those."""
         splits = list(data.splits.values())
         labels = [
             np.full(len(of), -1, "i1") if of.labels is None else of.labels.astype("i1") for of in splits
@@ -85,12 +85,12 @@ class Predictions:
         return self.probability.argmax(axis=1).astype("i1")
 
     def set_flags(self, rows: Union[slice, np.ndarray], reasons: Sequence[str]) -> None:
-        """Say why the shots `rows` are flagged, '' for those that are not."""
+        """Set the reasons for which the shots `rows` are flagged, '' for those that are not."""
         self.reasons += [reason for reason in dict.fromkeys(reasons) if reason not in self.reasons]
         self.flag[rows] = np.fromiter(map(self.reasons.index, reasons), np.uint8, len(reasons))
 
     def flag_runs(self) -> None:
-        """Flag all shots of the runs of which many are flagged, split by split."""
+        """Flag all shots of a run if many of its shots in a split are flagged."""
         from train.model.novelty import with_runs
 
         for run, split in itertools.product(np.unique(self.ids["run"]), np.unique(self.split)):
@@ -106,8 +106,10 @@ def check_name(path: Path) -> None:
 
 
 def write(path: Path, of: Predictions, origin: dict[str, str]) -> None:
-    """Write the file at `path`, whose name begins with the final one. origin: what made the predictions
-    from what, kept as HDF5 attributes; CSV has no place for it."""
+    """Write the predictions as CSV or HDF5, by the ending of `path`.
+
+    origin: which model made them from which data, kept as HDF5 attributes; CSV has no place for it.
+    """
     if path.suffix == ".csv":
         _write_csv(path, of)
     else:

@@ -1,4 +1,4 @@
-"""Plot predicted probabilities over time, one panel for each run."""
+"""The plot of predicted probabilities over time, with a panel for each run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STRIP = (-0.11, -0.05)  # of the probability axis: where the splits are marked
 
 
 class Shots(NamedTuple):
-    """What is drawn of n shots.
+    """What the plot needs of n shots.
 
     ids: (n,) ID_DTYPE; probability: (n, classes); label: (n,) integers, -1 where unknown; split: (n,)
     index into SPLITS.
@@ -47,9 +47,9 @@ def draw(path: Path, shots: Shots, title: str) -> None:
 def figure(shots: Shots, title: Optional[str] = None) -> Any:
     """Probabilities over seconds since the run's first shot; a panel for each of the first 40 runs.
 
-    Points are single shots, at most 5,000 of a run, lines running means of 51 of them that end where
-    shots are missing for long; a strip below tells the split. With two classes p of the second, points
-    colored by the shot's own class; with more, p of every class in its color.
+    Points are single shots, at most 5,000 of a run; lines are running means over 51 shots and end where
+    shots are missing for long; a strip below shows the split. With two classes the probability of the second
+    is drawn, with points in the color of the shot's own class; with more, that of every class in its color.
     """
     runs = np.unique(shots.ids["run"])
     shown = runs[:MOST_PANELS]
@@ -92,7 +92,7 @@ def _draw_run(axis: Any, run: int, shots: Shots) -> None:
 
 
 def stretches(time: np.ndarray) -> list[np.ndarray]:
-    """The rows of the stretches without a long gap, in order; time: (n,) s, rising."""
+    """Divide rows where shots are missing for long. time: (n,) s, rising."""
     apart = np.diff(time)
     usual = float(np.median(apart)) if len(apart) else 0.0
     return np.split(np.arange(len(time)), np.flatnonzero(apart > _GAP * max(usual, 1e-3)) + 1)

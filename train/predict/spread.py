@@ -1,4 +1,4 @@
-"""Predictions by the processes of an executor: each takes some hundred shots at a time."""
+"""Predictions by the processes of an executor, each of which takes some hundred shots at a time."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ AHEAD = 64  # chunks under way: no process waits for the first, and their answer
 
 
 class Origin(NamedTuple):
-    """A finished run, the data it is applied to, the share of them that `with_validation` takes, and whether
-    the answers are to have the features of `network.with_features`."""
+    """What a process needs to predict: a finished run and the data files it is applied to.
+
+    validation_share: as `with_validation` takes it. features: whether to return those of
+    `network.with_features`.
+    """
 
     run_dir: Path
     paths: tuple[Path, ...]
@@ -35,7 +38,7 @@ class Origin(NamedTuple):
 
 
 class Spread:
-    """What a `Predictor` is, by other processes: the same bits, where they have as many threads."""
+    """Does what a `Predictor` does, in other processes; bit for bit if they have as many threads."""
 
     def __init__(self, workers: Executor, origin: Origin) -> None:
         self._workers, self._origin = workers, origin
@@ -59,7 +62,7 @@ class Spread:
 
 
 def predictor(workers: Executor, origin: Origin) -> Union[Predictor, Spread]:
-    """What predicts, here or by other processes. TensorFlow must have been started."""
+    """A predictor in this process or, if `workers` are others, in those. Start TensorFlow before."""
     here_ = isinstance(workers, parallel.Here)
     return here(origin.run_dir, origin.features) if here_ else Spread(workers, origin)
 
@@ -75,14 +78,14 @@ def here(run_dir: Path, features: bool) -> Predictor:
 
 
 def _outputs(origin: Origin, split: str, rows: np.ndarray) -> Outputs:
-    """In one of the processes: what the model says of the shots `rows` of the split."""
+    """In one of the processes: the outputs for the shots `rows` of the split."""
     model, data, _ = _opened(origin)
     return model.outputs(data.splits[split], rows)
 
 
 @functools.lru_cache(maxsize=2)  # with and without features
 def _opened(origin: Origin) -> tuple[Predictor, Data, contextlib.ExitStack]:
-    """Model and data, which stay open as long as the stack, and so this cache, is there."""
+    """Model and data, which stay open as long as the stack, which this cache holds, exists."""
     config = folder.config_of(origin.run_dir)
     with contextlib.ExitStack() as stack:
         opened = open_data(list(origin.paths), None, [], "stream", unlabeled=True)

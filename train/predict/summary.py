@@ -1,4 +1,4 @@
-"""What predictions come to: a row for each run, and for each split with labels; as data and as text."""
+"""Summaries of predictions: a row for each run and split, and the accuracy of splits with labels."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Called(NamedTuple):
 
 
 class OfRun(NamedTuple):
-    """What is told of the n shots of a run in one split.
+    """The summary of the n shots of a run in one split.
 
-    label: their class, several joined by a plus sign, None if unknown. called: of each class but the first.
-    mean_pulse_energy: mJ; None where the network does not tell it. flagged: {reason: shots}, None where no
-    shots are flagged for want of a reference.
+    label: their class, or several joined by a plus sign; None if unknown. called: {class: Called} of all
+    classes but the first. mean_pulse_energy: mJ, None if the network does not tell it. flagged: {reason:
+    number of shots}, None if the run has no reference for flags.
     """
 
     run: int
@@ -112,7 +112,7 @@ def _of_shots(run: int, split: str, found: Predictions, mine: np.ndarray, blocks
 
 
 def _warnings(runs: Sequence[OfRun]) -> Iterator[str]:
-    """A line for each run of which so many shots are flagged that its probabilities mean little."""
+    """A line for each run with so many flagged shots that its probabilities mean little."""
     from train.model.novelty import RUN, many
 
     for row in runs:

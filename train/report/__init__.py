@@ -19,7 +19,7 @@ from train.run import folder
 
 
 def write_page(run_dirs: Sequence[Path], out: Optional[Path], force: bool) -> None:
-    """Write the report of a run and its card, or a comparison of several runs; print where it is."""
+    """Write the report of a run and its card, or the comparison of several runs, and print its path."""
     if out is not None:
         atomic.refuse_existing(out, force)
     if len(run_dirs) > 1:
@@ -33,10 +33,10 @@ def write_page(run_dirs: Sequence[Path], out: Optional[Path], force: bool) -> No
 
 
 def write(run_dir: Path, out: Optional[Path] = None, force: bool = False) -> Path:
-    """Write the report of the finished run in `run_dir`; raises DataError. Start TensorFlow before.
+    """Write the report of the finished run in `run_dir` and return its path. Start TensorFlow before.
 
-    If the data file of the run is missing, the sections that need its images say so; such a page
-    replaces another one only with `force`: raises OutputExists.
+    If the data file of the run is missing, the sections that need its images say so. Raises OutputExists
+    if such a page would replace another one, unless with `force`, and DataError for a damaged run.
     """
     run, shots, missing = read_run(run_dir), None, ""
     try:
@@ -54,14 +54,14 @@ def write(run_dir: Path, out: Optional[Path] = None, force: bool = False) -> Pat
 
 
 def write_with(run_dir: Path, model: Any, data: Data) -> Path:
-    """Write the report from a model and data that are already loaded."""
+    """Write the report of a run whose model and data are already loaded; returns its path."""
     run = read_run(run_dir)
     with drawing():  # before the work: it says if a package is missing
         return _write(run, look(model, data), "", run_dir / folder.REPORT)
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
-    """Write a page comparing finished runs; needs neither TensorFlow nor the data files."""
+    """Write the page that compares finished runs; needs neither TensorFlow nor the data files."""
     runs: list[Run] = [read_run(run_dir) for run_dir in run_dirs]
     with drawing():
         sections = compare.sections(runs)

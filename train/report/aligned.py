@@ -16,9 +16,9 @@ _NOISE = 0.05  # of an image's brightest pixel: under it, pixels do not count fo
 
 
 class Means(NamedTuple):
-    """The mean of the images of a class as stored, (h, w), and of its light aligned on the centroid.
+    """The mean image of a class as stored, (h, w), and the mean of its light aligned on the centroid.
 
-    aligned: (time, energy) counts, as `View.light` orients it, the centroid in the middle; NaN where
+    aligned: (time, energy), counts, oriented as by `View.light`, with the centroid in the middle; NaN where
     no image reaches.
     """
 
@@ -43,7 +43,7 @@ def means(samples: Samples, rows: np.ndarray, view: View) -> Means:
 
 
 def add_aligned(picture: np.ndarray, total: np.ndarray, count: np.ndarray) -> None:
-    """Add a picture, moved by whole pixels so that its centroid is in the middle, to sums and counts."""
+    """Add a picture to `total` and `count`, moved by whole pixels so that its centroid is in the middle."""
     light = np.where(picture > _NOISE * picture.max(), picture, 0)
     into, out = [], []
     for axis, size in enumerate(picture.shape):
@@ -57,7 +57,7 @@ def add_aligned(picture: np.ndarray, total: np.ndarray, count: np.ndarray) -> No
 
 
 def projection(aligned: np.ndarray) -> np.ndarray:
-    """The share of the light at each energy, (energy,), above the picture's faintest energies; sum 1."""
+    """The share of the light at each energy, (energy,), with a sum of 1; the faintest tenth is subtracted."""
     profile = np.nansum(aligned, axis=0)
     profile = np.maximum(profile - np.percentile(profile, 10), 0)
     return profile / max(profile.sum(), 1e-12)
@@ -94,7 +94,7 @@ def section(classes: Sequence[str], aligned: np.ndarray, shots: Sequence[int], v
 
 
 def _lit(light: np.ndarray) -> tuple[slice, slice]:
-    """The part of a picture, (time, energy), that is lit, with a margin."""
+    """The part of a picture, (time, energy), with light, and a margin around it."""
     window = []
     for axis in (1, 0):
         profile = light.max(axis=axis)
@@ -106,7 +106,7 @@ def _lit(light: np.ndarray) -> tuple[slice, slice]:
 
 
 def _size(view: View) -> tuple[float, float]:
-    """fs, or camera columns, of a stored pixel in time; MeV, or camera rows, in energy."""
+    """The size of a stored pixel in time (fs or camera columns) and energy (MeV or camera rows)."""
     energy, time = view.scale or (1.0, 1.0)
     return view.blocks[1] * time, view.blocks[0] * energy
 
@@ -120,7 +120,7 @@ def _picture(
     limits: tuple[float, float],
     colors: str = IMAGE_COLORS,
 ) -> Any:
-    """A cut of an aligned mean, (time, energy), its axes counted from the centroid."""
+    """Part of an aligned mean, (time, energy), on axes that count from the centroid."""
     ends = [
         (np.array([of.start, of.stop]) - 0.5 - at) * size for of, at, size in zip(window, middle, _size(view))
     ]

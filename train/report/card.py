@@ -1,6 +1,6 @@
-"""The card of a model, card.md beside it: what it is of, how well it does, when not to use it.
+"""The card of a model, card.md: its data, how well it does, and when not to use it.
 
-Every figure is one that the software measured: in summary.json or in the controls' record.
+Every figure was measured by this software and is in summary.json or controls.json.
 """
 
 from __future__ import annotations

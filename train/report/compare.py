@@ -25,7 +25,7 @@ def subtitle(runs: Sequence[Run]) -> str:
 
 
 def banner(runs: Sequence[Run]) -> str:
-    """What the top of the page says where not all runs are of real shots."""
+    """What the top of the page says if not all shots of the runs are real."""
     found = {run.config.name: provenance.word(run.summary["provenance"]) for run in runs}
     kinds = set(found.values())
     if kinds == {provenance.SIMULATED}:
@@ -55,7 +55,7 @@ def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs that can be compared by their test accuracy: of the same classes and the same test shots."""
+    """Groups of runs with the same classes and the same test shots, whose accuracies can be compared."""
     found: dict[tuple, list[Run]] = {}
     for run in runs:
         of_test = run.summary.get("test_digest") or f"of the data {run.summary['data_digest']}"
@@ -95,7 +95,7 @@ def _why(apart: Sequence[Sequence[Run]]) -> str:
 
 
 def _of_group(runs: Sequence[Run], before: str) -> list[Block]:
-    """What was learned in runs of the same classes and the same test shots."""
+    """The results of runs with the same classes and the same test shots."""
     rows = [
         (run.config.name, split, *of.score.cells, run.summary["step"], ", ".join(run.summary["watch"]) or "-")
         for run in runs
@@ -113,7 +113,7 @@ def _of_group(runs: Sequence[Run], before: str) -> list[Block]:
 
 
 def _best(runs: Sequence[Run], what: str) -> str:
-    """The highest test accuracy of runs that can be compared, or that of the only one."""
+    """A sentence on the highest test accuracy of the runs."""
     scores = [(run.config.name, run.splits["test"].score) for run in runs]
     name, best = max(scores, key=lambda item: item[1].accuracy)
     low, high = (100 * end for end in best.interval)

@@ -47,7 +47,7 @@ def pictures(run: Run) -> list[Picture]:
 
 
 def splits_of(run: Run) -> list[str]:
-    """The splits that the table of `run` has accuracies of."""
+    """The splits whose accuracies are in the table of `run`."""
     return [name for name in ("train", "validation", "test") if f"{name}_accuracy" in run.rows[0]]
 
 
@@ -86,7 +86,7 @@ def _accuracy(run: Run) -> Picture:
 
 
 def _called(run: Run) -> Picture:
-    """With two classes each split's shots called the second; with more, the test split's called each."""
+    """The share of shots called the second of two classes, by split, or each of more, in split test."""
     scores, many = run.splits, len(run.classes) > 2
     labels = [1] if not many else range(1, len(run.classes))
     shares, styles = {}, {}

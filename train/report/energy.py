@@ -71,7 +71,7 @@ def _probability(run: Run, shots: Evidence, label: int) -> Picture:
 
 
 def _energy_axis(axes: Any, limits: tuple[float, float], least: float) -> None:
-    """Logarithmic where no energy is below 0: without lasing the detector reads a few microjoules."""
+    """The axes; logarithmic if no energy is below 0: without lasing the detector reads a few microjoules."""
     from matplotlib.ticker import LogLocator
 
     axes.set(xlabel="pulse energy in the gas detector (mJ)", ylim=limits)

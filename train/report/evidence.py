@@ -1,4 +1,4 @@
-"""What a report is made from: the files of a run and the predictions of its model."""
+"""What a report is drawn from: the files of a run, and the predictions of its model for held-out shots."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Run(NamedTuple):
 
     @property
     def banner(self) -> str:
-        """What the top of a page says where the shots are not all real ones."""
+        """What the top of a page says if not all shots are real."""
         return provenance.banner(self.summary["provenance"])
 
     def judged(self, shots: "Evidence") -> "Run":
-        """The run with the test score by blocks of time, which earlier versions did not tell."""
+        """The run with its test score by blocks of time, which earlier versions did not compute."""
         test = self.splits["test"]
         if shots.block is None or test.score.share.freedom is not None:
             return self
@@ -57,7 +57,7 @@ class Run(NamedTuple):
         return self._replace(splits={**self.splits, "test": dataclasses.replace(test, score=score)})
 
     def of(self, data: Data) -> "Run":
-        """The run with what is known of its data; a run that an earlier version trained did not record it."""
+        """The run with provenance and shots from its data, which earlier versions did not record."""
         return self._replace(summary={**self.summary, "provenance": data.provenance, "shots": data.shots})
 
     def column(self, name: str) -> np.ndarray:
@@ -132,7 +132,7 @@ def read_run(run_dir: Path) -> Run:
 
 
 def look(model: Any, data: Data) -> Evidence:
-    """Apply the model (Keras) to the test split of `data`. Memory: a few dozen images."""
+    """Collect the evidence for the model (Keras) on `data`; a few dozen images are in memory at a time."""
     from train.model import saliency
     from train.model.network import logits_alone
     from train.model.predictor import Predictor
@@ -172,7 +172,7 @@ def look(model: Any, data: Data) -> Evidence:
 
 
 def choose(labels: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> list[int]:
-    """Example rows: of each class EXAMPLES correct ones at random, then the most confident errors."""
+    """Rows of examples: of each class EXAMPLES correct ones at random, then the most confident errors."""
     rng = np.random.default_rng(seed)
     predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     chosen: list[int] = []

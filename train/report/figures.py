@@ -39,7 +39,7 @@ def intervals(axes: Any, at: Sequence[float], shares: Sequence[Share], **style: 
 
 
 def accuracies(title: str, rows: Sequence[tuple[str, int, Share]]) -> tuple[Any, Any]:
-    """(name, number of its color, share classified correctly) one below the other, with intervals."""
+    """Draw shares with their intervals one below the other. rows: (name, number of the color, share)."""
     figure, axes = new(4.3, 1.1 + 0.3 * len(rows))
     for y, (_, color, share) in enumerate(rows):
         value, (low, high) = share.value, share.interval
@@ -52,7 +52,7 @@ def accuracies(title: str, rows: Sequence[tuple[str, int, Share]]) -> tuple[Any,
 
 
 def finite_log(axes: Any, values: np.ndarray) -> None:
-    """A logarithmic y axis where the values span more than a factor of 30."""
+    """Make the y axis logarithmic if the values span more than a factor of 30."""
     positive = values[values > 0]
     if len(positive) and positive.max() > 30 * positive.min() and math.isfinite(positive.max()):
         axes.set_yscale("log")

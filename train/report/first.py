@@ -1,4 +1,4 @@
-"""The first screen of a training report: what matters of a run, each in a few words."""
+"""The first screen of a training report: what matters most about a run, in a few words each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TONES = {"above chance": "good", "below chance": "bad", "at chance": "bad"}
 
 
 class Kept(NamedTuple):
-    """The controls of a run as far as they are done, or '' and why there are none, in a sentence."""
+    """The controls of a run as far as they are done; None if there are none, and why, in a sentence."""
 
     record: Optional[Record]
     why: str = ""
@@ -37,7 +37,7 @@ def how(run: Run) -> str:
 
 
 def controls(run: Run) -> Kept:
-    """The controls of this very run: of its config and its data."""
+    """The controls of a run, if they were made with its config and its data."""
     try:
         kept = record.read(run.run_dir)
     except DataError as error:
@@ -70,7 +70,7 @@ def _held_out(run: Run) -> Fact:
 
 
 def _unseen(run: Run, kept: Kept) -> Fact:
-    """Runs that the network was not trained on: left out by the controls, or predicted since."""
+    """Accuracy on runs the network was not trained on: those the controls left out, or predicted since."""
     rows = [row for row in kept.record.rows if row.control.startswith("unseen_")] if kept.record else []
     found = [(row.control.partition("_")[2], row.value, row.interval, row.n, row.chance) for row in rows]
     notes = [
@@ -99,7 +99,7 @@ def _unseen(run: Run, kept: Kept) -> Fact:
 
 
 def _predicted(run: Run) -> Iterator[tuple[str, Score]]:
-    """The scores of labeled splits of runs that it was not trained on, which this model was applied to."""
+    """The scores of `predict` with this model on labeled splits of runs that it was not trained on."""
     model = run.run_dir / folder.MODEL
     digest = hashlib.sha256(model.read_bytes()).hexdigest() if model.exists() else ""
     for path in sorted(run.run_dir.glob("predictions_*.json")):

@@ -12,7 +12,7 @@ from train.report.evidence import EXAMPLES, Evidence, Run
 
 
 def slices(run: Run, shots: Evidence) -> list[Block]:
-    """What slices tell, and whether the network is better than they are."""
+    """Slices, and whether the network is better than a regression on them."""
     return yardstick.section(shots.yardstick, shots.labels, shots.predicted, run.classes, shots.view)
 
 

@@ -1,4 +1,4 @@
-"""What the domain's own reading of the pictures tells: the yardstick that a network is measured by."""
+"""A logistic regression on slices, the domain's own reading of the pictures, as a yardstick for networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH = 32
 
 
 class Yardstick(NamedTuple):
-    """The slices of the test shots `rows`, and how many a logistic regression on slices classifies correctly.
+    """The slices of the test shots `rows`, and the score of a logistic regression on slices.
 
     score: None where a class is missing or nothing could be read.
     """
@@ -32,7 +32,7 @@ class Yardstick(NamedTuple):
 
 
 def of_data(data: Data) -> Optional[Yardstick]:
-    """The yardstick of open data, trained on the train split; None for images that have no slices."""
+    """The yardstick for open data, trained on the train split; None if the images have no slices."""
     train, test = data.splits["train"], data.splits["test"]
     chosen = [evenly(np.arange(len(split)), MOST_SHOTS) for split in (train, test)]
     found = [_slices(split, rows, data.view) for split, rows in zip((train, test), chosen)]
@@ -56,7 +56,7 @@ def of_data(data: Data) -> Optional[Yardstick]:
 def section(
     yardstick: Optional[Yardstick], labels: np.ndarray, predicted: np.ndarray, classes: list, view: View
 ) -> list[Block]:
-    """What a report says of it. labels, predicted: (n,) of all test shots, the network's."""
+    """The yardstick in a report. labels, predicted: (n,) of all test shots, the latter by the network."""
     if yardstick is None:
         return [Text("These images have no slices: no camera took them, or they are of too few pixels.")]
     rows = yardstick.rows

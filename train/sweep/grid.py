@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 
 def parse_setting(text: str, base: TrainConfig) -> Setting:
-    """`learning_rate.start=.1,.01`: a key of the config and values, as in YAML.
+    """Parse `learning_rate.start=.1,.01`: a key of the config and values as in YAML.
 
     The key is a dotted key, the end of one if that is unique (`momentum`), or a pattern in which `*`
     stands for any keys in between (`network.*.bias`: the bias of every layer). Raises UserError for

@@ -1,7 +1,7 @@
-"""Sweeps: a grid of settings, each with several seeds, every run a process of its own.
+"""Sweeps: a grid of settings, each with several seeds; every run is a process of its own.
 
-A run that fails does not touch the others; a sweep that is started again skips what is finished
-and goes on with what was interrupted.
+A run that fails does not affect the others; a sweep that is started again skips finished runs and
+resumes interrupted ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run_sweep(
 ) -> int:
     """The whole of `python -m train sweep`; returns how many runs failed. Raises UserError.
 
-    Runs side by side get a share of the cores each, unless the config says `threads`.
+    Runs that are trained at the same time share the cores, unless the config sets `threads`.
     """
     cases = plan(base, [parse_setting(text, base) for text in texts], seeds, one_at_a_time)
     for case in cases:
@@ -52,10 +52,10 @@ def run_sweep(
 
 
 def run_all(configs_of_runs: Sequence[TrainConfig], workers: Optional[Executor] = None) -> int:
-    """Run all configs that are not finished, by `workers`; returns how many failed.
+    """Train all configs that are not finished; returns how many failed.
 
-    Runs that another process is at work on come last, and its end is waited for. Interrupted, the runs
-    under way save their checkpoints first.
+    workers: the executor that does the work. Runs that another process is working on come last, after
+    waiting for its end. If interrupted, the runs under way save their checkpoints first.
     """
     todo = list({c.name: c for c in configs_of_runs if not is_finished(c)}.values())
     holders = {config.name: _holder(config) for config in todo}
@@ -77,7 +77,7 @@ def run_all(configs_of_runs: Sequence[TrainConfig], workers: Optional[Executor] 
 def train(config: TrainConfig, held: bool = False) -> str:
     """Train `config` in a process of its own; returns why it failed, or ''.
 
-    held: another process was seen at work on it; it is waited for, and its result taken.
+    held: another process is working on this run; wait for its end and take its result.
     """
     while held and _holder(config):
         with interrupt.waiting():
@@ -101,7 +101,7 @@ def _holder(config: TrainConfig) -> str:
 
 
 def _why(code: int, log: Path) -> str:
-    """What a run said of its end, if it could: the last line may as well be one of its table."""
+    """Why a run ended: the error line of its log if there is one, else the last line."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

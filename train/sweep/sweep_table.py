@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: results of every point over its seeds."""
+"""The table at the end of a sweep: the results of each point over its seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOTES = (
 
 
 def table(cases: Sequence[Case], is_finished: Callable[[TrainConfig], bool]) -> list[Row]:
-    """One row of numbers a case, of those of its runs that finished. Counts are of runs."""
+    """A row of numbers for each case, from its finished runs. Counts are numbers of runs."""
     return [_row(case, [config for config in case.runs if is_finished(config)]) for case in cases]
 
 
@@ -77,7 +77,7 @@ def _spread(name: str, values: Sequence[float], middle: Callable[[Sequence[float
 
 
 def _ended_collapsed(splits: Scores, config: TrainConfig) -> bool:
-    """Whether the closing predictions are (nearly) all of one class."""
+    """Whether the final predictions are (nearly) all of one class."""
     row: Row = {}
     for split, of in splits.items():
         called = [sum(column) for column in zip(*of.confusion)]
