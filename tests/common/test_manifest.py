@@ -28,23 +28,17 @@ def read_text(path, text: str):
     return manifest.read(path)
 
 
-@given(
-    st.lists(rows, min_size=1, unique_by=lambda row: row.shot), st.sampled_from(["\n", "\r\n"]), st.booleans()
-)
-def test_what_is_written_is_read_back(tmp_path_factory, some, end, padded):
-    """Also with the line ends of other systems, and numbers with zeros in front."""
+@given(st.lists(rows, min_size=1, unique_by=lambda row: row.shot), st.sampled_from(["\n", "\r\n"]))
+def test_what_is_written_is_read_back(tmp_path_factory, some, end):
+    """Also with the line ends of other systems."""
     path = tmp_path_factory.mktemp("m") / "m.csv"
     manifest.write(path, some)
-    text = path.read_text().replace("\n", end)
-    path.write_bytes(
-        (text[: -len(end)].rpartition(",")[0] + ",0" + text.rpartition(",")[2] if padded else text).encode()
-    )
+    path.write_bytes(path.read_bytes().replace(b"\n", end.encode()))
     read = manifest.read(path)
-    assert read == some and some == list(read) and manifest.digest(read) == manifest.digest(some)
+    assert read == some and list(read) == some and manifest.digest(read) == manifest.digest(some)
     assert manifest.Rows.joined([read[:1], read[1:]]) == some
-    labels = {row.label for row in some}
-    assert {label: int(read.of_label(label).sum()) for label in labels} == Counter(row.label for row in some)
-    assert sum(n for of_split in read.counts().values() for n in of_split.values()) == len(some)
+    for label, n in Counter(row.label for row in some).items():
+        assert [read[int(i)].label for i in read.of_label(label).nonzero()[0]] == [label] * n
 
 
 def test_five_nanoseconds_stay_five(tmp_path):
