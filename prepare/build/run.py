@@ -188,8 +188,8 @@ def _make(
             for shard, share in zip(new, shares)
         ]
         with bar(None, "images", "image", len(rows)) as progress:
-            made = [read_header(path) for path in _results(tasks, source, workers, progress.update)]
-    files = sorted([*found.values(), *made], key=lambda file: file.path.name)
+            made = {path: read_header(path) for path in _results(tasks, source, workers, progress.update)}
+    files = [found.get(shard.number) or made[output.target(shard)] for shard in shards]
     missing = [one for file in files for one in file.missing]
     if missing:
         check_missing(len(missing), allowed, f"{missing[0].shot}: {missing[0].reason}")

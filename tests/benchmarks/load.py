@@ -93,7 +93,7 @@ def shots(folder: Path, count: int) -> None:
     (folder / "load.yaml").write_text(PREPARE.format(train=count // 2, test=count // 4))
     for words in (["list"], ["select"], ["build"]):
         measured(["prepare", *words, "load.yaml"], folder)
-    measured(["prepare", "verify", "data/load.h5"], folder)
+    measured(["prepare", "verify", "data/load"], folder)
 
 
 def rows(folder: Path, count: int) -> None:

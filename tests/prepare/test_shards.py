@@ -50,3 +50,17 @@ def test_shards_are_in_the_order_of_reading(ready):
     rows = manifest.read(config.manifest_path)
     shards = Output(config, rows).shards
     assert [row for shard in shards for row in shard.rows] == sorted(rows, key=lambda row: row.shot)
+
+
+def test_more_files_than_their_numbers_have_digits_for_stay_in_order(
+    write_config, prepare, tmp_path, expected, monkeypatch
+):
+    """As from 10,000 on."""
+    monkeypatch.setattr(Output, "_name", lambda self, shard: f"small-{shard.number}.h5")
+    config = write_config(shard=2)
+    prepare("select", config)
+    assert prepare("build", config).exit_code == 0
+    path = tmp_path / "data" / "small"
+    assert [file.name for file in index.data_files(path)] == [f"small-{n}.h5" for n in range(15)]
+    assert prepare("verify", str(path)).exit_code == 0
+    assert digest(tmp_path) == expected
