@@ -18,19 +18,19 @@ from common.errors import DataError
 from common.files import atomic
 from common.manifest import Rows
 from common.progress import Progress, bar
-from prepare.verify import Read, check
+from prepare.verify import Read, check, image_problem
 
 
 def merge(path: Path, out: Path, force: bool = False) -> str:
     """Write the data set at `path` as the one file `out`; returns the content digest, which is the same.
 
-    The data set is verified first. Raises OutputExists if `out` is there and not `force`, and DataError
-    for a data set that is damaged. Memory: some 150 bytes a shot, and the largest file's tables.
+    All is checked as `verify` does, images as they are copied. Raises OutputExists if `out` is there and not
+    `force`, and DataError for a data set that is damaged. Memory: some 150 bytes a shot, and the largest
+    file's tables.
     """
     atomic.refuse_existing(out, force)
-    report, read = check(path)
-    if report.problems:
-        raise DataError(f"{report.problems[0]}; `python -m prepare repair CONFIG` makes damaged files again")
+    report, read = check(path, images=False)
+    _refuse(report.problems)
     with atomic.replacing(out) as partial:
         return _write(partial, read)
 
@@ -54,6 +54,11 @@ def _write(path: Path, read: Read) -> str:
         return writing.finish(out, _attributes(read), missing, bool(first["simulated"]), epoch)
 
 
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError(f"{problems[0]}; `python -m prepare repair CONFIG` makes damaged files again")
+
+
 def _each(paths: Sequence[Path]) -> Iterator[h5py.File]:
     """The files one by one, each open while it is looked at."""
     for path in paths:
@@ -65,8 +70,10 @@ def _copy_images(file: h5py.File, writer: ImageWriter, progress: Progress) -> No
     for split in layout.present(file):
         images, sums = file[split]["images"], file[split]["crc32"][...]
         for i, checksum in enumerate(sums.tolist()):
-            if writer.append(split, images[i]) != checksum:
-                raise DataError(f"{file.filename}: changed while it was copied")
+            image = images[i]
+            same = writer.append(split, image) == checksum
+            problem = image_problem(Path(file.filename), file[split], i, image, same)
+            _refuse([problem] if problem else [])
             progress.update()
 
 

@@ -82,12 +82,15 @@ def verify(path: Union[str, Path], sample: int = 20) -> Report:
     return report
 
 
-def check(path: Union[str, Path]) -> tuple[Report, Read]:
-    """The same without the source, and what was read, which is all of it if there are no problems."""
+def check(path: Union[str, Path], images: bool = True) -> tuple[Report, Read]:
+    """The same without the source, and what was read, which is all of it if there are no problems.
+
+    images: whether they are read, too.
+    """
     report, read = Report([], []), Read()
     try:
         for file in index.data_files(path):
-            report.problems.extend(problems(file, read))
+            report.problems.extend(problems(file, read, images))
     except UserError as error:
         report.problems.append(str(error))
     if not report.problems:
@@ -100,8 +103,11 @@ def damage(path: Path) -> Optional[str]:
     return next(problems(path), None)
 
 
-def problems(path: Path, read: Optional[Read] = None) -> Iterator[str]:
-    """What is wrong with the data file at `path` by itself; what is right is added to `read`."""
+def problems(path: Path, read: Optional[Read] = None, images: bool = True) -> Iterator[str]:
+    """What is wrong with the data file at `path` by itself; what it says is added to `read`.
+
+    images: whether they are read, too.
+    """
     try:
         with reading.open_data(path) as file, reading.damage_named(path):
             of_structure = [f"{path}: {problem}" for problem in layout.structure_problems(file)]
@@ -112,7 +118,8 @@ def problems(path: Path, read: Optional[Read] = None) -> Iterator[str]:
         if of_scales:
             yield f"{path}: {of_scales}"
         with reading.open_data(path) as file, reading.damage_named(path):
-            yield from _images(file, path)
+            if images:
+                yield from _images(file, path)
             yield from _rows(file, path)
             yield from _digests(file, path)
             of_labels = list(_labels(file, path))
@@ -138,11 +145,17 @@ def _images(file: h5py.File, path: Path) -> Iterator[str]:
         sums = group["crc32"][...]
         for i in bar(range(len(sums)), f"checking {split}", "image"):
             image = group["images"][i]
-            where = f"{path}: {split}/images[{i}]"
-            if reading.image_checksum(image) != sums[i]:
-                yield f"{where} ({_shot(group, i)}) is not what was written: checksum differs"
-            elif not np.isfinite(image).all():
-                yield f"{where} has values that are not finite"
+            problem = image_problem(path, group, i, image, reading.image_checksum(image) == sums[i])
+            if problem:
+                yield problem
+
+
+def image_problem(path: Path, group: h5py.Group, i: int, image: np.ndarray, same: bool) -> Optional[str]:
+    """What is wrong with image `i` of a split, whose checksum is the `same` or not; None if nothing."""
+    where = f"{path}: {group.name[1:]}/images[{i}]"
+    if not same:
+        return f"{where} ({_shot(group, i)}) is not what was written: checksum differs"
+    return None if np.isfinite(image).all() else f"{where} has values that are not finite"
 
 
 def _rows(file: h5py.File, path: Path) -> Iterator[str]:
