@@ -142,9 +142,9 @@ def _attribute(file: h5py.File, name: str) -> str:
 def _images(file: h5py.File, path: Path) -> Iterator[str]:
     for split in layout.present(file):
         group = file[split]
-        sums = group["crc32"][...]
+        images, sums = group["images"], group["crc32"][...]
         for i in bar(range(len(sums)), f"checking {split}", "image"):
-            image = group["images"][i]
+            image = images[i]
             problem = image_problem(path, group, i, image, reading.image_checksum(image) == sums[i])
             if problem:
                 yield problem
