@@ -14,17 +14,13 @@ OLDEST := .venv-oldest
 PSANA := .venv-psana
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel test-faults simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
+.PHONY: help demo demo-data test test-wheel test-faults simulate signal-noise prepare train check-psana lint bench test-oldest test-psana clean
 
 help:  ## Show this list
 	@echo "make TARGET [CONFIG=configs/...yaml] [FORCE=1] [RESUME=1] [JOBS=4] [PYTHON=python3]"
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
-demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (3 minutes)
-	$(RUN) -m prepare simulate configs/prepare/demo.yaml --if-missing
-	test -f data/demo.h5 || $(RUN) -m prepare build configs/prepare/demo.yaml
-	@test data/demo.counterfactual.h5 -nt data/demo.h5 || { set -x; $(RUN) -m prepare counterfactual configs/prepare/demo.yaml --force; }
-	test -f data/unseen.h5 || $(RUN) -m prepare build configs/prepare/unseen.yaml
+demo: demo-data  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (3 minutes)
 	test -f runs/demo/model.keras || $(RUN) -m train fit configs/train/demo.yaml --force
 	test -f runs/recommended/model.keras || $(RUN) -m train fit configs/train/recommended.yaml --force
 	@test data/demo.report.html -nt data/demo.h5 || { set -x; $(RUN) -m prepare report data/demo.h5; }
@@ -44,6 +40,12 @@ demo: $(VENV)/train.done  ## Set up; simulated runs -> prepare -> HDF5 -> train 
 	@echo "  $(CURDIR)/runs/recommended/report.html"
 	@echo "  $(CURDIR)/runs/comparison.html"
 	@echo "  $(CURDIR)/runs/recommended/card.md"
+
+demo-data: $(VENV)/train.done
+	$(RUN) -m prepare simulate configs/prepare/demo.yaml --if-missing
+	test -f data/demo.h5 || $(RUN) -m prepare build configs/prepare/demo.yaml
+	@test data/demo.counterfactual.h5 -nt data/demo.h5 || { set -x; $(RUN) -m prepare counterfactual configs/prepare/demo.yaml --force; }
+	test -f data/unseen.h5 || $(RUN) -m prepare build configs/prepare/unseen.yaml
 
 test: $(VENV)/dev.done  ## Set up; run all tests, some on each core
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal

@@ -34,6 +34,7 @@ optimizer: {kind: adam}
 learning_rate: {start: 0.005}
 minibatch: 20
 steps: 31
+report: false
 """
 ROOT = Path(__file__).parents[1]
 

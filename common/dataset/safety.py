@@ -81,13 +81,14 @@ def read_json(text: Any, where: str) -> Any:
 
 def _check_attributes(node: Union[h5py.Group, h5py.Dataset], path: Union[str, Path]) -> None:
     """Raise DataError if an attribute of `node` is not of fixed size; none is read."""
-    names = _names(functools.partial(h5py.h5a.iterate, node.id))
+    at = node.id
+    names = _names(functools.partial(h5py.h5a.iterate, at))
     if len(names) > MAX_OBJECTS:
         raise DataError(f"{path}: over {MAX_OBJECTS} attributes of one group or dataset; refused")
     for name in (name for name in names if name.decode(errors="replace") not in LINKS):
-        kind = h5py.h5a.open(node.id, name).get_type()
-        variable = kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
-        if variable or kind.get_class() not in _FIXED:
+        kind = h5py.h5a.open(at, name).get_type()
+        of = kind.get_class()
+        if of not in _FIXED or (of == h5py.h5t.STRING and kind.is_variable_str()):
             shown = printable(name.decode(errors="replace"))
             raise DataError(
                 f"{path}: attribute {shown} is of a type that no file of `prepare build` has; refused"
@@ -99,11 +100,12 @@ def _nodes(
 ) -> Iterator[tuple[str, Union[h5py.Group, h5py.Dataset]]]:
     if depth > MAX_DEPTH:
         raise DataError(f"{path}: groups nested over {MAX_DEPTH} deep; refused")
-    for key in _names(group.id.links.iterate):
+    links = group.id.links
+    for key in _names(links.iterate):
         name = prefix + key.decode(errors="replace")
         if only is not None and name not in only:
             continue
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        if links.get_info(key).type != h5py.h5l.TYPE_HARD:
             raise DataError(f"{path}: {printable(name)} is a link to elsewhere; refused")
         node = group[key]
         if not isinstance(node, (h5py.Group, h5py.Dataset)):
@@ -127,22 +129,25 @@ def _names(listing: Callable[..., object]) -> list[bytes]:
 
 def _dataset_problem(dataset: h5py.Dataset, file_size: int) -> str:
     """What is wrong with `dataset` in a file of so many bytes, or ''."""
-    if dataset.is_virtual:
-        return "is a virtual dataset, whose data are in other files"
-    if dataset.external:
-        return f"keeps its data in another file ({printable(str(dataset.external[0][0]))})"
-    if not _plain(dataset.dtype):
-        return f"is of type {dataset.dtype}, which no file of `prepare build` holds"
     settings = dataset.id.get_create_plist()
+    kind = settings.get_layout()
+    if kind == h5py.h5d.VIRTUAL:
+        return "is a virtual dataset, whose data are in other files"
+    if settings.get_external_count():
+        return f"keeps its data in another file ({printable(str(dataset.external[0][0]))})"
+    dtype = dataset.dtype
+    if not _plain(dtype):
+        return f"is of type {dtype}, which no file of `prepare build` holds"
     filters = {settings.get_filter(i)[0] for i in range(settings.get_nfilters())}
     if filters - _FILTERS:
         return f"has an unknown filter ({min(filters - _FILTERS)})"
-    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK:
-        return f"has chunks of {dataset.chunks}, over {MAX_CHUNK} bytes"
-    size = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    chunks = settings.get_chunk() if kind == h5py.h5d.CHUNKED else None
+    if chunks and math.prod(chunks) * dtype.itemsize > MAX_CHUNK:
+        return f"has chunks of {chunks}, over {MAX_CHUNK} bytes"
+    size = math.prod(dataset.shape or ()) * dtype.itemsize
     stored = dataset.id.get_storage_size()
     # A column that was never written is all fill values and not in the file, but others of its rows are.
-    most = stored * (MAX_RATIO if filters else 1) if dataset.chunks else max(stored, file_size)
+    most = stored * (MAX_RATIO if filters else 1) if chunks else max(stored, file_size)
     if size > max(SMALL, most):
         return f"claims {size} bytes, of which the file holds {stored}"
     return ""

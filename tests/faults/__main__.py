@@ -57,6 +57,8 @@ def run(base: Path, given: argparse.Namespace) -> list[Result]:
     kinds = [kind for kind in KINDS if given.only in (None, kind.words[2])]
     good = {kind.name: reference(kind, base, shared) for kind in (kinds or KINDS)}
     tasks: list[Callable[[], list[Result]]] = []
+    if given.only in (None, "each"):
+        tasks.append(lambda: each(base, shared, good))  # the longest
     for kind in kinds:
         own = good[kind.name]
         kills = [signal.SIGKILL] * given.kills + [signal.SIGTERM, signal.SIGINT] * given.signals
@@ -74,8 +76,6 @@ def run(base: Path, given: argparse.Namespace) -> list[Result]:
             tasks.append(lambda kind=kind, at=at: killed_at_every_file(kind, *at))
         at = (base / f"{kind.name}_full", shared, own, NEEDED[kind.words[2]])
         tasks.append(lambda kind=kind, at=at: disk_full(kind, *at))
-    if given.only in (None, "each"):
-        tasks.append(lambda: each(base, shared, good))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         return [result for results in pool.map(_told, tasks) for result in results]
 

@@ -83,7 +83,7 @@ def injected(error: str, calls: str, when: int, *words: str) -> Callable[[Job], 
 
 
 def two_at_once(job: Job) -> Optional[str]:
-    first = job.start()
+    first = job.start(loading=False)
     start = time.monotonic()
     while not job.locks() and first.poll() is None:
         time.sleep(0.02)
@@ -127,7 +127,7 @@ def data_shrinks(job: Fit) -> Optional[str]:
     before = config.read_text()
     config.write_text(before.replace(str(job.data), str(copy)))
     start = time.monotonic()
-    process = job.start()
+    process = job.start(loading=False)
     while not list(job.folder.rglob("metrics.csv")) and process.poll() is None:
         time.sleep(0.01)
     os.truncate(copy, copy.stat().st_size // 2)
@@ -139,7 +139,7 @@ def data_shrinks(job: Fit) -> Optional[str]:
 def killed_with(job: Job, kept: Callable[[], list[Path]]) -> list[Path]:
     """Kill a job (-9) when it has made the files `kept`, which are returned."""
     start = time.monotonic()
-    process = job.start()
+    process = job.start(loading=False)
     while not kept() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
@@ -188,7 +188,7 @@ def repaired(job: Build) -> Optional[str]:
 
 def lock_of_the_dead(job: Job) -> Optional[str]:
     start = time.monotonic()
-    process = job.start()
+    process = job.start(loading=False)
     while not job.locks() and process.poll() is None:
         time.sleep(0.01)
     process.kill()

@@ -39,8 +39,8 @@ def killed_at_random(
     for number in kills:
         while True:
             loads = rng.random() < LOADING
-            delay = rng.uniform(0, good["begins"]) if loads else rng.uniform(good["begins"], good["seconds"])
-            ended = _signaled(job, again, number, delay)
+            delay = rng.uniform(0, good["loads"]) if loads else rng.uniform(good["begins"], good["seconds"])
+            ended = _signaled(job, again, number, delay, loads)
             if ended.code != 0 and not _complete(job, ended):
                 break
             results += _judge(job, pending, good)  # it was faster than the signal
@@ -92,9 +92,9 @@ def _not_killed(ended) -> Optional[str]:
     return None if ended.code == -signal.SIGKILL else f"exit {ended.code}: {ended.err[-300:]}"
 
 
-def _signaled(job: Job, again: bool, number: int, delay: float):
+def _signaled(job: Job, again: bool, number: int, delay: float, loads: bool):
     start = time.monotonic()
-    process = job.start(again)
+    process = job.start(again, loading=loads)
     timer = threading.Timer(delay, process.send_signal, [number])
     timer.start()
     ended = end(process, start)

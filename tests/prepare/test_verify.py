@@ -134,7 +134,7 @@ def test_verify_finds_any_flipped_bit(built, prepare):
     raw, whole = built.read_bytes(), content(built)
     rng = np.random.default_rng(1)
     found = 0
-    for at, bit in zip(rng.integers(len(raw), size=60).tolist(), rng.integers(8, size=60).tolist()):
+    for at, bit in zip(rng.integers(len(raw), size=36).tolist(), rng.integers(8, size=36).tolist()):
         flipped = bytearray(raw)
         flipped[at] ^= 1 << bit
         built.write_bytes(flipped)
@@ -142,7 +142,7 @@ def test_verify_finds_any_flipped_bit(built, prepare):
             found += 1
         else:
             assert content(built) == whole, at
-    assert found > 50
+    assert found > 30
 
 
 def test_verify_finds_references_to_scales_that_crash_hdf5(built, prepare):
@@ -152,7 +152,7 @@ def test_verify_finds_references_to_scales_that_crash_hdf5(built, prepare):
     assert heaps
     rng = np.random.default_rng(2)
     found = 0
-    for at in rng.integers(0, 300, size=40).tolist():  # the first references of a heap
+    for at in rng.integers(0, 300, size=24).tolist():  # the first references of a heap
         flipped = bytearray(raw)
         flipped[heaps[0] + at] ^= 1 << int(rng.integers(8))
         built.write_bytes(flipped)
@@ -162,7 +162,7 @@ def test_verify_finds_references_to_scales_that_crash_hdf5(built, prepare):
             assert "the scales of its dimensions" in result.output
         else:
             assert content(built) == whole, at
-    assert found > 10
+    assert found > 6
 
 
 def test_verify_a_file_that_was_copied_in_part(built, prepare):

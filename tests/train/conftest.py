@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -81,9 +82,16 @@ def one_thread() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory) -> Path:
+    """A data file, to be copied."""
+    return write_data(tmp_path_factory.mktemp("written") / "data.h5", {"train": 40, "test": 30})
+
+
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "data.h5", {"train": 40, "test": 30})
+def data(written: Path, tmp_path: Path) -> Path:
+    """That file, to be changed."""
+    return Path(shutil.copy(written, tmp_path / "data.h5"))
 
 
 def small_config(place: Path, **changes: object) -> str:
@@ -115,6 +123,38 @@ def small_config(place: Path, **changes: object) -> str:
 def write_config(tmp_path: Path) -> Callable[..., str]:
     """Write a config of a small network, with changes; gives its path."""
     return functools.partial(small_config, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def fits() -> dict[str, Path]:
+    """Where runs were trained that are copied, by their settings."""
+    return {}
+
+
+@pytest.fixture
+def fitted(fits, written: Path, tmp_path_factory, tmp_path: Path, write_config) -> Callable[..., Path]:
+    """Leave the config and the run of `train fit` with `changes` on the data of `data`; gives the run.
+
+    One training serves all that ask for these settings; where it was trained stands nowhere in the copy.
+    """
+
+    def fit(**changes: object) -> Path:
+        key = json.dumps(changes, sort_keys=True)
+        if key not in fits:
+            place = tmp_path_factory.mktemp("fitted")
+            shutil.copy(written, place)
+            result = run(main, "fit", small_config(place, **changes))
+            assert result.exit_code == 0, result.output
+            fits[key] = place
+        write_config(**changes)
+        (source,) = (fits[key] / "runs").iterdir()
+        copy = Path(shutil.copytree(source, tmp_path / "runs" / source.name))
+        for path in copy.iterdir():
+            if path.suffix in (".yaml", ".json", ".csv", ".md", ".html"):
+                path.write_text(path.read_text().replace(str(fits[key]), str(tmp_path)))
+        return copy
+
+    return fit
 
 
 @pytest.fixture

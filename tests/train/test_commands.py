@@ -208,8 +208,8 @@ def test_threads_are_set_before_tensorflow_starts(data, write_config, tmp_path):
     assert process.stderr == "loading TensorFlow ...\n"  # no chatter of its own
 
 
-def test_results_as_json(data, write_config, train, tmp_path):
-    train("fit", write_config())
+def test_results_as_json(data, write_config, fitted, train, tmp_path):
+    fitted()
     run = str(tmp_path / "runs" / "small")
     found = json.loads(train("evaluate", run, "--json").output)
     assert found["splits"]["test"]["n"] == 30 and found["classes"] == ["nolasing", "lasing"]

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.command_line import refused
 from tests.limits import HANGS
+from tests.preloaded import Preloaded
 from tests.train.runs import SETTINGS, SHAPE, write_runs
 from tests.train.test_ranks import MPIRUN
 from train.config import load_config
@@ -131,22 +130,23 @@ def test_started_again_it_goes_on_where_it_stopped(write_config, train, tmp_path
     assert fitted.exit_code == 0, fitted.output
 
 
-WAYS = {"jobs": ["--jobs", "2"], "ranks": [str(MPIRUN), "-n", "3"]}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_other_processes_find_the_same(write_config, train, tmp_path, way):
+def test_other_processes_find_the_same(write_config, train, tmp_path):
     write_runs(tmp_path / "data.h5")
     settings = {**SETTINGS, "steps": 5}
     assert train("controls", write_config(name="here", **settings)).exit_code == 0
-    words = [sys.executable, "-m", "train", "controls", write_config(name="there", **settings)]
-    command = [*words, *WAYS[way]] if way == "jobs" else [*WAYS[way], *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    here, jobs, ranks = (tmp_path / "runs" / name for name in ("here", "jobs", "ranks"))
+    process = Preloaded("controls", write_config(name="jobs", **settings), "--jobs", "2")
+    said, errors = process.communicate(timeout=HANGS)
+    assert process.returncode == 0, errors
+    command = [MPIRUN, "-n", "3", sys.executable, "-m", "train", "controls"]
+    done = subprocess.run(
+        [*command, write_config(name="ranks", **settings)], capture_output=True, text=True, timeout=HANGS
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("controls.csv (the table)") == 1
-    here, there = (tmp_path / "runs" / name for name in ("here", "there"))
-    for name in ("controls.csv", "controls.json"):
-        assert (there / name).read_text() == (here / name).read_text()
+    for there, output in ((jobs, said), (ranks, done.stdout)):
+        assert output.count("controls.csv (the table)") == 1
+        for name in ("controls.csv", "controls.json"):
+            assert (there / name).read_text() == (here / name).read_text()
 
 
 def test_help_shows_an_example(train):

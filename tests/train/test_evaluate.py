@@ -12,14 +12,14 @@ from tests.command_line import refused
 from tests.train.conftest import write_data
 
 
-def test_a_damaged_model_is_refused(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=1))
+def test_a_damaged_model_is_refused(data, write_config, fitted, train, tmp_path):
+    fitted(steps=1)
     (tmp_path / "runs/small/model.keras").write_bytes(b"rubbish")
     refused(train("evaluate", str(tmp_path / "runs" / "small")), "model.keras: cannot be loaded")
 
 
-def test_evaluate_on_other_data(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=1))
+def test_evaluate_on_other_data(data, write_config, fitted, train, tmp_path):
+    fitted(steps=1)
     run, other = str(tmp_path / "runs" / "small"), write_data(tmp_path / "other.h5", {"train": 8, "test": 6})
     assert "accuracy" in train("evaluate", run, "--data", str(other)).output
     with h5py.File(other, "r+") as file:
@@ -32,8 +32,8 @@ def test_evaluate_on_other_data(data, write_config, train, tmp_path):
 
 
 @pytest.mark.parametrize("command", [["evaluate"], ["export", "--format", "keras"]])
-def test_a_run_whose_data_are_gone_asks_for_others(data, write_config, train, tmp_path, command):
-    train("fit", write_config(steps=1))
+def test_a_run_whose_data_are_gone_asks_for_others(data, write_config, fitted, train, tmp_path, command):
+    fitted(steps=1)
     run, moved = str(tmp_path / "runs" / "small"), data.rename(tmp_path / "moved.h5")
     refused(train(*command, run), "data.h5: is not there any more", "--data FILE")
     assert train(*command, run, "--data", str(moved)).exit_code == 0
@@ -43,8 +43,8 @@ def test_evaluate_without_a_run(train, tmp_path):
     refused(train("evaluate", str(tmp_path / "none")), "no run here")
 
 
-def test_evaluate_on_a_data_set_of_test_shots_alone(data, write_config, train, tmp_path):
-    train("fit", write_config())
+def test_evaluate_on_a_data_set_of_test_shots_alone(data, write_config, fitted, train, tmp_path):
+    fitted()
     other = write_data(tmp_path / "next.h5", {"test": 24}, seed=3)
     result = train("evaluate", str(tmp_path / "runs" / "small"), "--data", str(other))
     assert result.exit_code == 0, result.output
@@ -54,8 +54,8 @@ def test_evaluate_on_a_data_set_of_test_shots_alone(data, write_config, train, t
     refused(result, "has no labeled split", "train predict")
 
 
-def test_evaluate_on_a_new_run_of_one_class(data, write_config, train, tmp_path):
-    train("fit", write_config())
+def test_evaluate_on_a_new_run_of_one_class(data, write_config, fitted, train, tmp_path):
+    fitted()
     other = write_data(tmp_path / "next.h5", {"test": 24}, seed=3)
     with h5py.File(other, "r+") as file:
         file["test/labels"][...] = 1

@@ -17,8 +17,8 @@ def test_stopping_by_the_test_split_is_refused(data, write_config, train):
     )
 
 
-def test_a_finished_run_is_not_overwritten_unasked(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=1))
+def test_a_finished_run_is_not_overwritten_unasked(data, write_config, fitted, train, tmp_path):
+    fitted(steps=1)
     before = (tmp_path / "runs/small/model.keras").read_bytes()
     refused(train("fit", write_config(steps=2)), "exists already", "--resume", "--force")
     assert (tmp_path / "runs/small/model.keras").read_bytes() == before

@@ -21,6 +21,7 @@ from common.report.drawing import drawing
 from common.shots import ID_DTYPE, ID_FIELDS
 from tests.command_line import refused
 from tests.limits import HANGS
+from tests.preloaded import Preloaded
 from tests.train.conftest import write_data
 from tests.train.test_ranks import MPIRUN
 from train.data.dataset import open_data
@@ -32,10 +33,9 @@ from train.predict.trust import Trust
 
 
 @pytest.fixture
-def run(data, write_config, train, tmp_path) -> str:
+def run(data, fitted) -> str:
     """A trained run."""
-    train("fit", write_config(preprocess=["whiten_minibatch"], steps=6))
-    return str(tmp_path / "runs" / "small")
+    return str(fitted(preprocess=["whiten_minibatch"], steps=6))
 
 
 def rows_of(path: Path) -> list:
@@ -132,19 +132,19 @@ def test_an_error_of_another_process_is_one_line(run, train, tmp_path):
     path = write_data(tmp_path / "next.h5", {"test": 40, "predict": 600}, seed=3)
     with h5py.File(path, "r+") as file:
         file["predict/images"][590] = 7.0  # not what its checksum says
-    command = [sys.executable, "-m", "train", "predict", run, str(path), "--jobs", "2", "-q"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "next.h5: predict/images: image 590" in done.stderr
+    process = Preloaded("predict", run, str(path), "--jobs", "2", "-q")
+    _, errors = process.communicate(timeout=HANGS)
+    assert process.returncode == 2 and errors.count("\n") == 1, errors
+    assert "next.h5: predict/images: image 590" in errors
     assert not list(Path(run).glob("*predictions_next*"))
 
 
 def test_other_processes_evaluate_the_same(data, run, train):
     here = train("evaluate", run, "--json")
-    command = [sys.executable, "-m", "train", "evaluate", run, "--json", "--jobs", "2"]
-    there = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
-    assert there.returncode == 0, there.stderr
-    assert json.loads(there.stdout) == json.loads(here.stdout)
+    process = Preloaded("evaluate", run, "--json", "--jobs", "2")
+    there, errors = process.communicate(timeout=HANGS)
+    assert process.returncode == 0, errors
+    assert json.loads(there) == json.loads(here.stdout)
 
 
 def test_hdf5_holds_the_same_as_csv(data, run, train, tmp_path):

@@ -28,12 +28,8 @@ HOSTILE = '<script>alert("1")</script> & $x_{1}$'
 
 
 @pytest.fixture
-def run(data, write_config, train, tmp_path) -> Path:
-    config = write_config(report=True, optimizer={"kind": "adam"}, table_every=2)
-    result = train("fit", config)
-    assert result.exit_code == 0, result.output
-    assert "report.html: open it in a browser" in result.output
-    return tmp_path / "runs" / "small"
+def run(data, fitted) -> Path:
+    return fitted(report=True, optimizer={"kind": "adam"}, table_every=2)
 
 
 def test_fit_ends_with_a_report_that_has_every_part(run):
@@ -120,7 +116,8 @@ def test_the_controls_are_in_the_report(run, train, change, words):
 def test_names_are_text_and_nothing_else(data, write_config, train, tmp_path):
     with h5py.File(data, "r+") as file:
         writing.set_text(file, classes=json.dumps([HOSTILE, "<b>lasing</b>"]))
-    assert train("fit", write_config(report=True)).exit_code == 0
+    result = train("fit", write_config(report=True))
+    assert result.exit_code == 0 and "report.html: open it in a browser" in result.output
     page = Page(tmp_path / "runs" / "small" / "report.html")
     check(page, SECTIONS)
     assert HOSTILE in page.text
@@ -149,9 +146,9 @@ def test_a_report_that_cannot_be_drawn_does_not_fail_the_training(
     assert (tmp_path / "runs" / "small" / "summary.json").exists()
 
 
-def test_several_runs_side_by_side(data, write_config, train, tmp_path):
-    train("fit", write_config())
-    train("fit", write_config(name="quick", learning_rate={"start": 0.05}, steps=6))
+def test_several_runs_side_by_side(data, write_config, fitted, train, tmp_path):
+    fitted()
+    fitted(name="quick", learning_rate={"start": 0.05}, steps=6)
     data.unlink()  # not needed
     runs = tmp_path / "runs"
     result = train("report", str(runs / "small"), str(runs / "quick"))
@@ -163,10 +160,12 @@ def test_several_runs_side_by_side(data, write_config, train, tmp_path):
     assert "minibatch" not in page.text  # the same in both
 
 
-def test_runs_of_other_classes_or_other_test_shots_are_not_ranked(data, write_config, train, tmp_path):
+def test_runs_of_other_classes_or_other_test_shots_are_not_ranked(
+    data, write_config, fitted, train, tmp_path
+):
     """A: two runs on one file. B: other test shots. C: three classes."""
-    train("fit", write_config())
-    train("fit", write_config(name="same", steps=3))
+    fitted()
+    fitted(name="same", steps=3)
     for name, n, classes in (("shots", 28, ("nolasing", "lasing")), ("three", 30, ("a", "b", "c"))):
         path = write_data(tmp_path / f"{name}.h5", {"train": 42, "test": n}, classes=classes)
         train("fit", write_config(name=name, data=str(path), steps=3))
@@ -203,16 +202,16 @@ def test_runs_of_other_classes_or_other_test_shots_are_not_ranked(data, write_co
         (lambda run: (run / "summary.json").write_text("{"), "damaged"),
     ],
 )
-def test_runs_that_cannot_be_reported(data, write_config, train, tmp_path, change, words):
-    train("fit", write_config(steps=1))
+def test_runs_that_cannot_be_reported(data, write_config, fitted, train, tmp_path, change, words):
+    fitted(steps=1)
     change(tmp_path / "runs" / "small")
     result = train("report", str(tmp_path / "runs" / "small"))
     assert result.exit_code == 2
     assert words in result.output and "Traceback" not in result.output
 
 
-def test_out_is_not_overwritten_unasked(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=1))
+def test_out_is_not_overwritten_unasked(data, write_config, fitted, train, tmp_path):
+    fitted(steps=1)
     mine = tmp_path / "mine.html"
     mine.write_text("mine")
     folder = str(tmp_path / "runs" / "small")
@@ -275,8 +274,8 @@ def test_examples_are_of_every_kind():
     assert len(chosen) == 12 and all(labels[row] == 1 for row in chosen[8:])
 
 
-def test_swings_between_the_classes_are_counted(data, write_config, train, tmp_path):
-    train("fit", write_config(steps=6, table_every=1))
+def test_swings_between_the_classes_are_counted(data, write_config, fitted, train, tmp_path):
+    fitted(steps=6, table_every=1)
     run = evidence.read_run(tmp_path / "runs" / "small")
     for n, row in enumerate(run.rows):
         row["watch"] = "collapsed"

@@ -17,6 +17,7 @@ import pytest
 from common.ranks import Ranks
 from tests.command_line import refused
 from tests.limits import HANGS
+from tests.preloaded import Preloaded
 from tests.train.conftest import write_data
 from tests.train.test_commands import table
 from train.config import load_config
@@ -151,8 +152,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(data, write_config, t
     assert same(checkpoint.load(run), end)
 
 
-def test_no_flipped_bit_of_a_checkpoint_passes(data, write_config, train, run):
-    train("fit", write_config(steps=1))
+def test_no_flipped_bit_of_a_checkpoint_passes(data, write_config, fitted, train, run):
+    fitted(steps=1)
     path = checkpoint.find(run)[-1]
     good, raw = checkpoint.load(run), path.read_bytes()
     rng = np.random.default_rng(5)
@@ -180,8 +181,8 @@ def test_resuming_what_never_began_begins(data, write_config, train, run):
     assert (run / "summary.json").exists()
 
 
-def test_an_unfinished_run_says_how_to_go_on(data, write_config, train, run):
-    train("fit", write_config(steps=1))
+def test_an_unfinished_run_says_how_to_go_on(data, write_config, fitted, train, run):
+    fitted(steps=1)
     (run / "summary.json").unlink()
     refused(train("fit", write_config()), "an unfinished run", "--resume", "--force")
 
@@ -221,18 +222,22 @@ def test_a_checkpoint_of_another_network_is_refused(data, write_config, train, r
     refused(train("fit", write_config(), "--resume"), "another network")
 
 
-def start(config: str, *options: str) -> subprocess.Popen:
+def start(*words: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "train", "fit", config, *options],
+        [sys.executable, "-m", "train", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(data, write_config, train, run, number, code):
+@pytest.mark.parametrize(
+    "number, code, start", [(signal.SIGINT, 130, start), (signal.SIGTERM, 143, Preloaded)]
+)
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(
+    data, write_config, train, run, number, code, start
+):
     settings = {"learning_rate": {"start": 1e-4}, "table_every": 5, "checkpoint_seconds": 1000.0}
     config = write_config(steps=100_000, **settings)
-    process = start(config)
+    process = start("fit", config)
     for line in process.stdout:  # wait until it trains
         if line.split()[0] == "11":
             break
@@ -255,7 +260,7 @@ def test_checkpoints_come_by_the_clock(data, write_config, run):
     config = write_config(
         steps=1_000_000, table_every=1_000_000, checkpoint_seconds=0.3, learning_rate={"start": 1e-5}
     )
-    process = start(config)
+    process = Preloaded("fit", config)
     until = time.monotonic() + HANGS
     while len(checkpoint.find(run)) < 2 and time.monotonic() < until:
         time.sleep(0.1)
@@ -264,8 +269,8 @@ def test_checkpoints_come_by_the_clock(data, write_config, run):
     assert checkpoint.load(run).step > 1
 
 
-def test_the_table_comes_back_as_it_was(data, write_config, train, run):
-    train("fit", write_config())
+def test_the_table_comes_back_as_it_was(data, write_config, fitted, train, run):
+    fitted()
     rows = list(loop.History((run / "metrics.csv").read_bytes()))
     raw = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [{key: str(value) for key, value in row.items()} for row in rows] == raw

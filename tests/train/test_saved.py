@@ -30,10 +30,8 @@ LAYERS = [
 
 
 @pytest.fixture
-def run(data, write_config, train, tmp_path) -> Path:
-    result = train("fit", write_config(steps=2, network=LAYERS, preprocess=["log", "standardize"]))
-    assert result.exit_code == 0, result.output
-    return tmp_path / "runs" / "small"
+def run(data, fitted) -> Path:
+    return fitted(steps=2, network=LAYERS, preprocess=["log", "standardize"])
 
 
 def members(path: Path) -> dict:
