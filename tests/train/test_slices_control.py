@@ -9,10 +9,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from common import text_table
+from common import slices, text_table
 from common.report.drawing import drawing
 from prepare.commands import main
-from train.controls import baselines
 from train.controls.bench import Bench
 from train.controls.controls import on_slices
 from train.controls.verdict import verdict
@@ -79,9 +78,9 @@ def test_the_rows_are_in_the_table(rows):
 def test_images_of_no_camera_have_no_slices(simulated):
     with open_data(simulated, None, ["train", "test"]) as data:
         images = data.splits["test"].images([0, 1])[..., 0]
-        assert baselines.of_slices(images, data.view).shape == (2, 96)
-        assert baselines.of_slices(images, data.view._replace(camera=False)) is None
-        assert baselines.of_slices(images[:, :7], data.view) is None
+        assert slices.of_images(images, data.view).features.shape == (2, 96)
+        assert slices.of_images(images, data.view._replace(camera=False)) is None
+        assert slices.of_images(images[:, :7], data.view) is None
 
 
 def test_shots_that_cannot_be_read_are_counted_out(simulated):

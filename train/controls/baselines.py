@@ -11,7 +11,6 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common import slices
 from common.dataset.view import View
 from common.shots import EBEAM_UNITS
 from train.controls.choice import Pool
@@ -40,15 +39,6 @@ def moments(images: np.ndarray, view: View) -> np.ndarray:
         width = np.sqrt((weight * (at - center[:, None]) ** 2).sum(axis=1))
         found += [center, width]
     return np.stack(found, axis=1)
-
-
-def of_slices(images: np.ndarray, view: View) -> Optional[np.ndarray]:
-    """Mean energy and rms spread, in rows, at 24 places of each bunch: (n, 96) float64, NaN if unknown.
-
-    None if no camera took the images or they are too small to have slices.
-    """
-    found = slices.of_images(images, view)
-    return None if found is None else found.features
 
 
 def ebeam(pool: Pool, rows: np.ndarray) -> Optional[np.ndarray]:

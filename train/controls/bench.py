@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Optional
 
 import numpy as np
 
+from common import slices
 from common.stats import evenly
 from train.config import TrainConfig
 from train.controls import baselines, beam_free
@@ -73,9 +74,9 @@ class Bench:
             pictures = images[..., 0]
             found["projection"].append(baselines.projection(pictures, view))
             found["moments"].append(baselines.moments(pictures, view))
-            of_slices = baselines.of_slices(pictures, view)
-            if of_slices is not None:
-                found["slices"].append(of_slices)
+            read = slices.of_images(pictures, view)
+            if read is not None:  # a camera took the images, and they are large enough
+                found["slices"].append(read.features)
         return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
     @functools.cached_property
@@ -91,8 +92,7 @@ class Bench:
     @functools.cached_property
     def trained(self) -> Predictor:
         """The config's network, trained on the unchanged train split."""
-        train, test = (Choice(self.pool, rows) for rows in (self.train, self.test))
-        return self._trained_on(train, test)
+        return self._trained_on(*(Choice(self.pool, rows) for rows in (self.train, self.test)))
 
     def fit_and_try(self, train: Choice, test: Choice) -> np.ndarray:
         """Train the config's network on `train` and return its logits for `test`, (n, classes)."""
@@ -101,10 +101,8 @@ class Bench:
     def _trained_on(self, train: Choice, test: Choice) -> Predictor:
         from train.fit import setup  # loads TensorFlow, which is started after all that can be refused
 
-        return setup.train_only(self.config, self._with(train, test), self.tick)
-
-    def _with(self, train: Choice, test: Choice) -> Data:
-        return self.data._replace(splits={"train": train, "test": test})
+        data = self.data._replace(splits={"train": train, "test": test})
+        return setup.train_only(self.config, data, self.tick)
 
 
 def scored(

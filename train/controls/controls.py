@@ -196,9 +196,8 @@ def _splits(bench: Bench, only: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def on_slices(bench: Bench) -> list[Outcome]:
     """Regressions of class and pulse energy on slices, the domain's own reading of the pictures."""
-    features, energy, block = (
-        bench.features["slices"], bench.pool.energy[bench.chosen], bench.block[bench.chosen]
-    )  # fmt: skip
+    features = bench.features["slices"]
+    energy, block = bench.pool.energy[bench.chosen], bench.block[bench.chosen]
     _, test = _splits(bench, np.ones(len(features), bool))
     read = int(np.isfinite(features[test]).any(axis=1).sum())
     if not read:
@@ -208,19 +207,25 @@ def on_slices(bench: Bench) -> list[Outcome]:
     train, test = _splits(bench, np.isfinite(energy))
     if len(train) > 1 and len(test) > 1 and np.ptp(energy[test]) > 0:
         pair = energy[test], baselines.estimate(features, energy, train, test)
-        explained = functools.partial(_explained_share, *pair)
-        rows.append(
-            Outcome(
-                "slices_energy",
-                "ridge regression on slices, pulse energy, R²",
-                "r2",
-                len(test),
-                explained(np.arange(len(test))),
-                len(np.unique(block[test])),
-                effective.bootstrap(explained, block[test], bench.config.seed),
-            )
-        )
+        what = "ridge regression on slices, pulse energy, R²"
+        rows.append(_bootstrapped(bench, "slices_energy", what, "r2", _explained_share, pair, block[test]))
     return rows
+
+
+def _bootstrapped(
+    bench: Bench,
+    control: str,
+    what: str,
+    kind: str,
+    statistic: Callable[[np.ndarray, np.ndarray, np.ndarray], float],
+    pair: tuple[np.ndarray, np.ndarray],
+    block: np.ndarray,
+    class_name: str = "",
+) -> Outcome:
+    """The outcome `statistic(*pair, rows)` of all rows, its interval by blocks of time. block: (n,)."""
+    of, n, blocks = functools.partial(statistic, *pair), len(block), len(np.unique(block))
+    interval = effective.bootstrap(of, block, bench.config.seed)
+    return Outcome(control, what, kind, n, of(np.arange(n)), blocks, interval, class_name=class_name)
 
 
 def _explained_share(truth: np.ndarray, estimate: np.ndarray, rows: np.ndarray) -> float:
@@ -255,18 +260,9 @@ def _correlations(
             if runs is not None and run not in runs:
                 continue
             pair = odds[of_run], energy[of_run]
-            found.append(
-                Outcome(
-                    f"energy_{run}" if len(bench.data.classes) == 2 else f"energy_{name}_{run}",
-                    f"p({name}) against pulse energy, run {run}, {of}",
-                    "correlation",
-                    len(of_run),
-                    _rank(*pair, np.arange(len(of_run))),
-                    len(np.unique(block[of_run])),
-                    effective.bootstrap(functools.partial(_rank, *pair), block[of_run], bench.config.seed),
-                    class_name=name,
-                )
-            )
+            control = f"energy_{run}" if len(bench.data.classes) == 2 else f"energy_{name}_{run}"
+            what = f"p({name}) against pulse energy, run {run}, {of}"
+            found.append(_bootstrapped(bench, control, what, "correlation", _rank, pair, block[of_run], name))
     return found
 
 

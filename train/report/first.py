@@ -72,30 +72,29 @@ def _held_out(run: Run) -> Fact:
 def _unseen(run: Run, kept: Kept) -> Fact:
     """Accuracy on runs the network was not trained on: those the controls left out, or predicted since."""
     rows = [row for row in kept.record.rows if row.control.startswith("unseen_")] if kept.record else []
-    found = [(row.control.partition("_")[2], row.value, row.interval, row.n, row.chance) for row in rows]
-    notes = [
-        f"run {name}: {100 * value:.1f} % [{100 * low:.0f}, {100 * high:.0f}] of {n}, guessing "
-        f"{100 * chance:.0f} %"
-        for name, value, (low, high), n, chance in found
-    ]
-    trained_anew = "; the same network trained anew without it" if rows else ""
-    scores = list(_predicted(run))
-    notes += [f"{name}: {100 * s.accuracy:.1f} % of {s.share.of_shots}" for name, s in scores]
-    values = [value for _, value, *_ in found] + [s.accuracy for _, s in scores]
-    if not values:
+    found = []  # text, accuracy, whether that is above chance
+    for row in rows:
+        low, high = (100 * end for end in row.interval)
+        text = f"run {row.control.partition('_')[2]}: {100 * row.value:.1f} % [{low:.0f}, {high:.0f}]"
+        note = f"{text} of {row.n}, guessing {100 * row.chance:.0f} %"
+        found.append((note, row.value, row.interval[0] > row.chance))
+    for name, score in _predicted(run):
+        note = f"{name}: {100 * score.accuracy:.1f} % of {score.share.of_shots}"
+        found.append((note, score.accuracy, score.finding == "above chance"))
+    if not found:
         return Fact(
             "Unseen runs",
             "not evaluated",
             "`train controls` leaves each run out; `train predict RUN DATA` tries it on runs it has not seen",
             "open",
         )
-    above = all(low > chance for _, _, (low, _), _, chance in found)
-    above = above and all(s.finding == "above chance" for _, s in scores)
-    least, most = min(values), max(values)
-    value = (
-        f"{100 * least:.1f} % right" if least == most else f"{100 * least:.1f} to {100 * most:.1f} % right"
+    notes, values, above = zip(*found)
+    ends = dict.fromkeys(f"{100 * end:.1f}" for end in (min(values), max(values)))
+    if rows:
+        notes = (*notes, "the same network trained anew without it")
+    return Fact(
+        "Unseen runs", f"{' to '.join(ends)} % right", "; ".join(notes), "good" if all(above) else "bad"
     )
-    return Fact("Unseen runs", value, f"{'; '.join(notes)}{trained_anew}", "good" if above else "bad")
 
 
 def _predicted(run: Run) -> Iterator[tuple[str, Score]]:
