@@ -35,6 +35,8 @@ def own_path(text: str) -> str:
     """`text` with `~` or `~user` in front written out; raises ValueError for text that is no path."""
     if not text:
         raise ValueError("is empty")
+    if "\0" in text:
+        raise ValueError(f"{text!r}: has the character that ends a path")
     if re.search(r"\$[\w{(]", text):
         raise ValueError(f"{text!r}: variables are not read here; write the path out")
     path = os.path.expanduser(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -50,15 +50,18 @@ class CameraConfig(Model):
     shape: tuple[int, int] = (726, 568)
 
 
+RunNumber = Annotated[int, Field(ge=1, lt=1 << 31)]  # 0 is of images that no run has
+
+
 class RunsConfig(Model):
     """Run numbers by what they are. The order of `classes` gives the labels 0, 1, ...
 
     A class may have no run where no training shots are asked for: a new run of one class tests a model.
     """
 
-    dark: list[int] = Field(min_length=1)
-    classes: dict[str, list[int]] = {}
-    unlabeled: list[int] = []  # for a trained model to be applied to: split `predict`
+    dark: list[RunNumber] = Field(min_length=1)
+    classes: dict[str, list[RunNumber]] = {}
+    unlabeled: list[RunNumber] = []  # for a trained model to be applied to: split `predict`
 
     @property
     def with_runs(self) -> dict[str, list[int]]:
@@ -110,7 +113,7 @@ class BeamConfig(Model):
 class BlocksConfig(Model):
     """Splitting by blocks of time, because neighboring shots are near-copies."""
 
-    length: float = Field(Blocks().length, gt=0)  # s
+    length: float = Field(Blocks().length, ge=1e-3, le=1e9)  # s
     guard: float = Field(Blocks().guard, ge=0)  # s left out at the start of each block
     # Of each cycle of consecutive blocks, how many go to which split.
     cycle: dict[Literal["train", "validation", "test"], int] = {"train": 3, "test": 1}
@@ -121,6 +124,8 @@ class BlocksConfig(Model):
             raise ValueError(f"guard {self.guard} leaves nothing of a block of length {self.length}")
         if min(self.cycle.values(), default=0) < 1:
             raise ValueError("cycle: name each split with at least 1 block, or leave it out")
+        if max(self.cycle.values()) > 10_000:
+            raise ValueError(f"cycle: {max(self.cycle.values())} blocks of one split; 10000 at the most")
         return self
 
 
@@ -233,6 +238,8 @@ class PrepareConfig(Model):
                 raise ValueError(
                     f"image.downsample: {k} does not divide the camera's {n} {axis}{_nearest_divisors(n, k)}"
                 )
+        if self.simulate is not None and min(self.camera.shape) < 2:
+            raise ValueError("camera.shape: simulated frames have 2 rows and columns at least")
         _check_counts(self.select, self.runs)
         for split, size in self.select.sizes.items():
             if size % len(self.runs.with_runs):

@@ -14,7 +14,21 @@ from common.config import Model
 from prepare.formats.xtc1.format import FIDUCIAL_RATE
 
 
-class Bunch(Model):
+class Physical(Model):
+    """Numbers that a picture is made from: none so large or small that it would overflow."""
+
+    @model_validator(mode="after")
+    def _in_reach(self) -> "Physical":
+        for name, value in self:
+            most = 1e12 if name == "counts" else 1e6
+            if isinstance(value, float) and value and not 1e-6 <= abs(value) <= most:
+                raise ValueError(
+                    f"{name}: {value:g} is too {'large' if abs(value) > 1 else 'small'} to simulate"
+                )
+        return self
+
+
+class Bunch(Physical):
     """One of the electron bunches in the picture, at the center of all jitters."""
 
     charge: float = Field(gt=0)  # share of the shot's charge
@@ -28,7 +42,7 @@ class Bunch(Model):
     lasing: float = Field(ge=0)  # share of the pulse energy
 
 
-class Jitter(Model):
+class Jitter(Physical):
     """Standard deviations from shot to shot and bunch to bunch that the EBeam quantities do not show."""
 
     delay: float = Field(4.0, ge=0)  # fs
@@ -39,19 +53,19 @@ class Jitter(Model):
     wake: float = Field(0.10, ge=0)  # share of the wake
 
 
-class MachineMeans(Model):
+class MachineMeans(Physical):
     """How far this machine's means are from those of run 70; the EBeam record shows it, too."""
 
-    charge: float = 0.0  # nC, and the dump's electrons in proportion
+    charge: float = Field(0.0, ge=-0.25)  # nC, and the dump's electrons in proportion; the mean is 0.3
     l3_energy: float = 0.0  # MeV
-    current: float = 0.0  # A, peak current behind BC2: shorter bunches, higher horns
+    current: float = Field(0.0, ge=-1000)  # A, peak current behind BC2, 1352: shorter bunches, higher horns
     ltu_x: float = 0.0  # mm, moves the picture in time
     ltu_y: float = 0.0  # mm, moves the picture in energy
     xtcav_amplitude: float = 0.0  # MV, stretches the picture in time
     xtcav_phase: float = 0.0  # deg, moves the picture in time
 
 
-class BeamOnScreen(Model):
+class BeamOnScreen(Physical):
     """From the electron bunches to the screen."""
 
     time_span: float = Field(420.0, gt=0)  # fs across the frame's columns
@@ -102,7 +116,7 @@ class BeamOnScreen(Model):
         return self
 
 
-class OpalCamera(Model):
+class OpalCamera(Physical):
     """The camera: Opal1000, 12 bit."""
 
     pedestal: float = 32.0  # counts
@@ -190,6 +204,7 @@ class SimulateConfig(Model):
         if (
             self.rate <= 0
             or abs(FIDUCIAL_RATE / self.rate - self.fiducial_step) > 1e-9
+            or self.fiducial_step < 1
             or self.fiducial_step % 3
         ):
             raise ValueError(f"rate: {self.rate:g} Hz is not 120 Hz divided by a whole number")
@@ -213,7 +228,7 @@ class SimulateConfig(Model):
                 try:
                     type(old).model_validate({**old.model_dump(), key: value})
                 except ValidationError as error:
-                    reason = error.errors()[0]["msg"]
+                    reason = error.errors()[0]["msg"].replace("Value error, ", "")
                     raise ValueError(
                         f"vary.{section}.{key}: {end:g}: {reason[0].lower()}{reason[1:]}"
                     ) from None

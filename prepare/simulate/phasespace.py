@@ -73,7 +73,7 @@ def lasing_profile(
     middle or off it by `place` lengths.
     """
     step = time[1] - time[0]
-    reach = max(int(4 * coherence / step), 1)
+    reach = int(np.clip(4 * coherence / step, 1, 10 * len(time)))  # beyond, the field is the same all along
     kernel = np.exp(-((np.arange(-reach, reach + 1) * step / coherence) ** 2) / 2)
     field = rng.standard_normal((2, len(time) + 2 * reach))
     filtered = np.array([np.convolve(part, kernel, "valid") for part in field])

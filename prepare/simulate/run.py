@@ -17,6 +17,8 @@ FORMATS: dict[str, Callable[[Path, PrepareConfig, RunPlan], list[Path]]] = {
     "xtc2": xtc2.write_run,
 }
 
+_MARGIN = 2  # s for the transitions around the shots of a run
+
 
 def load(config_path: str) -> PrepareConfig:
     """The config at `config_path`; raises ConfigError if it simulates nothing."""
@@ -80,5 +82,11 @@ def plan(config: PrepareConfig) -> list[RunPlan]:
         n = settings.shots[length]
         lasing = what in settings.lasing or run in settings.unlabeled_lasing
         plans.append(RunPlan(run, what, n, start, lasing))
-        start += int(n / settings.rate) + settings.pause
+        end = start + int(n / settings.rate)
+        if start < max(settings.clock_skew, 0) or max(end, end - settings.clock_skew) + _MARGIN >= 1 << 32:
+            raise ConfigError(
+                f"simulate.start: run {run} would be from second {start} to {end}, by the recorder's clock "
+                f"{settings.clock_skew} earlier; seconds are from 0 to {(1 << 32) - 1}"
+            )
+        start = end + settings.pause
     return plans

@@ -40,9 +40,9 @@ class SignalNoiseConfig(Model):
     test: int = Field(gt=0)
     validation: int = Field(0, ge=0)
     seed: int = Field(1, ge=0)
-    noise_std: float = Field(0.1, ge=0)
-    signal_mean: float = 5.0
-    signal_std: float = Field(0.1, ge=0)
+    noise_std: float = Field(0.1, ge=0, le=1e6)
+    signal_mean: float = Field(5.0, ge=-1e6, le=1e6)
+    signal_std: float = Field(0.1, ge=0, le=1e6)
     line: int = Field(10, gt=0)  # pixels, the shortest line
     output_dir: PathText = "data"
 

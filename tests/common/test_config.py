@@ -99,6 +99,7 @@ def test_equal_configs_have_equal_texts(config):
         ("name: x\nrate: -.Inf\n", 2, "rate: -.Inf is not a finite number"),
         ("name: x\nflag: yes\n", 2, "flag: 'yes': say true or false"),
         ("name: x\nplace: $HOME/data\n", 2, "variables are not read here"),
+        ('name: x\nplace: "a\\0b"\n', 2, r"'a\x00b': has the character that ends a path"),
         ("name: x\nplace: ~nobody-of-that-name/data\n", 2, "there is no such user"),
         ("name: x\nrate: 1e999\n", 2, "rate: 1e999 is not a finite number"),
         ("name: x\n5: y\n", 2, "key 5 is not a word"),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import struct
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import pytest
 
+from common.config import Model, from_data
 from common.errors import ConfigError, OutputExists
 from common.shots import EBEAM_UNITS
 from prepare.config import PrepareConfig
 from prepare.shots import DAMAGED, NO_FRAME, USABLE
 from prepare.simulate import camera, machine, phasespace, shots
-from prepare.simulate.config import BeamOnScreen, OpalCamera, SimulateConfig
+from prepare.simulate.config import BeamOnScreen, Bunch, OpalCamera, SimulateConfig
 from prepare.simulate.run import plan, simulate
 from prepare.sources.native import XtcSource
 
@@ -130,7 +133,7 @@ def test_the_first_frame_is_where_the_format_says(tmp_path):
     assert 30 < pixels.mean() < 40
 
 
-def test_losses_are_as_configured(tmp_path):
+def test_missing_and_damaged_frames_are_as_configured(tmp_path):
     many = {"dark": 5, "nolasing": 400, "lasing": 5}
     simulate(config(tmp_path, shots=many, missing=0.2, damaged=0.1))
     status = XtcSource(str(tmp_path / "xtc"), "xtcav").shots(69)["status"]
@@ -360,6 +363,58 @@ def test_runs_without_a_length_are_refused(tmp_path):
 def test_rates_the_machine_does_not_have_are_refused(rate):
     with pytest.raises(ValueError, match="Hz is not 120 Hz divided"):
         SimulateConfig(shots={"dark": 1}, rate=rate)
+
+
+def numbers(model: type[Model], path: tuple = ()) -> Iterator[tuple[tuple, type]]:
+    """The path and the type of each number in the sections of `model`."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if kind in (int, float):
+            yield (*path, name), kind
+        elif isinstance(kind, type) and issubclass(kind, Model) and name != "vary":
+            yield from numbers(kind, (*path, name))
+
+
+EXTREMES = {int: (-1, 0, 1 << 33, 1 << 62), float: (-1e30, -1.0, 0.0, 1e-300, 1e-9, 1e9, 1e300)}
+
+
+@pytest.mark.parametrize("path, kind", [*numbers(SimulateConfig), *numbers(Bunch, ("bunch",))])
+def test_numbers_out_of_reach_are_refused_and_all_others_make_pictures(tmp_path, path, kind):
+    """In one line, when the config is read or the runs are planned; what is left overflows nowhere."""
+    for value in EXTREMES[kind]:
+        section = {"shots": {"dark": 2, "nolasing": 3, "lasing": 3}}
+        if path[0] == "bunch":
+            changed = {**BEAM.bunches[0].model_dump(), path[1]: value}
+            section["beam"] = {"bunches": [changed]}
+        else:
+            inner = section
+            for name in path[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[path[-1]] = value
+        data = config(tmp_path).model_dump(mode="json")
+        data.update(camera={"shape": [4, 6]}, simulate=section)
+        with contextlib.suppress(ConfigError), np.errstate(all="raise", under="ignore"):
+            made = from_data(data, PrepareConfig, "x.yaml")
+            simulate(made, force=True)
+            with XtcSource(made.source.dir, made.camera.address) as source:
+                assert len(source.shots(70)) == 3
+
+
+@pytest.mark.parametrize("run", [-1, 0, 1 << 31])
+def test_numbers_that_no_run_has_are_refused(run):
+    data = {"name": "x", "source": {"kind": "psana"}, "runs": {"dark": [run], "unlabeled": [70]}}
+    with pytest.raises(ConfigError, match=f"runs.dark.0.: {run}: input should be"):
+        from_data(data, PrepareConfig, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    "blocks", [{"length": 1e30}, {"length": 1e-10, "guard": 0.0}, {"cycle": {"train": 1 << 62, "test": 1}}]
+)
+def test_blocks_that_no_time_has_are_refused(tmp_path, blocks):
+    data = config(tmp_path).model_dump(mode="json")
+    data["select"]["blocks"] = blocks
+    with pytest.raises(ConfigError, match="select.blocks.*: (input should be|cycle: .* at the most)"):
+        from_data(data, PrepareConfig, "x.yaml")
 
 
 def test_unlabeled_runs_are_simulated_and_lase_where_asked(tmp_path):
