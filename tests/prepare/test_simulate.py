@@ -371,7 +371,7 @@ def numbers(model: type[Model], path: tuple = ()) -> Iterator[tuple[tuple, type]
         kind = field.annotation
         if kind in (int, float):
             yield (*path, name), kind
-        elif isinstance(kind, type) and issubclass(kind, Model) and name != "vary":
+        elif hasattr(kind, "model_fields") and name != "vary":
             yield from numbers(kind, (*path, name))
 
 
