@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 
@@ -33,26 +32,25 @@ from common.ranks import Ranks, started
 from common.text_table import lines
 
 NETWORKS = {"first_scale_up": 80, "recommended": 40, "signal_noise_1000": 16}  # config: minibatch
+PREDICTED = 40  # images in which the time of a row is measured
+SECONDS = 2.0  # of the turns of which the least counts
 JUDGED, EVERY = 160, 20  # shots of a row and steps between rows, as `train.fit.judged` says of large data
 MPIRUN = Path(sys.executable).with_name("mpirun")
 MEASURED, DRAWN = (1, 2, 4), (1, 2, 4, 8, 16, 32, 64)
 
 
-def median_time(what: Callable[[], Any], ranks: Ranks, turns: int) -> float:
-    """Median seconds of what all ranks do together, after a first time that does not count."""
-    times = []
-    for _ in range(turns + 1):
+def least_time(what: Callable[[], Any], ranks: Ranks) -> float:
+    """The least seconds of what all ranks do together, of as many turns as SECONDS have, at least 3."""
+    times: list[float] = []
+    turns = 2
+    while len(times) < turns:
         ranks.greatest(0)  # all begin together
         start = time.perf_counter()
         what()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def exchange(ranks: Ranks, n: int, turns: int = 101) -> float:
-    """Median seconds of a sum of `n` float32 over the ranks."""
-    values = np.ones(n, np.float32)
-    return median_time(lambda: ranks.sum(values), ranks, turns)
+        if len(times) == 2:  # the first one traces the graph
+            turns = 2 + max(3, ranks.greatest(min(500, int(SECONDS / times[1]))))
+    return min(times[1:])
 
 
 def measure(name: str, minibatch: int, ranks: Ranks) -> dict[str, Any]:
@@ -61,10 +59,8 @@ def measure(name: str, minibatch: int, ranks: Ranks) -> dict[str, Any]:
 
     runner = stepper(name, ranks=ranks)
     shape, n = runner.model.input_shape[1:3], int(runner.gradient.shape[0])
-    images, _ = batch(shape, max(minibatch, JUDGED // ranks.size))
-
-    sums: list[int] = []  # how many numbers, of each sum of a step
-    add = ranks.sum
+    images, _ = batch(shape, max(minibatch, PREDICTED))
+    add, sums = ranks.sum, []  # sums: how many numbers, of each sum of a step
 
     def noted(values: np.ndarray) -> np.ndarray:
         sums.append(len(values))
@@ -72,27 +68,25 @@ def measure(name: str, minibatch: int, ranks: Ranks) -> dict[str, Any]:
 
     def step(m: int) -> float:
         labels, mine = np.arange(m) % 2, images[: len(range(m)[ranks.minibatch_part(m)])]
-        return median_time(lambda: runner.step(mine, labels, 1e-6), ranks, 5)
+        ranks.sum = noted
+        runner.step(mine, labels, 1e-6)
+        ranks.sum = add
+        return least_time(lambda: runner.step(mine, labels, 1e-6), ranks)
 
-    def exchanged() -> None:
-        for k in sums:
-            ranks.sum(np.ones(k, np.float32))
+    def exchange(sizes: Sequence[int]) -> float:
+        arrays = [np.ones(k, np.float32) for k in sizes]
+        return least_time(lambda: [ranks.sum(values) for values in arrays], ranks)
 
-    held = Held(images[: JUDGED // ranks.size])
+    held = Held(images[: PREDICTED // ranks.size])
     sizes = (minibatch, minibatch // 2, minibatch // 4) if ranks.size == 1 else (minibatch,)
     steps = {m: step(m) for m in sizes}
-    ranks.sum = noted
-    runner.step(
-        images[: len(range(minibatch)[ranks.minibatch_part(minibatch)])], np.arange(minibatch) % 2, 1e-6
-    )
-    ranks.sum = add
     return {
         "variables": n,
         "sums": sums,
         "steps": steps,
-        "row": median_time(lambda: runner.outputs(held), ranks, 3) * ranks.size,
-        "exchange": median_time(exchanged, ranks, 101),
-        "exchanges": {k: exchange(ranks, k) for k in (ranks.size, n // 2, 2 * n)},
+        "row": least_time(lambda: runner.outputs(held), ranks) * JUDGED * ranks.size / PREDICTED,
+        "exchange": exchange(sums),
+        "exchanges": {k: exchange([k]) for k in (ranks.size, n // 2, 2 * n)},
     }
 
 

@@ -229,8 +229,8 @@ class TrainConfig(Model):
     check_images: bool = True  # compare each image's crc32 when it is first read
     steps: int = Field(gt=0)
     table_every: int = Field(5, gt=0)  # steps from one row of the table to the next; more by table_share
-    # Of a split of more shots than this (null: of none) rows of the table judge some, always the same, that
-    # cost `table_share` of the steps from row to row. At the end all are judged.
+    # Where a split has more shots than this (null: nowhere) rows of the table judge some of each split, the
+    # same in every row, that cost `table_share` of the steps from row to row. At the end all are judged.
     table_shots: Optional[int] = Field(2000, gt=0)
     table_share: float = Field(0.05, gt=0)
     checkpoint_seconds: float = Field(10.0, ge=0)  # at least; more where saving takes over 2 % of the time

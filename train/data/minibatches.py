@@ -119,6 +119,7 @@ class Samples:
             mine = part(len(self))
             images = self.images(range(len(self))[mine]) if self.kept is None else self.kept[mine, ..., None]
             yield from (Batch(images, self.labels, self.energy, after) for _, _, after in plan)
+            return
         with self._read_ahead(plan, size) as reader:
             for images, (_, rows, after) in reader:
                 yield Batch(images, self.labels[rows], self.energy[rows], after)

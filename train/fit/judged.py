@@ -27,22 +27,23 @@ class Plan(NamedTuple):
 def plan(config: TrainConfig, sizes: Mapping[str, int]) -> Plan:
     """The rows of a training on splits of so many shots.
 
-    Splits of up to `table_shots` are judged whole. Of larger ones rows judge so many that they cost
-    `table_share` of the steps between them, but at least FEWEST, and at most `table_shots`, which are always
-    judged of the split that may stop the training. If these cost more, rows are further apart, by a
-    multiple of `table_every`.
+    Where no split has more than `table_shots` all are judged whole. Else rows judge so many of each that they
+    cost `table_share` of the steps between them, but at least FEWEST, and at most `table_shots`, which are
+    always judged of the split that may stop the training. If these cost more, rows are further apart, by
+    a multiple of `table_every`.
     """
     most = config.table_shots
     if most is None or max(sizes.values()) <= most:
         return Plan(config.table_every, dict(sizes))
-    shots = {name: min(size, most) for name, size in sizes.items()}
     stopping = config.stop_when.split if config.stop_when else None
-    sampled = [name for name, size in sizes.items() if size > most and name != stopping]
     minibatch = sizes["train"] if config.minibatch == "full" else config.minibatch
     budget = config.table_share * PASSES * minibatch * config.table_every  # shots that a row may cost
-    left = budget - sum(n for name, n in shots.items() if name not in sampled)
-    for name in sampled:
-        shots[name] = min(max(int(left / len(sampled)), FEWEST), most)
+    shots, left = {}, budget
+    for k, name in enumerate(sorted(sizes, key=lambda name: (name != stopping, sizes[name]))):
+        share = most if name == stopping else max(int(left / (len(sizes) - k)), FEWEST)
+        shots[name] = min(sizes[name], most, share)
+        left -= shots[name]
+    shots = {name: shots[name] for name in sizes}
     return Plan(math.ceil(sum(shots.values()) / budget) * config.table_every, shots)
 
 
