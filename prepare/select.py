@@ -300,4 +300,4 @@ def _block_splits(shots: np.ndarray, blocks: BlocksConfig, seed: int) -> tuple[n
 def mean_intensity_of(source: Source, config: PrepareConfig, dark_mean: np.ndarray) -> Intensity:
     """The function that `select` asks for a frame's mean above the dark, in counts."""
     pedestal = float(dark_mean.mean())
-    return lambda run, index: float(next(source.good_frames(run, [index])).mean()) - pedestal
+    return lambda run, index: float(source.frame(run, index).mean()) - pedestal

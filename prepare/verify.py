@@ -274,7 +274,7 @@ def _compare(read: Read, config: PrepareConfig, source: Source, report: Report, 
         split, _, shot = rows[row]
         number = _file_of(read, row)
         i = int(row - starts[number] - np.argmax(read.rows[number].of_split(split)))
-        (frame,) = source.good_frames(shot.run, [place])
+        frame = source.frame(shot.run, place)
         with reading.open_data(read.files[number]) as file:
             same = np.array_equal(to_image(frame), file[split]["images"][i])
         if not same:

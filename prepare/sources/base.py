@@ -8,6 +8,7 @@ from typing import Iterator, NamedTuple, Optional, Sequence
 import numpy as np
 
 from common.errors import DataError
+from prepare.shots import REASONS, USABLE
 
 
 class FrameResult(NamedTuple):
@@ -49,7 +50,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
-        """What `frames` gives, of any shape."""
+        """What `frames` gives, of any shape, for `indices` of shots that are USABLE."""
 
     def frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         """What there is for each of `indices` (ascending, each once) into `shots(run)`, in that order.
@@ -57,10 +58,18 @@ class Source(abc.ABC):
         Exactly one for each. Raises DataError where a source ends early or gives other shots than
         it was asked for, and for a frame that is not of `shape`.
         """
-        for result in self._frames(run, indices):
+        status = self.shots(run)["status"]
+        results = self._frames(run, [index for index in indices if status[index] == USABLE])
+        for index in indices:
+            if status[index] != USABLE:
+                yield FrameResult(index, None, REASONS[int(status[index])])
+                continue
+            result = next(results)
             if result.frame is not None and self.shape is not None:
                 check_shape(run, result.frame.shape, self.shape)
             yield result
+        for _ in results:  # what comes after the last one is an error
+            pass
 
     def good_frames(self, run: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """The frames of `indices`, all of which must be there; raises DataError for one that is missing."""
@@ -68,6 +77,11 @@ class Source(abc.ABC):
             if result.frame is None:
                 raise DataError(f"run {run}: shot {result.index} has no frame to read: {result.reason}")
             yield result.frame
+
+    def frame(self, run: int, index: int) -> np.ndarray:
+        """The frame of one shot, which must be there; raises DataError if it is not."""
+        (frame,) = self.good_frames(run, [index])
+        return frame
 
     def close(self) -> None:
         """Release files; nothing where none is kept open."""

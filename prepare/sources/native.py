@@ -8,14 +8,12 @@ from typing import Iterator, Sequence
 
 import numpy as np
 
-from common.errors import DataError
 from common.progress import warn
 from prepare.formats.files import files_by_run, files_of_run
 from prepare.formats.xtc1.epics import read_calibration
 from prepare.formats.xtc1.format import pixel_dtype
 from prepare.formats.xtc1.index import RunIndex, index_run
 from prepare.formats.xtc1.reader import XtcFile
-from prepare.shots import REASONS, USABLE
 from prepare.sources.base import FrameResult, Source
 
 
@@ -41,25 +39,14 @@ class XtcSource(Source):
         """The shots of `run` in order of time, (n,) SHOT_DTYPE."""
         return self._index(run).shots
 
-    def frame(self, run: int, index: int) -> np.ndarray:
-        """The raw frame of one shot, (rows, columns) uint8 or uint16, read-only."""
-        index_of_run = self._index(run)
-        status = int(index_of_run.shots["status"][index])
-        if status != USABLE:
-            raise DataError(f"run {run}: shot {index} has no frame to read: {REASONS[status]}")
-        where = index_of_run.locations[index]
-        rows, columns, dtype = int(where["rows"]), int(where["columns"]), pixel_dtype(int(where["depth"]))
-        file = self._file(index_of_run.files[where["file"]])
-        data = file.read(int(where["offset"]), rows * columns * dtype.itemsize)
-        return np.frombuffer(data, dtype).reshape(rows, columns)
-
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
-        status = self.shots(run)["status"]
+        of_run = self._index(run)
         for index in indices:
-            usable = status[index] == USABLE
-            yield FrameResult(
-                index, self.frame(run, index) if usable else None, REASONS.get(int(status[index]), "")
-            )
+            where = of_run.locations[index]
+            rows, columns, dtype = int(where["rows"]), int(where["columns"]), pixel_dtype(int(where["depth"]))
+            file = self._file(of_run.files[where["file"]])
+            data = file.read(int(where["offset"]), rows * columns * dtype.itemsize)
+            yield FrameResult(index, np.frombuffer(data, dtype).reshape(rows, columns))
 
     def files(self, run: int) -> tuple[tuple[str, int], ...]:
         """Name and size of the files of `run`."""

@@ -30,7 +30,7 @@ from prepare.formats.xtc1.format import FIRST_RECORDER_STREAM, JOIN_SECONDS, TYP
 from prepare.formats.xtc1.join import attach, by_fiducial, clock, partners, sharing, unclear_line
 from prepare.formats.xtc1.reader import XtcFile
 from prepare.formats.xtc1.walk import frame_header
-from prepare.shots import NO_FRAME, REASONS, SHOT_DTYPE, USABLE, merge_repeats
+from prepare.shots import NO_FRAME, SHOT_DTYPE, USABLE, merge_repeats
 from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
 from prepare.sources.psana1_files import ADVICE, RunFiles, look
@@ -102,15 +102,10 @@ class Psana1Source(Source):
         self._opened.clear()
 
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
-        listed = self._list(run)
-        wanted = [i for i in indices if listed["status"][i] == USABLE]
-        received = self._read(run, listed[wanted])
-        keys = zip(wanted, map(_key_of_row, listed[wanted]))
+        wanted = self._list(run)[list(indices)]
+        keys = zip(indices, map(_key_of_row, wanted))
         hint = f"are the small data those of another copy of the run? {ADVICE}"
-        results = reconcile(f"run {run}: psana 1", keys, received, hint)
-        for index in indices:
-            status = int(listed["status"][index])
-            yield next(results) if status == USABLE else FrameResult(index, None, REASONS[status])
+        return reconcile(f"run {run}: psana 1", keys, self._read(run, wanted), hint)
 
     def _look(self, run: int) -> RunFiles:
         if run not in self._looked_at:

@@ -23,7 +23,7 @@ from common.shots import RECORD_DTYPE
 from prepare.formats import calibration, xtc2
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.formats.xtc1.format import FIDUCIALS
-from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, REASONS, SHOT_DTYPE, USABLE
+from prepare.shots import BAD_FIDUCIAL, DAMAGED, NO_FRAME, SHOT_DTYPE, USABLE
 from prepare.sources import psana2_calls
 from prepare.sources.base import FrameResult, Source
 from prepare.sources.listings import Listings
@@ -76,20 +76,12 @@ class Psana2Source(Source):
         return calibration.by_name(values)
 
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
-        shots = self.shots(run)
-        status = shots["status"]
-        times = _timestamps(shots)
-        wanted = [(i, (int(times[i]),)) for i in indices if status[i] == USABLE]
+        wanted = list(
+            zip(indices, ((time,) for time in _timestamps(self.shots(run)[list(indices)]).tolist()))
+        )
         # An empty array of timestamps would be no filter at all: with none wanted psana is not asked.
         received = self._read_frames(run, wanted) if wanted else ()
-        results = reconcile(f"run {run}: psana 2", wanted, received, "is the camera in this stream at all?")
-        for index in indices:
-            if status[index] == USABLE:
-                yield next(results)
-            else:
-                yield FrameResult(index, None, REASONS[int(status[index])])
-        for _ in results:  # what comes after the last one wanted is an error
-            pass
+        return reconcile(f"run {run}: psana 2", wanted, received, "is the camera in this stream at all?")
 
     # --- shots ---------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from common.errors import DataError
 from common.shots import EBEAM_UNITS, GAS_DETECTOR_UNITS, GMD_UNITS
 from prepare.config import PrepareConfig
-from prepare.shots import REASONS, SHOT_DTYPE, USABLE
+from prepare.shots import SHOT_DTYPE
 from prepare.simulate.run import plan
 from prepare.simulate.sequence import FIRST_TRANSITIONS, TRANSITION_PAUSE, Clock, Simulated
 from prepare.sources.base import FrameResult, Source
@@ -55,10 +55,7 @@ class SimulatedSource(Source):
     def _frames(self, run: int, indices: Sequence[int]) -> Iterator[FrameResult]:
         made = self._run(run)
         for index in indices:
-            status = int(made.status[index])
-            yield FrameResult(
-                index, made.picture(index) if status == USABLE else None, REASONS.get(status, "")
-            )
+            yield FrameResult(index, made.picture(index))
 
     def _run(self, run: int) -> Simulated:
         if run not in self._plans:

@@ -17,10 +17,12 @@ from tests.prepare.conftest import make_shots
 
 
 class Counting(Source):
-    """Two runs of 20 shots, whose frames hold run and index; `trouble` comes at the shots of run 2."""
+    """Two runs of 20 shots, whose frames hold run and index; `trouble` comes at the shots of run 2, when
+    they are first asked for, and at its frame 5."""
 
     def __init__(self, trouble: str = "", shape: tuple = (4, 3), hangs: str = "") -> None:
         self._trouble, self._shape, self._hangs = trouble, shape, hangs
+        self._listed = False
         print("chatter on standard output")
         print("chatter on standard error", file=sys.stderr)
 
@@ -28,7 +30,8 @@ class Counting(Source):
         return 1, 2
 
     def shots(self, run: int) -> np.ndarray:
-        if run == 2:
+        if run == 2 and not self._listed:
+            self._listed = True
             self._go_wrong()
         return make_shots(run, 20)
 
