@@ -55,10 +55,18 @@ class SignalNoiseConfig(Model):
         """{split: number of images} of the splits that are asked for."""
         return {split: getattr(self, split) for split in LABELED if getattr(self, split)}
 
+    @property
+    def image_bytes(self) -> int:
+        return 4 * self.shape[0] * self.shape[1]
+
     @model_validator(mode="after")
     def _possible(self) -> "SignalNoiseConfig":
         if min(self.shape) < 1 or self.line > self.shape[0]:
             raise ValueError(f"line: {self.line} pixels do not fit in an image of {self.shape[0]} rows")
+        if self.image_bytes >= 1 << 32:
+            raise ValueError(
+                f"shape: an image of {self.image_bytes / 1e9:.1f} GB; HDF5 takes 4.2 at the most"
+            )
         for split, n in self.sizes.items():
             if n % len(CLASSES):
                 raise ValueError(f"{split}: {n} images cannot be half noise, half signal")
@@ -97,18 +105,18 @@ def write_images(config_path: str, force: bool) -> None:
 def write(config: SignalNoiseConfig, force: bool = False) -> str:
     """Write `config.output_path`, complete or not at all; returns the content digest. Memory: a few images.
 
-    Raises OutputExists.
+    Raises OutputExists, and OSError where the disk has no room for it.
     """
     atomic.refuse_existing(config.output_path, force)
-    with (
-        atomic.replacing(config.output_path) as partial,
-        writing.create(partial, config.sizes, config.shape, config.shape) as file,
-    ):
-        for name in ("mean", "std"):
-            file["dark"][name][...] = 0  # no camera; written, so that the file holds what it claims
-        rows = [_write_split(file, split, number, config) for number, split in enumerate(config.sizes)]
-        digest = manifest.digest(Rows.joined(rows))
-        return writing.finish(file, _attributes(config, digest), simulated=True)
+    with atomic.replacing(config.output_path) as partial:
+        atomic.check_room(partial, sum(config.sizes.values()) * config.image_bytes)
+        with writing.create(partial, config.sizes, config.shape, config.shape) as file:
+            for name in ("mean", "std"):
+                file["dark"][name][...] = 0  # no camera; written, so that the file holds what it claims
+            rows = []
+            for number, split in enumerate(config.sizes):
+                rows += _write_split(file, split, number, config)
+            return writing.finish(file, _attributes(config, manifest.digest(rows)), simulated=True)
 
 
 def _write_split(file: NewFile, split: str, number: int, config: SignalNoiseConfig) -> Rows:

@@ -190,12 +190,23 @@ def test_a_damaged_image_is_found(config, prepare):
         ({"signal": 5}, "signal: unknown key; did you mean 'signal_"),
         ({"shape": [30]}, "shape"),
         ({"noise_std": -1}, "noise_std: -1"),
+        ({"noise_std": 1e300}, "noise_std: 1e+300"),
+        ({"shape": [1 << 20, 1 << 20]}, "shape: an image of 4398.0 GB; HDF5 takes 4.2 at the most"),
     ],
 )
 def test_mistakes_are_told_by_file_key_and_value(write_config, prepare, changes, message):
     result = prepare("signal-noise", write_config(**changes))
     assert result.exit_code == 2
     assert "sn.yaml" in result.output and message in result.output
+
+
+@pytest.mark.parametrize("train", [10**12, 1 << 62])
+def test_more_images_than_the_disk_has_room_for_are_one_line_at_once(write_config, prepare, train, tmp_path):
+    result = prepare("signal-noise", write_config(train=train))
+    assert (
+        result.exit_code == 2 and "No space left on device" in result.output and "are needed" in result.output
+    )
+    assert not list(tmp_path.rglob("*.h5"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
