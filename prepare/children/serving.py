@@ -40,26 +40,28 @@ def start(listener: int, lifeline: int, load: str, *arguments: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # a batch system sends them to all; the parent decides
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     gc.disable()  # loading makes no garbage: a tenth less time
-    with contextlib.suppress(UserError):  # told to who opens a source: it is raised again
-        module, _, function = load.partition(":")
-        getattr(importlib.import_module(module), function)(*arguments)
-    gc.freeze()  # or a collection would touch, and so copy, what the children share
-    _Nursery(socket.socket(fileno=listener)).run()
+    try:
+        with contextlib.suppress(UserError):  # told to who opens a source: it is raised again
+            module, _, function = load.partition(":")
+            getattr(importlib.import_module(module), function)(*arguments)
+        gc.freeze()  # or a collection would touch, and so copy, what the children share
+        _Nursery(socket.socket(fileno=listener)).run()
+    except SystemExit:
+        mpi = sys.modules.get("mpi4py.MPI")
+        if mpi is not None:  # psana 2 has started it; it would leave a file of 1 MB in /dev/shm behind
+            mpi.Finalize()
+        os._exit(0)  # without clearing up its 800 modules
 
 
 def _live_by(lifeline: int) -> None:
-    """End this process when the parent's end of the pipe `lifeline` closes, however the parent ends.
-
-    By a signal whose default is to end the process: a thread that waits would need Python's
-    lock, which a library may hold for ever.
-    """
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    """Raise SystemExit when the parent's end of the pipe `lifeline` closes, however the parent ends."""
+    signal.signal(signal.SIGIO, lambda *_: sys.exit())
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
         if os.read(lifeline, 1) == b"":  # gone before the signal was set up
-            os._exit(0)
+            sys.exit()
 
 
 class _Nursery:
@@ -115,7 +117,8 @@ class _Nursery:
     def _serve(self, connection: socket.socket, log: int, memory: int, told: int) -> NoReturn:
         """In the child: answer requests until there are no more."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGIO):
+            signal.signal(number, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != self._pid:
             os._exit(1)

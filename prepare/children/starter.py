@@ -25,6 +25,8 @@ from typing import Iterator, NamedTuple, Optional
 ENDED = struct.Struct(
     "ii"
 )  # what is told of a child: errno if it could not be started; its exit code, -signal
+_TO_END = 3.0  # s for the process to end by itself, which takes some 50 ms
+_LEFT: list[subprocess.Popen] = []  # processes that end by themselves
 _PATIENCE = 10_000  # ms for a child that was ended to be so
 # What launchers of MPI and Slurm tell a rank. The process is none, and psana 2 starts MPI when it is loaded.
 _OF_MPI = ("PMI", "OMPI_", "MPI_", "MV2_", "HYD", "PALS_", "SLURM_")
@@ -87,7 +89,7 @@ class Starter:
     def __init__(self, load: str = "builtins:tuple", *arguments: str) -> None:
         self._load = (load, *arguments)
         self._address = b""
-        self._owner = 0
+        self._owner, self._used = 0, False
         self._stack = contextlib.ExitStack()
 
     def begin(self) -> None:
@@ -121,6 +123,7 @@ class Starter:
     def connected(self) -> socket.socket:
         """A connection to the process, or to another one if that has ended. Raises OSError."""
         self.begin()
+        self._used = True
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
             try:
@@ -144,13 +147,25 @@ class Starter:
         return Ended(self.log)
 
     def end(self) -> None:
-        """End the process, and with it all children; a copy of its owner only forgets it."""
+        """End the process, and with it all children; a copy of its owner only forgets it.
+
+        One that has not been used may still be loading for a moment, which is not waited for.
+        """
         self._address = b""
         atexit.unregister(self.end)
-        self._stack.close()
-        if self._owner == os.getpid():
-            self._process.kill()
-            self._process.wait()
+        self._stack.close()  # with the pipe that it lives by
+        if self._owner != os.getpid():
+            return
+        with contextlib.suppress(OSError):
+            self.resume()
+        if not self._used:
+            _LEFT.append(self._process)
+        else:
+            try:
+                self._process.wait(_TO_END)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
 
 @contextlib.contextmanager

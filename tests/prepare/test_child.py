@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from common import interrupt
 from common.errors import ConfigError, DataError
 from prepare.children.memory import Reader, Writer
-from prepare.children.starter import Starter, shared_memory
+from prepare.children.starter import Child, Starter, shared_memory
 from prepare.sources.child import ChildSource
 from tests.limits import HANGS
 from tests.prepare import child_sources
@@ -303,6 +303,17 @@ def test_the_starting_process_may_be_killed(copied):
     assert parent_of(source.files(2)[0][1]) != killed  # not what it remembers
     source.close()
     starter.end()
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_it_ends_when_it_is_not_wanted_any_more(used):
+    starter = Starter()
+    starter.begin()
+    pid = starter._process.pid
+    if used:
+        Child(starter).close()
+    starter.end()
+    wait_for(lambda: not is_running(pid))
 
 
 def test_both_processes_may_be_stopped(start):
