@@ -74,15 +74,17 @@ def test_the_model_of_a_step_on_ranks_finds_what_its_figures_were_made_of():
     def on(size: int) -> dict:
         seconds = {n: ranks.exchange_of(n, size, *way) for n in (500, 2000)}
         few = 2 * (size - 1) * latency  # a sum of few numbers: their bytes take no time
-        return {"variables": 1000, "exchanges": {**seconds, size: few}, "row": 0.4}
+        steps = {str(m): size * fixed + image * m / size for m in (80, 40, 20)}
+        sums = [1000, 10] if size > 1 else []
+        exchanges = {"exchanges": {**seconds, size: few}, "sums": sums}
+        return {"variables": 1000, "steps": steps, "row": 0.4, **exchanges}
 
-    one = {**on(1), "steps": {str(m): fixed + image * m for m in (80, 40, 20)}}
-    assert ranks.fitted(one) == pytest.approx((fixed, image))
-    for size in (2, 4):
-        found = ranks.line_of(on(size), size)
-        assert found == pytest.approx(way)
-        step, exchanged = ranks.model(one, [1000, 10], 80, size, 2, found)
-        assert exchanged == pytest.approx(sum(ranks.exchange_of(n, size, *way) for n in (1000, 10)))
-        turns = size / 2
-        computed = fixed + image * 80 / size + 0.4 / size / ranks.EVERY
-        assert step == pytest.approx(turns * computed + exchanged)
+    found = {size: on(size) for size in (1, 2, 4)}
+    for size, of in found.items():
+        assert ranks.fitted(of, size) == pytest.approx((size * fixed, image))
+        if size > 1:
+            assert ranks.line_of(of, size) == pytest.approx(way)
+        step, exchanged = ranks.model(found, 80, size, way)
+        assert exchanged == pytest.approx(sum(ranks.exchange_of(n, size, *way) for n in of["sums"]))
+        computed = min(size, 2) * fixed + image * 80 / size + 0.4 / size / ranks.EVERY
+        assert step == pytest.approx(computed + exchanged)

@@ -2,17 +2,19 @@
 
     python -m tests.benchmarks.ranks                    # one thread a rank, of 1, 2 and 4 ranks
 
-    step(N) = (fixed + image * M / N) * max(1, N / cores) + exchange(N) + row / N / steps between rows
+    step(N) = fixed + image * M / N + exchange(N) + row / N / steps between rows
     exchange(N) = sum over what is summed: 2 (N - 1) * latency + 2 * bytes * (N - 1) / N / bandwidth
 
 for a minibatch of M images, as each rank computes its share, sends its parts of the gradient to the N - 1
-others and receives theirs, twice (`Ranks.sum`), and predicts its share of what a row judges. `fixed`, `image`
-and `row` are fitted to one rank's steps with M, M / 2 and M / 4 images and to its prediction. The latency is
+others and receives theirs, twice (`Ranks.sum`), and predicts its share of what a row judges. For one rank
+`fixed` and `image` are fitted to its steps with M, M / 2 and M / 4 images; for more, to those of 2 ranks with
+M / 2 and M / 4, as several ranks compute moments in more operations than one. The latency is
 that of a sum of few numbers on N ranks, and the bandwidth that of the difference between sums of half and of
 twice as many numbers as the gradient has, so that it is of messages of its size (53 kB stay in a cache, 3.6
-MB do not); what a step itself exchanges, moments of batch normalization included, is not in the fit. Ranks
-beyond the cores take turns, which is the factor N / cores; ranks that wait do not sleep, so an exchange costs
-up to a scheduler's turn more. With `--latency` and `--bandwidth` a cluster is drawn.
+MB do not); what a step itself exchanges, moments of batch normalization included, is not in the fit. What
+ranks compute is measured, and modeled, in processor time, so that each counts as if it had a core: 4 ranks
+on 2 cores, or beside other work, take turns. What they exchange is measured by the clock, the least of many
+turns. With `--latency` and `--bandwidth` a cluster is drawn.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 
-from common.cores import available_cores
 from common.ranks import Ranks, started
 from common.text_table import lines
 
@@ -39,17 +40,20 @@ MPIRUN = Path(sys.executable).with_name("mpirun")
 MEASURED, DRAWN = (1, 2, 4), (1, 2, 4, 8, 16, 32, 64)
 
 
-def least_time(what: Callable[[], Any], ranks: Ranks) -> float:
-    """The least seconds of what all ranks do together, of as many turns as SECONDS have, at least 3."""
+def least_time(
+    what: Callable[[], Any], ranks: Ranks, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """The least seconds, by `clock`, of what all ranks do together, of as many turns as SECONDS have."""
     times: list[float] = []
     turns = 2
     while len(times) < turns:
         ranks.greatest(0)  # all begin together
-        start = time.perf_counter()
+        begun, start = time.perf_counter(), clock()
         what()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
         if len(times) == 2:  # the first one traces the graph
-            turns = 2 + max(3, ranks.greatest(min(500, int(SECONDS / times[1]))))
+            took = time.perf_counter() - begun
+            turns = 2 + max(3, ranks.greatest(min(500, int(SECONDS / took))))
     return min(times[1:])
 
 
@@ -60,40 +64,52 @@ def measure(name: str, minibatch: int, ranks: Ranks) -> dict[str, Any]:
     runner = stepper(name, ranks=ranks)
     shape, n = runner.model.input_shape[1:3], int(runner.gradient.shape[0])
     images, _ = batch(shape, max(minibatch, PREDICTED))
-    add, sums = ranks.sum, []  # sums: how many numbers, of each sum of a step
+    add, sums, apart = ranks.sum, [], [0.0]  # how many numbers each sum of a step has; seconds in sums
 
     def noted(values: np.ndarray) -> np.ndarray:
         sums.append(len(values))
-        return add(values)
+        start = time.process_time()
+        summed = add(values)
+        apart[0] += time.process_time() - start
+        return summed
 
     def step(m: int) -> float:
         labels, mine = np.arange(m) % 2, images[: len(range(m)[ranks.minibatch_part(m)])]
         ranks.sum = noted
+        seconds = least_time(
+            lambda: runner.step(mine, labels, 1e-6), ranks, lambda: time.process_time() - apart[0]
+        )
+        sums.clear()
         runner.step(mine, labels, 1e-6)
         ranks.sum = add
-        return least_time(lambda: runner.step(mine, labels, 1e-6), ranks)
+        return seconds
 
     def exchange(sizes: Sequence[int]) -> float:
         arrays = [np.ones(k, np.float32) for k in sizes]
         return least_time(lambda: [ranks.sum(values) for values in arrays], ranks)
 
     held = Held(images[: PREDICTED // ranks.size])
-    sizes = (minibatch, minibatch // 2, minibatch // 4) if ranks.size == 1 else (minibatch,)
+    sizes = (minibatch, minibatch // 2, minibatch // 4) if ranks.size < 4 else (minibatch,)
     steps = {m: step(m) for m in sizes}
     return {
         "variables": n,
         "sums": sums,
         "steps": steps,
-        "row": least_time(lambda: runner.outputs(held), ranks) * JUDGED * ranks.size / PREDICTED,
+        "row": least_time(lambda: runner.outputs(held), ranks, time.process_time)
+        * (JUDGED * ranks.size / PREDICTED),
         "exchange": exchange(sums),
         "exchanges": {k: exchange([k]) for k in (ranks.size, n // 2, 2 * n)},
     }
 
 
-def fitted(of_one: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of a step that do not grow with the minibatch, and of each image, from one rank's steps."""
-    sizes, seconds = zip(*((float(m), s) for m, s in of_one["steps"].items()))
-    image, fixed = np.polyfit(sizes, seconds, 1)
+def fitted(found: dict[str, Any], size: int) -> tuple[float, float]:
+    """Seconds of a step that do not grow with a rank's images, and of each image, of `size` ranks' steps.
+
+    Of several ranks the step with the whole minibatch is not in the fit.
+    """
+    steps = list(found["steps"].items())[size > 1 :]
+    images, seconds = zip(*((int(m) / size, s) for m, s in steps))
+    image, fixed = np.polyfit(images, seconds, 1)
     return max(float(fixed), 0.0), float(image)
 
 
@@ -110,22 +126,17 @@ def exchange_of(n: int, size: int, latency: float, bandwidth: float) -> float:
 
 
 def model(
-    of_one: dict[str, Any],
-    sums: list[int],
-    minibatch: int,
-    size: int,
-    cores: Optional[int],
-    way: tuple[float, float],
+    found: dict[int, dict[str, Any]], minibatch: int, size: int, way: tuple[float, float]
 ) -> tuple[float, float]:
     """The model's seconds of a step and its share of a row, and of what it exchanges.
 
-    sums: how many numbers are in each sum of a step; cores: None for enough; way: latency and bandwidth.
+    found: what is measured on 1 and on 2 ranks; way: latency and bandwidth.
     """
-    fixed, image = fitted(of_one)
-    turns = 1.0 if cores is None else max(1.0, size / cores)
-    exchanged = sum(exchange_of(n, size, *way) for n in sums) if size > 1 else 0.0
-    row = of_one["row"] / size / EVERY * turns
-    return (fixed + image * minibatch / size) * turns + exchanged + row, exchanged
+    several = found[min(size, 2)]
+    fixed, image = fitted(several, min(size, 2))
+    exchanged = sum(exchange_of(n, size, *way) for n in several["sums"]) if size > 1 else 0.0
+    row = found[1]["row"] / size / EVERY
+    return fixed + image * minibatch / size + exchanged + row, exchanged
 
 
 def children(name: str) -> dict[int, dict[str, Any]]:
@@ -141,8 +152,8 @@ def children(name: str) -> dict[int, dict[str, Any]]:
 def tell(name: str, minibatch: int, way: Optional[tuple[float, float]]) -> None:
     """Measure a network on this machine, and print what is measured, what the model says, and to 64 ranks."""
     found = children(name)
-    one, cores = found[1], available_cores()
-    fixed, image = fitted(one)
+    one = found[1]
+    fixed, image = fitted(one, 1)
     print(
         f"\n{name}: {one['variables']} variables, {minibatch} images; a step {fixed * 1e3:.1f} ms and "
         f"{image * 1e3:.2f} ms an image, a row of {JUDGED} shots {one['row'] * 1e3:.0f} ms"
@@ -150,26 +161,25 @@ def tell(name: str, minibatch: int, way: Optional[tuple[float, float]]) -> None:
     ways = {size: line_of(of, size) for size, of in found.items() if size > 1}
     rows = []
     for size, of in found.items():
-        said, exchanged = model(one, of["sums"], minibatch, size, cores, ways.get(size, (0.0, 1.0)))
-        turns = max(1.0, size / cores)
-        step = of["steps"][str(minibatch)] + of["row"] / size / EVERY
+        said, exchanged = model(found, minibatch, size, ways.get(size, (0.0, 1.0)))
+        step = of["steps"][str(minibatch)] + of["exchange"] + of["row"] / size / EVERY
         row = {"ranks": size, "measured ms": f"{step * 1e3:.1f}", "model ms": f"{said * 1e3:.1f}"}
         row["model / measured"] = f"{said / step:.2f}"
         if size > 1:
             real, (latency, bandwidth) = of["exchange"], ways[size]
             row.update({"exchange ms": f"{real * 1e3:.3f}", "by the model": f"{exchanged * 1e3:.3f}"})
             row.update({"latency us": f"{latency * 1e6:.1f}", "GB/s": f"{bandwidth / 1e9:.2f}"})
-            row["exchange, of a step"] = f"{real / (step / turns):.2%}"
+            row["exchange, of a step"] = f"{real / step:.2%}"
         rows.append(row)
     names = list(rows[-1])
     print("\n".join(lines([{key: row.get(key, "") for key in names} for row in rows])))
     drawn = []
     for size in DRAWN:
-        step, exchanged = model(one, found[2]["sums"], minibatch, size, None, way or ways[2])
-        fast = model(one, [], minibatch, 1, None, (0.0, 1.0))[0] / step
+        step, exchanged = model(found, minibatch, size, way or ways[2])
+        fast = model(found, minibatch, 1, (0.0, 1.0))[0] / step
         drawn.append(
             {
-                "ranks, a core each": size,
+                "ranks": size,
                 "ms a step": f"{step * 1e3:.2f}",
                 "times as fast": f"{fast:.1f}",
                 "exchange": f"{exchanged / step:.1%}",

@@ -19,7 +19,7 @@ from tests.page import Page
 from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
 from train.data.dataset import open_data
-from train.data.images import empty
+from train.data.images import empty, widen
 from train.data.minibatches import Position, minibatch_rows
 from train.model.predictor import tensor
 
@@ -73,6 +73,14 @@ def test_images_are_where_tensorflow_takes_them_without_a_copy(data):
                 shared = tensor(batch)
                 batch[2, 3, 4] = 77
                 assert float(shared[2, 3, 4, 0]) == 77
+
+
+def test_every_float16_is_widened_as_numpy_does_it():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(256, 256)
+    for stored in (halves, halves.view(np.int16)):
+        out = np.empty(stored.shape, np.float32)
+        widen(stored, out)
+        np.testing.assert_array_equal(out, stored.astype(np.float32))
 
 
 def test_what_is_elsewhere_in_memory_is_copied():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import time
@@ -25,6 +26,23 @@ def empty(*shape: int) -> np.ndarray:
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def widen(stored: np.ndarray, out: np.ndarray) -> None:
+    """Put the values of `stored` into `out`, float32 of the same shape."""
+    if stored.dtype == np.float16:
+        np.take(_of_halves(), stored.view(np.uint16), out=out, mode="clip")
+    else:
+        np.copyto(out, stored)
+
+
+@functools.lru_cache(maxsize=1)
+def _of_halves() -> np.ndarray:
+    """The value of each of the 65,536 float16.
+
+    Where half of the pixels are 0, as in a picture, numpy's own conversion takes 5 times as long.
+    """
+    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 class ImageFile:
@@ -78,7 +96,7 @@ class ImageFile:
                 if not self._checked[rows[i]]:
                     self._check(int(rows[i]), target)
                 if narrow is not None:
-                    np.copyto(out[i], narrow)
+                    widen(narrow, out[i])
         except OSError as error:
             raise DataError(
                 f"{self.where} cannot be read ({str(error).splitlines()[0]}); run `prepare verify` on it"
