@@ -21,6 +21,7 @@ from train.run import folder
 from train.training import train
 
 run_argument = click.argument("run", metavar="RUN", type=cli.FOLDER)
+FORMATS = click.Choice(["keras", "saved_model", "onnx"])
 AGAIN = "the same command continues where it stopped"
 jobs_option = cli.count_option(
     "--jobs", 1, "Number of processes, which share the cores; leave it out under mpirun or srun."
@@ -201,13 +202,7 @@ def predict(
 
 @main.command()
 @run_argument
-@click.option(
-    "--format",
-    "kind",
-    required=True,
-    type=click.Choice(["keras", "saved_model", "onnx"]),
-    help="What to write.",
-)
+@click.option("--format", "kind", required=True, type=FORMATS, help="What to write.")
 @click.option(
     "--out", default=None, type=cli.PATH, help="File, or folder of a SavedModel (default: in RUN/exported/)."
 )
