@@ -7,7 +7,16 @@ import pytest
 
 from common.manifest import SPLITS
 from common.shots import ID_DTYPE
-from train.model.novelty import DISAGREES, NUMBERS, RUN, Reference, many, reference, with_runs
+from train.model.novelty import (
+    DISAGREES,
+    NUMBERS,
+    RUN,
+    Reference,
+    many,
+    one_for_each_class,
+    reference,
+    with_runs,
+)
 from train.predict.predictions import Predictions
 
 P = 40
@@ -23,7 +32,9 @@ def known() -> Reference:
     rng = np.random.default_rng(0)
     features = np.concatenate([shots(rng, 1500, 0), shots(rng, 1500, 1)])
     labels = np.repeat([0, 1], 1500)
-    return reference(features, labels, shots(rng, 300, 0), rng.normal(0.0033, 0.0005, 1800))
+    return reference(
+        features, labels, shots(rng, 300, 0), np.zeros(300, int), rng.normal(0.0033, 0.0005, 1800)
+    )
 
 
 def test_few_of_such_shots_are_flagged_and_those_far_off_are(known):
@@ -35,12 +46,35 @@ def test_few_of_such_shots_are_flagged_and_those_far_off_are(known):
     assert set(known.reasons(new, np.ones(4000, int), energy)) == {"spread of slices high"}
 
 
+def test_a_class_that_is_wide_hides_no_shot_beside_a_narrow_one():
+    """Lasing shots are of many energies; a shot beside all those without lasing is of neither class."""
+    rng = np.random.default_rng(0)
+    narrow, wide = shots(rng, 1500, 0), shots(rng, 1500, 60)
+    wide[:, len(NUMBERS) :] += rng.uniform(-8, 8, (1500, 1))
+    nothing = narrow[:0], np.zeros(0, int)
+    known = reference(np.concatenate([narrow, wide]), np.repeat([0, 1], 1500), *nothing)
+    beside = np.zeros((3, len(NUMBERS) + P))
+    beside[1, len(NUMBERS) :], beside[2, len(NUMBERS) :] = 4, 66
+    assert [bool(reason) for reason in known.reasons(beside, np.zeros(3, int), None)] == [False, True, False]
+
+
+def test_what_earlier_versions_kept_of_all_classes_together_still_serves(known):
+    together = known._replace(inverse=known.inverse[0], spread=known.spread[0], limit=np.array(9.0))
+    new = shots(np.random.default_rng(1), 50, 1)
+    reduced = known.reduced(new)
+    served = one_for_each_class(together)
+    expected = [(r - m) @ together.inverse @ (r - m) for r in reduced for m in known.means]
+    np.testing.assert_allclose(served.distances(reduced).ravel(), np.sqrt(expected) / 9.0)
+    assert one_for_each_class(known).limit.tolist() == known.limit.tolist()
+
+
 def test_a_shot_called_of_the_first_class_with_a_lasing_shots_energy(known):
     usual = np.zeros((4, len(NUMBERS) + P))
     energy = np.array([0.0033, 0.02, 0.02, np.nan])
     assert known.reasons(usual, np.array([0, 0, 1, 0]), energy) == ["", DISAGREES, "", ""]
     assert known.reasons(usual, np.zeros(4, int), None) == [""] * 4
-    without = reference(shots(np.random.default_rng(3), 500, 0), np.zeros(500, int), usual[:0])
+    none = np.zeros(0, int)
+    without = reference(shots(np.random.default_rng(3), 500, 0), np.zeros(500, int), usual[:0], none)
     assert without.energy_limit == np.inf and without.reasons(usual, np.zeros(4, int), energy) == [""] * 4
 
 

@@ -2,10 +2,11 @@
 
 A calibrated probability holds for the machine it was calibrated on. Every shot gets a distance from the
 training shots (Mahalanobis, to the nearest class; Lee et al. 2018) in a few numbers that a person can
-read off the picture and in the main directions of what the network's last layer sees. Where the network
-tells the pulse energy, too, a shot that it calls not lasing, with a lasing shot's energy, is strange as
-well: on a machine where more of the bunch lases its pictures are as usual, and class and energy part.
-And in a run of which many shots are strange, the others are not to be relied on either.
+read off the picture and in the main directions of what the network's last layer sees. Each class has its own
+covariance and its own limit: lasing shots, weak and strong, differ more among themselves than others do.
+Where the network tells the pulse energy, too, a shot that it calls not lasing, with a lasing shot's energy,
+is strange as well: on a machine where more of the bunch lases its pictures are as usual, and class and
+energy part. And in a run of which many shots are strange, the others are not to be relied on either.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ DISAGREES, RUN = "class and pulse energy disagree", "many shots of its run are f
 _FAR = 4.0  # standard deviations: a number that is further off is named as the reason
 _EDGE = 4  # pixels
 _LARGEST = 128  # pixels a side: larger images are binned for these numbers
+_RIDGE = 1e-2  # added to the correlations of a class, which come from some hundred shots
+_MOMENTS = ("means", "inverse", "spread")
 _TOP = 0.97  # of the brightest pixel's height above the background
 
 
@@ -74,9 +77,10 @@ def _moments(profile, total):
 class Reference(NamedTuple):
     """The training shots, as far as distances need them. p: features, d: directions, c: classes.
 
-    center: (p,) and directions: (p, d) of the network's features; means: (c, m) and inverse: (m, m) of the
-    m numbers and directions together; spread: (m,) standard deviations within a class; limit: distance
-    beyond which a shot is flagged; energy_limit: mJ beyond which a shot called of the first class is.
+    center: (p,) and directions: (p, d) of the network's features; of each class, in the m numbers and
+    directions together, means: (c, m), inverse: (c, m, m) of the covariance, spread: (c, m) standard
+    deviations, and limit: (c,) distance beyond which a shot is none of the class; energy_limit: mJ beyond
+    which a shot called of the first class is flagged.
     """
 
     center: np.ndarray
@@ -94,13 +98,10 @@ class Reference(NamedTuple):
         rest = np.sqrt(np.maximum((seen**2).sum(axis=1) - (along**2).sum(axis=1), 0))
         return np.concatenate([numbers, along, rest[:, None]], axis=1)
 
-    def distance(self, features: np.ndarray) -> np.ndarray:
-        """Mahalanobis distance from the nearest class, (n,) float64."""
-        return self._distances(self.reduced(features)).min(axis=1)
-
-    def _distances(self, reduced: np.ndarray) -> np.ndarray:
+    def distances(self, reduced: np.ndarray) -> np.ndarray:
+        """Mahalanobis distance from each class over its limit, (n, c) float64. reduced: (n, m)."""
         away = reduced[:, None, :] - self.means
-        return np.sqrt(np.maximum(np.einsum("nci,ij,ncj->nc", away, self.inverse, away), 0))
+        return np.sqrt(np.maximum(np.einsum("nci,cij,ncj->nc", away, self.inverse, away), 0)) / self.limit
 
     def reasons(self, features: np.ndarray, predicted: np.ndarray, energy: Optional[np.ndarray]) -> list[str]:
         """Why each shot is flagged by itself, '' for those that are not.
@@ -108,14 +109,21 @@ class Reference(NamedTuple):
         predicted: (n,) classes; energy: (n,) mJ, as the network tells them, or None.
         """
         reduced = self.reduced(features)
-        distances = self._distances(reduced)
+        distances = self.distances(reduced)
         nearest = distances.argmin(axis=1)
-        off = (reduced - self.means[nearest]) / self.spread
+        off = (reduced - self.means[nearest]) / self.spread[nearest]
         odd = np.zeros(len(features), bool) if energy is None else energy > self.energy_limit
         return [
-            _reason(of_shot) if not distance <= self.limit else DISAGREES if apart else ""
+            _reason(of_shot) if not distance <= 1 else DISAGREES if apart else ""
             for of_shot, distance, apart in zip(off, distances.min(axis=1), odd & (predicted == 0))
         ]
+
+
+def one_for_each_class(known: Reference) -> Reference:
+    """The same, where covariance and limit are for all classes together, as earlier versions had them."""
+    classes, m = known.means.shape
+    shapes = {"inverse": (classes, m, m), "spread": (classes, m), "limit": (classes,)}
+    return known._replace(**{name: np.broadcast_to(getattr(known, name), of) for name, of in shapes.items()})
 
 
 def with_runs(reasons: Sequence[str], run: np.ndarray) -> list[str]:
@@ -149,12 +157,13 @@ def reference(
     features: np.ndarray,
     labels: np.ndarray,
     held_out: np.ndarray,
+    held_out_labels: np.ndarray,
     no_lasing: Optional[np.ndarray] = None,
 ) -> Reference:
-    """From the features (n, 10 + p) of the training shots and those, (k, 10 + p), of shots held out.
+    """From the features (n, 10 + p) and labels (n,) of the training shots and of shots held out.
 
-    The limit is what FALSE_FLAGS of the training shots exceed, of those held out, or of a normal distribution
-    whose moments came from as many shots (Hotelling's T^2), whichever is largest. no_lasing: the energies,
+    The limit of a class is what FALSE_FLAGS of all its shots exceed, or of a normal distribution whose
+    moments came from as many training shots (Hotelling's T^2), whichever is larger. no_lasing: the energies,
     mJ, that the network tells of all these shots that are of the first class; as few exceed their limit.
     """
     classes = np.unique(labels)
@@ -164,23 +173,30 @@ def reference(
     within = seen - np.stack([seen[labels == c].mean(axis=0) for c in classes])[number]
     _, _, axes = np.linalg.svd(within, full_matrices=False)
     directions = axes[: min(DIRECTIONS, len(axes), len(seen) // 10 + 1)].T
-    found = Reference(center, directions, *[np.empty(0)] * 3, np.array(np.inf))
-    reduced = found.reduced(features.astype(np.float64))
-    means = np.stack([reduced[labels == c].mean(axis=0) for c in classes])
-    away = reduced - means[number]
-    covariance = away.T @ away / max(len(away) - len(classes), 1)
-    spread = np.sqrt(np.diag(covariance)) + 1e-9
-    correlation = covariance / np.outer(spread, spread) + 1e-3 * np.eye(len(spread))
-    inverse = np.linalg.inv(correlation) / np.outer(spread, spread)
-    found = found._replace(means=means, inverse=inverse, spread=spread)
+    found = Reference(center, directions, *[np.empty(0)] * 3, np.array(1.0))
+    reduced, others = (found.reduced(each.astype(np.float64)) for each in (features, held_out))
+    moments = [_moments_of(reduced[labels == c]) for c in classes]
+    found = found._replace(**{name: np.stack(of) for name, of in zip(_MOMENTS, zip(*moments))})
+    everything, of_all = np.concatenate([reduced, others]), np.concatenate([labels, held_out_labels])
     limits = [
-        np.quantile(found.distance(f.astype(np.float64)), 1 - FALSE_FLAGS)
-        for f in (features, held_out)
-        if len(f)
+        max(
+            np.quantile(away[of_all == c], 1 - FALSE_FLAGS),
+            _of_normal(int((labels == c).sum()), len(reduced[0])),
+        )
+        for c, away in zip(classes, found.distances(everything).T)
     ]
     most = np.inf if no_lasing is None or not len(no_lasing) else np.quantile(no_lasing, 1 - FALSE_FLAGS)
-    limit = max([*limits, _of_normal(len(features), len(spread))])
-    return found._replace(limit=np.array(limit), energy_limit=np.array(most, np.float64))
+    return found._replace(limit=np.array(limits), energy_limit=np.array(most, np.float64))
+
+
+def _moments_of(reduced: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (m,), inverse (m, m) of the covariance, and spread (m,) of the shots of a class, (n, m)."""
+    mean = reduced.mean(axis=0)
+    away = reduced - mean
+    covariance = away.T @ away / max(len(away) - 1, 1)
+    spread = np.sqrt(np.diag(covariance)) + 1e-9
+    correlation = covariance / np.outer(spread, spread) + _RIDGE * np.eye(len(spread))
+    return mean, np.linalg.inv(correlation) / np.outer(spread, spread), spread
 
 
 def _of_normal(n: int, m: int) -> float:

@@ -20,7 +20,7 @@ from train.data.minibatches import Samples
 from train.data.validation import VALIDATION
 from train.metrics.calibration import EnergyError
 from train.metrics.scores import Predicts
-from train.model.novelty import Reference, reference, with_runs
+from train.model.novelty import Reference, one_for_each_class, reference, with_runs
 from train.run import folder
 from train.run.archive import ZIP_ERRORS, read_arrays
 
@@ -46,12 +46,13 @@ def learn(predictor: Predicts, data: Data) -> Reference:
     of_train, labels = predictor.outputs(train, _rows(train)), train.labels[_rows(train)]
     others = None if held_out is None else predictor.outputs(held_out, _rows(held_out))
     features = of_train.features[:0] if others is None else others.features
+    others_labels = labels[:0] if others is None else held_out.labels[_rows(held_out)]
     no_lasing = None
     if of_train.energy is not None:
         no_lasing = of_train.energy[labels == 0]
         if others is not None:
-            no_lasing = np.concatenate([no_lasing, others.energy[held_out.labels[_rows(held_out)] == 0]])
-    return reference(of_train.features, labels, features, no_lasing)
+            no_lasing = np.concatenate([no_lasing, others.energy[others_labels == 0]])
+    return reference(of_train.features, labels, features, others_labels, no_lasing)
 
 
 def flags(known: Reference, outputs: Outputs, run: np.ndarray) -> np.ndarray:
@@ -97,7 +98,7 @@ def load(run_dir: Path) -> Trust:
         if path.exists():
             arrays = read_arrays(path)
             names = [name for name in Reference._fields if name in arrays or name != "energy_limit"]
-            known = Reference(**{name: arrays[name].astype(np.float64) for name in names})
+            known = one_for_each_class(Reference(**{name: arrays[name].astype(np.float64) for name in names}))
     except (*ZIP_ERRORS, OSError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error}); train again with --force") from None
     try:
