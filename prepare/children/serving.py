@@ -96,7 +96,7 @@ class _Nursery:
     def _begin(self, connection: socket.socket) -> None:
         _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         fds = socket.recv_fds(connection, 1, 3)[1] if user == os.geteuid() else []
-        if len(fds) < 3:
+        if len(fds) < 3:  # another user's, or one that was ended in between
             connection.close()
             return
         log, memory, told = fds

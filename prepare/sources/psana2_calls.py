@@ -119,6 +119,7 @@ def epics_values(psana_run, names: Iterable[str]) -> dict[str, float]:
 
 
 def fiducial_filler(shots: np.ndarray, detector) -> Callable:
+    """The function that fills in the fiducial of a shot, `fill(row, event)`: 0 where it is not LCLS-I's."""
     pulse_id = detector.raw.pulseId
 
     def fill(row: int, event) -> None:
