@@ -69,20 +69,14 @@ def select(
         intensity = None
     left_out: dict[int, dict[str, int]] = {}
     added: list[Rows] = []
-    for label, runs in config.runs.with_runs.items():
-        draw = _draw(source, config, label, runs, drawn, left_out, intensity)
-        for split in _ORDER:
-            if split in settings.sizes:
-                added.append(draw.fill(split, settings.sizes[split] // len(config.runs.with_runs)))
-    unlabeled = _draw(source, config, "", config.runs.unlabeled, drawn, left_out, intensity)
-    if config.runs.unlabeled:
-        added.append(unlabeled.fill("predict", settings.predict))
-    else:
-        drawn = drawn[~drawn.of_label("")]
+    classes = config.runs.with_runs
+    of_class = {split: settings.sizes[split] // len(classes) for split in _ORDER if split in settings.sizes}
+    for label, runs in {**classes, "": config.runs.unlabeled}.items():
+        draw = _Draw(source, config, label, runs, drawn[drawn.of_label(label)], left_out, intensity)
+        sizes = of_class if label else {"predict": settings.predict}
+        added += [draw.fill(split, size) for split, size in sizes.items() if runs]
     new = Rows.joined(added)
-    unknown = sorted(
-        {label for of_split in drawn.counts().values() for label in of_split} - {"", *config.runs.with_runs}
-    )
+    unknown = sorted({label for of_split in drawn.counts().values() for label in of_split} - {"", *classes})
     if unknown:
         raise ManifestError(
             f"the manifest has the class '{unknown[0]}', of which the config has no run; --force draws anew"
@@ -179,41 +173,31 @@ def _fractions(seed: int, texts: Iterable[bytes]) -> np.ndarray:
     return (np.frombuffer(digests, "<u8") >> np.uint64(11)) / 2.0**53
 
 
-def _draw(
-    source: Source,
-    config: PrepareConfig,
-    label: str,
-    runs: Sequence[int],
-    drawn: Sequence[Row],
-    left_out: dict[int, dict[str, int]],
-    intensity: Optional[Intensity],
-) -> _Draw:
-    """The draw of one class, or of the shots without label, with what was drawn before."""
-    parts = [np.empty(0, CANDIDATE_DTYPE)]
-    for run in runs:
-        of_run, left_out[run] = eligible_in(source, config, run)
-        parts.append(of_run)
-    kept = drawn[drawn.of_label(label)]
-    return _Draw(label, runs, np.concatenate(parts), kept, left_out, config.select, intensity)
-
-
 class _Draw:
-    """The draw for one class. Raises ManifestError if a shot of `kept` is none of the `candidates`."""
+    """The draw of one class, or of the shots without label; adds to `left_out` what is not eligible.
+
+    Raises ManifestError if a row that was `kept` is not eligible.
+    """
 
     def __init__(
         self,
+        source: Source,
+        config: PrepareConfig,
         label: str,
         runs: Sequence[int],
-        candidates: np.ndarray,
         kept: Rows,
         left_out: dict[int, dict[str, int]],
-        settings: SelectConfig,
         intensity: Optional[Intensity],
     ) -> None:
         self.label, self.runs, self.kept, self.left_out = label, runs, kept, left_out
-        self.settings, self.intensity = settings, intensity
-        self.candidates, self.free = candidates, np.ones(len(candidates), bool)
-        places = places_of(kept.table, candidates)
+        self.settings, self.intensity = config.select, intensity
+        parts = [np.empty(0, CANDIDATE_DTYPE)]
+        for run in runs:
+            of_run, left_out[run] = eligible_in(source, config, run)
+            parts.append(of_run)
+        self.candidates = np.concatenate(parts)
+        self.free = np.ones(len(self.candidates), bool)
+        places = places_of(kept.table, self.candidates)
         gone = np.flatnonzero(places < 0)
         if len(gone):
             raise ManifestError(
