@@ -6,7 +6,7 @@ from common import manifest
 from common.errors import ManifestError
 from common.progress import say
 from prepare.build.command import say_counts, say_left_out
-from prepare.build.run import average_dark
+from prepare.build.inputs import average_dark
 from prepare.config import PrepareConfig
 from prepare.select import has_all, mean_intensity_of, select
 from prepare.sources import open_source

@@ -19,7 +19,7 @@ from common.errors import DataError, UserError
 from common.manifest import LABELED, Rows
 from common.progress import bar, say
 from common.shots import ID_FIELDS, ShotId, first_of_key, uniform_hashes
-from prepare.build.run import locate
+from prepare.build.inputs import locate
 from prepare.config import PrepareConfig, config_in
 from prepare.image.pipeline import Pipeline
 from prepare.sources import Source, open_source

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -16,20 +16,16 @@ from common.dataset.checksums import Content, object_digest
 from common.dataset.index import Entry, Index
 from common.dataset.layout import SAID, SHA256, Missing
 from common.dataset.reading import Header, read_header
-from common.dataset.safety import read_json
-from common.errors import DataError, ManifestError, OutputExists
+from common.errors import DataError, ManifestError
 from common.manifest import Row, Rows
 from common.progress import bar, say
-from common.shots import ID_DTYPE, ID_FIELDS, places_of
+from prepare.build.inputs import Skipped, average_dark, check_labels, check_sources, locate
 from prepare.build.output import Check, Output
 from prepare.build.shard import Task, TooManyMissing, check_missing, make, make_elsewhere
 from prepare.config import PrepareConfig
-from prepare.image.dark import Dark, average
-from prepare.select import left_out_in, uniform_hashes
-from prepare.shots import USABLE
+from prepare.image.dark import Dark
+from prepare.select import left_out_in
 from prepare.sources import Source, open_source
-
-Skipped = dict[int, dict[str, int]]  # {run: {reason: shots}} that could not be selected
 
 
 class Built(NamedTuple):
@@ -101,54 +97,6 @@ def build(
     )
 
 
-def locate(source: Source, config: PrepareConfig, rows: Rows) -> np.ndarray:
-    """The place of each row's shot in `source.shots(its run)`, (n,) int64; ManifestError if one has none.
-
-    A shot that is in its run has a place, even if its frame is damaged or missing; of a repeated key it is
-    the first one's, the usable one's.
-    """
-    _check_labels(config, rows)
-    places = np.empty(len(rows), np.int64)
-    for run in np.unique(rows.table["run"]).tolist():
-        of_run = rows.table["run"] == run
-        places[of_run] = places_of(rows.table[of_run], source.shots(run))
-    gone = np.flatnonzero(places < 0)
-    if len(gone):
-        raise ManifestError(
-            f"{config.manifest_path}: {len(gone)} of its {len(rows)} shots are not in the runs in "
-            f"{config.source.place}, first {rows[int(gone[0])].shot}; is this the data it was drawn from? "
-            "`select --force` draws anew"
-        )
-    return places
-
-
-def average_dark(source: Source, config: PrepareConfig) -> Dark:
-    """The dark of `config.runs.dark`: at most `dark.max_frames` frames, drawn by uniform hash."""
-    parts = [np.empty(0, ID_DTYPE)]
-    places = [np.empty(0, int)]
-    for run in config.runs.dark:
-        shots = source.shots(run)
-        places.append(np.flatnonzero(shots["status"] == USABLE))
-        parts.append(shots[list(ID_FIELDS)][places[-1]].astype(ID_DTYPE))
-    ids, index = np.concatenate(parts), np.concatenate(places)
-    if len(ids) < 2:
-        runs = ", ".join(map(str, config.runs.dark))
-        raise DataError(
-            f"{config.source.place}: the dark run {runs} has {len(ids)} usable frames; 2 are needed"
-        )
-    chosen = np.argsort(uniform_hashes(config.select.seed, ids), kind="stable")[: config.dark.max_frames]
-
-    def frames() -> Iterator[np.ndarray]:
-        with bar(None, "dark", "frame", len(chosen)) as progress:
-            for run in np.unique(ids["run"][chosen]).tolist():
-                of_run = np.sort(index[chosen][ids["run"][chosen] == run])
-                for frame in source.good_frames(run, of_run.tolist()):
-                    yield frame
-                    progress.update(1)
-
-    return average(frames, config.dark.reject_frames, config.dark.reject_pixels)
-
-
 def _make(
     output: Output, found: dict[int, Header], workers: Executor, repair: bool
 ) -> tuple[list[Header], Skipped]:
@@ -160,12 +108,16 @@ def _make(
     new = [shard for shard in shards if shard.number not in found]
     if not new:  # only their folder has not its name yet
         return [found[shard.number] for shard in shards], {}
-    _check_labels(config, output.rows)
+    check_labels(config, output.rows)
     with open_source(config) as source:
-        _check_sources(source, config, found.values())
+        known = check_sources(source, config, found.values())
         rows = Rows.joined(shard.rows for shard in new)
         places = locate(source, config, rows)
-        skipped = {run: left_out_in(source, config, run) for run in config.runs.measured}
+        listed = set(np.unique(rows.table["run"]).tolist())
+        skipped = {
+            run: known[run] if run in known.keys() - listed else left_out_in(source, config, run)
+            for run in config.runs.measured
+        }
         if found:
             say(
                 f"{len(found)} of {len(shards)} files are there already, with {len(output.rows) - len(rows)} "
@@ -224,25 +176,6 @@ def _dark_of(header: Header) -> Dark:
         return Dark(group["mean"][...], group["std"][...], *numbers)
 
 
-def _check_sources(source: Source, config: PrepareConfig, files: Iterable[Header]) -> None:
-    """Raise OutputExists if a file of the source is another than one that `files` were made from."""
-    sizes: dict[int, dict[str, int]] = {}
-    for file in files:
-        said = read_json(file.attributes["sources"], f"{file.path}: attribute sources")
-        for run, was in ((int(run), dict(map(tuple, before))) for run, before in said.items()):
-            now = sizes[run] if run in sizes else sizes.setdefault(run, dict(source.files(run)))
-            # A file that has come since changes no image that was made, but it would the dark.
-            for name in {**was, **now} if run in config.runs.dark else was:
-                if was.get(name) != now.get(name):
-                    before, after = (
-                        "not there" if n is None else f"{n} bytes" for n in (was.get(name), now.get(name))
-                    )
-                    raise OutputExists(
-                        f"{file.path}: made from other files: the source file {name} changed: was {before}, "
-                        f"is {after}; put that back to go on, or give --force to start anew"
-                    )
-
-
 def _index(output: Output, files: Sequence[Header]) -> Index:
     content = Content()
     for header in files:
@@ -259,19 +192,3 @@ def _counts(rows: Rows, missing: Sequence[Missing], classes: Sequence[str]) -> d
         split: {label: n - gone[split, label] for label, n in of_split.items() if n > gone[split, label]}
         for split, of_split in rows.counts().items()
     }
-
-
-def _check_labels(config: PrepareConfig, rows: Rows) -> None:
-    """Raise ManifestError if the config says of a row's run that it is of another class."""
-    pairs = rows.table["label"].astype(np.int64) << 32 | rows.table["run"]
-    for first in np.sort(np.unique(pairs, return_index=True)[1]).tolist():
-        row = rows[first]
-        runs = config.runs.classes.get(row.label, ()) if row.label else config.runs.unlabeled
-        if row.shot.run not in runs:
-            what = (
-                f"labeled '{row.label}', and runs.classes" if row.label else "unlabeled, and runs.unlabeled"
-            )
-            raise ManifestError(
-                f"{config.manifest_path}: {row.shot} is {what} in the "
-                "config does not say so of that run; `python -m prepare select --force` draws anew"
-            )

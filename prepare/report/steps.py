@@ -15,7 +15,7 @@ from common.dataset.view import View
 from common.errors import DataError, UserError
 from common.manifest import Row, Rows
 from common.shots import ID_FIELDS, ShotId, shot_id
-from prepare.build.run import locate
+from prepare.build.inputs import locate
 from prepare.config import PrepareConfig, config_in
 from prepare.image import transform
 from prepare.sources import open_source

@@ -50,7 +50,8 @@ class XtcSource(Source):
 
     def files(self, run: int) -> tuple[tuple[str, int], ...]:
         """Name and size of the files of `run`."""
-        return tuple((path.name, path.stat().st_size) for path in self._index(run).files)
+        files = files_of_run(self._directory, self._files, run)
+        return tuple((files[name].name, files[name].stat().st_size) for name in sorted(files))
 
     def calibration(self, run: int) -> dict[str, float]:
         return read_calibration(files_of_run(self._directory, self._files, run))

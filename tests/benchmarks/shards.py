@@ -10,6 +10,7 @@ the next ones are made (a hole in the file; its tables stay), so that 10^5 of th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import threading
@@ -19,6 +20,7 @@ import numpy as np
 import yaml
 
 from common.dataset import reading
+from common.errors import DataError
 from prepare.formats.files import FileName, files_by_run
 from prepare.formats.xtc1.addresses import XTCAV_ADDRESS
 from prepare.shots import USABLE
@@ -66,12 +68,18 @@ def write_config(folder: Path, classes: dict[str, list[int]], train: int, test: 
 
 
 def give_back(folder: Path, ended: threading.Event) -> None:
-    """Free the images of each file in `folder` as it is finished, until `ended`."""
+    """Free the images of each file in `folder` as it is finished, until `ended`.
+
+    The last file may be renamed meanwhile, and keeps them.
+    """
     done: set[Path] = set()
     while not ended.wait(0.5):
         for path in set(folder.glob("big-*.h5")) - done:
             done.add(path)
-            with reading.open_data(path) as file:
+            with (
+                contextlib.suppress(DataError, subprocess.CalledProcessError),
+                reading.open_data(path) as file,
+            ):
                 for split in (name for name in ("train", "test") if name in file):
                     images = file[split]["images"]
                     first = int(np.min(reading.image_offsets(images)))

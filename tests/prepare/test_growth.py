@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -9,8 +10,14 @@ import shutil
 import h5py
 import pytest
 
-from common.dataset import writing
+from common import manifest
+from common.dataset import reading, writing
+from common.manifest import Row
+from common.shots import shot_id
+from prepare.shots import USABLE
+from prepare.sources.native import XtcSource
 from tests.command_line import refused
+from tests.prepare.conftest import XTC1
 
 
 def more(write_config, prepare) -> str:
@@ -18,6 +25,37 @@ def more(write_config, prepare) -> str:
     config = write_config(shard=10, select__train=26)
     assert prepare("select", config).exit_code == 0
     return config
+
+
+def test_runs_without_new_rows_are_not_listed_again(write_config, prepare, tmp_path, monkeypatch):
+    """Except where what is left out of them may have changed."""
+    two = {"nolasing": [69], "lasing": [70]}
+    first = write_config(shard=10, runs__classes=two)
+    assert prepare("select", first).exit_code == 0
+    assert prepare("build", first).exit_code == 0
+    rows = list(manifest.read(tmp_path / "manifest" / "small.csv"))
+    shots = XtcSource(str(XTC1 / "experiment"), "xtcav").shots(71)
+    new = [shot_id(row) for row in shots[shots["status"] == USABLE][:8]]
+    manifest.write(
+        tmp_path / "manifest" / "small.csv", [*rows, *(Row("train", "lasing", shot) for shot in new)]
+    )
+    index, listed = XtcSource._index, []
+    monkeypatch.setattr(XtcSource, "_index", lambda self, run: listed.append(run) or index(self, run))
+    second = write_config(shard=10)
+    result = prepare("build", second)
+    assert result.exit_code == 0, result.output
+    assert set(listed) == {71}
+    assert all(f"run {run}: left out " in result.output for run in (69, 70, 71))
+    with reading.open_data(tmp_path / "data" / "small" / "small-0003.h5") as file:
+        grown = json.loads(reading.attributes(file)["skipped"])
+    shutil.rmtree(tmp_path / "data")
+    assert prepare("build", second).exit_code == 0
+    with reading.open_data(tmp_path / "data" / "small" / "small-0003.h5") as file:
+        assert json.loads(reading.attributes(file)["skipped"]) == grown
+    (tmp_path / "data" / "small" / "small-0003.h5").unlink()
+    listed.clear()
+    assert prepare("repair", write_config(shard=10, select__beam__min_charge=0.2)).exit_code == 0
+    assert set(listed) == {69, 70, 71}
 
 
 def overwrite(path, name: str) -> None:
