@@ -1,8 +1,7 @@
 """One file of a data set: its frames read, made images, written, with everything that belongs to them.
 
-This thread reads and bins, another one makes the image and writes it. Binning is done where the
-frame is read, because a frame is valid only until the next one is asked for; what goes to the other
-thread is a quarter of its size. numpy and zlib leave Python's lock, so that the two run at the same time.
+This thread reads and bins and subtracts the dark, another one does the rest and writes the image: a half
+of the work each. numpy and zlib leave Python's lock meanwhile, so that one process keeps two cores busy.
 """
 
 from __future__ import annotations

@@ -34,16 +34,18 @@ class Pipeline:
         return self.finish(self.bin(frame))
 
     def bin(self, frame: np.ndarray) -> np.ndarray:
-        """Sums over the blocks of a frame, (H/r, W/c), a new array: the frame is not needed any more."""
-        return transform.block_sum(frame, self._steps.downsample)
+        """Means over the blocks of a frame less the dark's, a new (H/r, W/c) float32 array, counts.
 
-    def finish(self, total: np.ndarray) -> np.ndarray:
-        """The stored image from what `bin` gave."""
-        image = transform.mean_of_sum(total, self._steps.downsample)
+        The frame is not needed any more. A half of the work of an image, reading the frame included.
+        """
+        image = transform.block_mean(frame, self._steps.downsample)
         if self._dark is not None:
             transform.subtract_dark(image, self._dark, out=image)
         # The cast comes after the subtraction and before the log, which is 4 times faster in float32.
-        image = image.astype(np.float32)
+        return image.astype(np.float32)
+
+    def finish(self, image: np.ndarray) -> np.ndarray:
+        """The stored image from what `bin` gave."""
         if self._steps.transpose:
             image = np.ascontiguousarray(image.T)
         if self._steps.log:

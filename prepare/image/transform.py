@@ -50,13 +50,9 @@ def _pair_sums(frame: np.ndarray, r: int) -> np.ndarray:
 
 
 def block_mean(frame: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
-    """Mean over blocks of r x c pixels: (H, W) any number type, counts -> (H/r, W/c) float64, counts."""
-    return mean_of_sum(block_sum(frame, blocks), blocks)
-
-
-def mean_of_sum(total: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
-    """Mean of blocks whose sum is `total`, a new float64 array; a product is twice as fast as a quotient."""
-    return total * np.float64(1 / (blocks[0] * blocks[1]))
+    """Mean over blocks of r x c pixels: (H, W) any number type -> (H/r, W/c) float64, a new array, counts."""
+    # A product is twice as fast as a quotient.
+    return block_sum(frame, blocks) * np.float64(1 / (blocks[0] * blocks[1]))
 
 
 def subtract_dark(image: np.ndarray, dark: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:

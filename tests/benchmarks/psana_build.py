@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +28,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from common import parallel
+from common import manifest, parallel
+from common.config import dump
 from prepare.build.run import build
 from prepare.config import PrepareConfig
 from prepare.select import select
@@ -54,6 +56,7 @@ def config_of(folder: Path, kind: str, events: int, images: int, jobs: int = 1) 
         runs={"dark": [DARK], "classes": CLASSES},
         select={"train": images - test, "test": test},
         output_dir=str(folder),
+        manifest_dir=str(folder),
         shard=-(-images // jobs),
         simulate={
             "shots": {"dark": 60, "nolasing": events, "lasing": events},
@@ -208,14 +211,28 @@ def rates(folder: Path, frames: int, repeats: int) -> None:
 
 
 def few_images(folder: Path, events: int, repeats: int) -> float:
-    """Seconds to build 140 images from two runs of `events` events each, after `select` has listed them."""
+    """Seconds to build 140 images from two runs of `events` events each, after `select` has listed them.
+
+    By `build` in this process, and by the command, from its start to its end.
+    """
     simulate_runs(folder, events, ("xtc2",))
     rows = drawn(folder, "psana2", events, 140)
-    ways = {"": lambda: prepare_build(folder, "psana2", events, 140, rows)}
-    clock = in_turns(folder, ways, repeats)[""].clock
-    print(f"140 images from runs of {events:>5} events: {140 * median(clock):.2f} s "
-          f"({140 * min(clock):.2f} to {140 * max(clock):.2f})", flush=True)  # fmt: skip
-    return median(clock)
+    config = folder / "few.yaml"
+    config.write_text(dump(config_of(folder, "psana2", events, 140)))
+    manifest.write(config_of(folder, "psana2", events, 140).manifest_path, rows)
+
+    def command() -> int:
+        words = [sys.executable, "-m", "prepare", "-q", "build", str(config)]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+        return 140
+
+    ways = {"": lambda: prepare_build(folder, "psana2", events, 140, rows), "the command, ": command}
+    times = in_turns(folder, ways, repeats)
+    for name, (clock, processor) in times.items():
+        print(f"{name}140 images from runs of {events:>5} events: {140 * median(clock):.2f} s "
+              f"({140 * min(clock):.2f} to {140 * max(clock):.2f}), {140 * median(processor):.2f} s of "
+              "processor time", flush=True)  # fmt: skip
+    return median(times[""].clock)
 
 
 def main() -> None:
