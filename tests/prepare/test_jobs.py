@@ -135,7 +135,7 @@ def test_a_signal_ends_processes_that_were_stopped(ready, tmp_path):
     processes = pids(tmp_path)
     os.kill(processes[1], signal.SIGSTOP)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 143
     assert errors.count("\n") == 1 and "prepare build" in errors
     all_end(processes)
