@@ -146,7 +146,10 @@ def _exact(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32)
 
 
-def _direct_kernel_gradient(x, kernel, dy, steps, padding, pads, r):
+def _direct_kernel_gradient(
+    x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor, steps: Sequence[int], padding: str, pads: Pads, r: int
+) -> tf.Tensor:
+    """By phases for r of 1 or more, else as TensorFlow has it; shapes as of `kernel_gradient`."""
     if r:
         return kernel_gradient(x, dy, kernel.shape[:2], steps[1:3], pads, r)
     return tf.raw_ops.Conv2DBackpropFilter(

@@ -225,7 +225,13 @@ def least_operations(
     return [min((direct, "direct"), (min(operations), "spectra")) for operations in passes]
 
 
-def _plans(image, window, strides, padding, channels) -> list[Plan]:
+def _plans(
+    image: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    channels: tuple[int, int],
+) -> list[Plan]:
     """Every way to cut a convolution into tiles that are not too small."""
     axes = [
         Axis(*sizes, padding_of(*sizes, padding)[0], outputs_of(*sizes, padding))

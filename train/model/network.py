@@ -15,11 +15,8 @@ from train.model.novelty import PictureNumbers
 from train.model.pooling import AveragePool
 from train.model.shapes import LayerShape, check_regularized, layer_shapes, network_input
 
-LOGITS, ENERGY, FEATURES = (
-    "logits",
-    "pulse_energy",
-    "features",
-)  # outputs of a network that tells the pulse energy, too
+# Outputs of a network that tells the pulse energy, too, and of one `with_features`.
+LOGITS, ENERGY, FEATURES = "logits", "pulse_energy", "features"
 ENERGY_UNIT = 0.02  # mJ: what the network calls 1; smaller, and the energy has a larger share of the loss
 FIXED = "fixed"  # the name of the part that training does once for every image
 
