@@ -27,7 +27,6 @@ from common.config_errors import explain, models_in, refuse_other_stage, refuse_
 from common.errors import ConfigError
 from common.yaml_lines import Dumper, Loc, nearest_file
 
-MAX_BASES = 8
 M = TypeVar("M", bound="Model")
 
 
@@ -92,8 +91,10 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...], model: type[Model]) -> 
     if not isinstance(name, str):
         raise ConfigError(f"{where}: base: {name!r} is not the name of a config file")
     base = path.parent / Path(name).expanduser()
-    if path.resolve() in seen or len(seen) >= MAX_BASES:
-        raise ConfigError(f"{where}: base: {name!r} leads back to itself or too deep (over {MAX_BASES})")
+    if path.resolve() in seen or len(seen) >= yaml_lines.MAX_BASES:
+        raise ConfigError(
+            f"{where}: base: {name!r} leads back to itself or too deep (over {yaml_lines.MAX_BASES})"
+        )
     if not base.is_file():
         raise ConfigError(f"{where}: base: {base} is not there{nearest_file(base)}")
     base_data, base_origins = _read_with_bases(base, (*seen, path.resolve()), model)

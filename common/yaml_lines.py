@@ -19,6 +19,7 @@ import yaml
 from common.errors import ConfigError
 
 MAX_BYTES = 200_000
+MAX_BASES = 8  # of a config, each the base of the one before
 MAX_NUMBER = 100  # characters
 MAX_INTEGER = 2**63 - 1
 

@@ -13,7 +13,6 @@ from common import yaml_lines
 from common.errors import ConfigError
 from prepare.children.starter import Starter
 
-_MAX_BASES = 8  # as common/config.py has it
 _starters: dict[tuple[str, ...], Starter] = {}  # {kind and where modules are found: where psana is loaded}
 
 
@@ -36,7 +35,7 @@ def begin(config_path: str) -> str:
 
 def _kind(path: Path) -> object:
     """`source.kind` of a config or of its bases, None if none has one."""
-    for _ in range(_MAX_BASES):
+    for _ in range(yaml_lines.MAX_BASES):
         data, _ = yaml_lines.read(path)
         source, base = data.get("source"), data.get("base")
         if isinstance(source, dict) and "kind" in source:

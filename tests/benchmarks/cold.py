@@ -28,7 +28,7 @@ from common.dataset import layout, reading, writing
 from common.dataset.index import data_files
 from common.text_table import lines
 from train.data.dataset import open_data
-from train.data.minibatches import Position
+from train.data.order import Position
 
 KINDS = [("float32", "none"), ("float16", "none"), ("float32", "bitshuffle-lz4")]
 SIZES = (8, 32, 128)

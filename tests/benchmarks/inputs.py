@@ -71,7 +71,7 @@ def random_rows(seed: int = 0) -> Iterator[np.ndarray]:
 
 
 def ours(path: str) -> Callable[[], float]:
-    from train.data.minibatches import Position
+    from train.data.order import Position
 
     batches = checked(path).minibatches(MINIBATCH, 0, Position(0, 0))
     return delivering(batch.images for batch in batches)
@@ -151,7 +151,7 @@ def _arrow_rows(path: str) -> Iterator[dict[str, np.ndarray]]:
 
 def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[[], dict[str, float]]:
     """`steps` training steps: seconds, and seconds of waiting for input."""
-    from train.data.minibatches import Position
+    from train.data.order import Position
 
     runner = stepper(STUDY)
     batches: Iterator[np.ndarray]
@@ -178,7 +178,7 @@ def stepping(path: str, minibatch: int, streamed: bool, steps: int) -> Callable[
 
 def peak_memory(path: str) -> Callable[[], float]:
     """MB resident at most, of a process that streams every image of a file once."""
-    from train.data.minibatches import Position
+    from train.data.order import Position
 
     split = split_of(path, "stream")
 

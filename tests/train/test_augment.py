@@ -13,7 +13,7 @@ from tests.train.conftest import SHAPE, write_data
 from tests.train.test_commands import table
 from tests.train.test_resume import same
 from train.config.images import Augment
-from train.data.minibatches import Position
+from train.data.order import Position
 from train.data.prepared import Prepared
 from train.model.augment import augment, draws
 from train.run import checkpoint

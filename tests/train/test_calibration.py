@@ -14,7 +14,7 @@ from scipy.special import expit, softmax
 
 from tests.train.conftest import SHAPE, write_data
 from train.data.dataset import open_data
-from train.data.minibatches import Position
+from train.data.order import Position
 from train.data.validation import with_validation
 from train.metrics import calibration, effective
 from train.metrics.measure import EnergyBand, Score

@@ -16,7 +16,7 @@ from train.controls.bench import Bench
 from train.controls.choice import Choice, Pool
 from train.controls.controls import folds, simple
 from train.data.dataset import open_data
-from train.data.minibatches import Position
+from train.data.order import Position
 
 
 def test_regressions_and_beam_free_pixels_take_a_sample_of_many_shots(write_config, tmp_path, monkeypatch):

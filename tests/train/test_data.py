@@ -20,7 +20,7 @@ from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
 from train.data.dataset import open_data
 from train.data.images import empty, widen
-from train.data.minibatches import Position, minibatch_rows
+from train.data.order import Position, minibatch_rows
 from train.model.predictor import tensor
 
 

@@ -20,7 +20,7 @@ from common.errors import DataError
 from tests.train.conftest import SHAPE, write_data
 from train.data import dataset as reader
 from train.data.dataset import open_data
-from train.data.minibatches import Position, announced, minibatch_rows
+from train.data.order import Position, announced, minibatch_rows
 from train.data.readahead import ReadAhead
 
 KINDS = [

@@ -17,7 +17,8 @@ from common.progress import bar, say, warn
 from common.ranks import Ranks
 from train.config import TrainConfig
 from train.data.dataset import Data
-from train.data.minibatches import Batch, Position
+from train.data.minibatches import Batch
+from train.data.order import Position
 from train.data.validation import VALIDATION
 from train.fit import judged
 from train.fit.board import Board

@@ -9,7 +9,8 @@ from common.errors import DataError
 from common.ranks import Ranks
 from train.config import TrainConfig
 from train.data.dataset import Data
-from train.data.minibatches import Position, Samples
+from train.data.minibatches import Samples
+from train.data.order import Position
 from train.data.prepared import Prepared
 from train.fit.step import Stepper
 from train.fit.watch import not_finite

@@ -21,7 +21,7 @@ import numpy as np
 from common.errors import DataError
 from common.files import atomic
 from common.progress import warn
-from train.data.minibatches import Position
+from train.data.order import Position
 from train.run.archive import ZIP_ERRORS, read_arrays
 
 FOLDER = "checkpoints"
