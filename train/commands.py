@@ -18,7 +18,7 @@ from train.config import load_config
 from train.data.dataset import class_names, number_of_images
 from train.fit import runtime
 from train.run import folder
-from train.training import train
+from train.training import complete, train
 
 run_argument = click.argument("run", metavar="RUN", type=cli.FOLDER)
 FORMATS = click.Choice(["keras", "saved_model", "onnx"])
@@ -66,7 +66,7 @@ def fit(config_path: str, resume: bool, force: bool) -> None:
         if resume and force:
             raise UserError("--resume continues a run, --force replaces it: give one of them")
         if together.from_first(not force and together.first and folder.is_finished(config)):
-            say(f"{config.run_dir}: is complete, nothing is left to do; --force trains again")
+            complete(config, together)
             return
         if config.tensorboard:
             runtime.check_tensorboard()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from common.dataset import provenance
 from common.files import atomic
@@ -42,7 +42,7 @@ def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
         from train.model.network import with_features
         from train.model.predictor import OnRanks, Predictor
         from train.predict import trust
-        from train.report import card
+        from train.report import card, write_with
 
         data = with_validation(data, config.validation_share)
         result = loop.fit(config, data, together, resume)
@@ -70,15 +70,33 @@ def train(config: TrainConfig, resume: bool, together: Ranks) -> None:
         say(f"{config.run_dir}: config.yaml, metrics.csv, model.keras, checkpoints/, summary.json")
         say(f"{card.write(config.run_dir)}: the model's card")
         if config.report:
-            _report(config.run_dir, result.stepper.whole, data)
+            _report(config.run_dir, lambda: write_with(config.run_dir, result.stepper.whole, data))
 
 
-def _report(run_dir: Path, model: object, data: Data) -> None:
+def complete(config: TrainConfig, together: Ranks) -> None:
+    """Write what the folder of a finished run lacks because `train` was killed at its end: card, report.
+
+    Raises OutputBusy while another process writes them.
+    """
+    run_dir = config.run_dir
+    if together.first:
+        with folder.claimed(run_dir, resume=True, force=False):
+            if not (run_dir / folder.CARD).exists():
+                from train.report import card
+
+                say(f"{card.write(run_dir)}: the model's card")
+            if config.report and not (run_dir / folder.REPORT).exists():
+                from train import report
+
+                runtime.start(config.threads, config.seed)
+                _report(run_dir, lambda: report.write(run_dir))
+    say(f"{run_dir}: is complete, nothing is left to do; --force trains again")
+
+
+def _report(run_dir: Path, write: Callable[[], Path]) -> None:
     """Write the report at the end of a training; if that fails, the training has succeeded all the same."""
-    from train.report import write_with
-
     try:
-        say(f"{write_with(run_dir, model, data)}: open it in a browser")
+        say(f"{write()}: open it in a browser")
     except Exception as error:  # hours of training must not end as a failure for want of a picture
         reason = " ".join(str(error).split()) or type(error).__name__
         warn(f"no report was drawn ({reason}); try again with: python -m train report {run_dir}")

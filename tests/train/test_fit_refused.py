@@ -88,6 +88,19 @@ def test_fit_a_second_time_is_success(data, write_config, train, tmp_path):
     refused(train("fit", write_config()), "exists already", "--force")
 
 
+def test_what_a_kill_at_the_end_left_undone_is_done_the_second_time(data, write_config, train, tmp_path):
+    assert train("fit", write_config()).exit_code == 0
+    run = tmp_path / "runs/small"
+    card = (run / "card.md").read_bytes()
+    (run / "card.md").unlink()
+    (run / "partial.card.md").write_text("half")
+    (run / "lock").write_text("process 1 on a machine since then")  # of nobody: no process holds it
+    assert train("fit", write_config(report=True)).exit_code == 0
+    assert (run / "card.md").read_bytes() == card
+    assert "</html>" in (run / "report.html").read_text()
+    assert not [path.name for path in run.iterdir() if path.name.startswith(("lock", "partial."))]
+
+
 def test_a_missing_tensorboard_leaves_nothing(data, write_config, train, tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
