@@ -7,6 +7,7 @@ CONFIG ?=
 JOBS ?=
 FORCE ?=
 RESUME ?=
+KILLS ?=
 export CONFIG JOBS  # recipes read them from the environment, whatever is in a name: spaces, quotes
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -83,7 +84,7 @@ test-wheel:  ## The wheel in an empty environment: the whole job by the installe
 	.ci/wheel
 
 test-faults: $(VENV)/dev.done  ## Kill, starve and damage the commands, fuzz the readers, count what is lost (6 minutes)
-	$(RUN) -m tests.faults
+	$(RUN) -m tests.faults $(if $(KILLS),--kills $(KILLS))
 	$(RUN) -m tests.faults.fuzz
 	$(RUN) -m tests.faults.fuzz_hdf5
 
