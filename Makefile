@@ -21,7 +21,7 @@ help:  ## Show this list
 	@echo "make TARGET [CONFIG=configs/...yaml] [FORCE=1] [RESUME=1] [JOBS=4] [PYTHON=python3]"
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
-demo: demo-data  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (3 minutes)
+demo: demo-data  ## Set up; simulated runs -> prepare -> HDF5 -> train -> result (5 minutes)
 	test -f runs/demo/model.keras || $(RUN) -m train fit configs/train/demo.yaml --force
 	test -f runs/recommended/model.keras || $(RUN) -m train fit configs/train/recommended.yaml --force
 	@test data/demo.report.html -nt data/demo.h5 || { set -x; $(RUN) -m prepare report data/demo.h5; }
