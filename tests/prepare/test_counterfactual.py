@@ -14,7 +14,7 @@ from prepare.shots import SHOT_DTYPE, USABLE
 from prepare.simulate.counterfactual import switched
 from prepare.simulate.run import simulate
 from prepare.sources import open_source
-from tests.prepare.test_simulate import config
+from tests.prepare.simulated import config
 
 SETTINGS = {
     "name": "small",

@@ -1,41 +1,22 @@
-"""Simulated runs: the file format, the machine's statistics, the physics of lasing, the camera."""
+"""Simulated runs as files: their format, shots, damage, and what one seed gives."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import struct
-from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pytest
 
-from common.config import Model, from_data
 from common.errors import ConfigError, OutputExists
-from common.shots import EBEAM_UNITS
-from prepare.config import PrepareConfig
 from prepare.shots import DAMAGED, NO_FRAME, USABLE
-from prepare.simulate import camera, machine, phasespace, shots
-from prepare.simulate.config import BeamOnScreen, Bunch, OpalCamera, SimulateConfig
+from prepare.simulate import shots
+from prepare.simulate.config import OpalCamera
 from prepare.simulate.run import plan, simulate
 from prepare.sources.native import XtcSource
+from tests.prepare.simulated import config
 
-SHAPE = (96, 80)
 PHY = 0x2E000300
-
-
-def config(tmp_path: Path, **simulated: object) -> PrepareConfig:
-    return PrepareConfig.model_validate_json(
-        PrepareConfig(
-            name="x",
-            source={"dir": str(tmp_path / "xtc")},
-            camera={"shape": SHAPE},
-            runs={"dark": [68], "classes": {"nolasing": [69], "lasing": [70]}},
-            select={"train": 10, "test": 10},
-            simulate=SimulateConfig(**{"shots": {"dark": 12, "nolasing": 60, "lasing": 60}, **simulated}),
-        ).model_dump_json()
-    )
 
 
 def digests(paths) -> dict:
@@ -151,173 +132,6 @@ def test_shots_follow_each_other_through_the_wrap_of_fiducials(tmp_path):
     assert (found["seconds"] - found["seconds"][0] == 2 * np.arange(250)).all()
 
 
-# --- the machine -----------------------------------------------------------------------------
-
-N, RATE = 40_000, 10.0  # 4000 s: many times the slowest drift that is tested here
-
-
-@pytest.fixture(scope="module")
-def lasing_run():
-    return machine.run_shots(np.random.default_rng(5), N, RATE, lasing=True)
-
-
-def autocorrelation(series: np.ndarray, seconds: float) -> float:
-    lag = int(seconds * RATE)
-    return float(np.corrcoef(series[:-lag], series[lag:])[0, 1])
-
-
-@pytest.mark.parametrize("name", machine.QUANTITIES)
-def test_means_and_spreads_are_the_measured_ones(lasing_run, name):
-    mean, std, *_ = machine.QUANTITIES[name]
-    good = lasing_run.ebeam[lasing_run.beam, list(EBEAM_UNITS).index(name)]
-    assert abs(good.mean() - mean) < 0.3 * std  # slow drifts leave this much over 4000 s
-    assert abs(good.std() / std - 1) < 0.15
-
-
-@pytest.mark.parametrize(
-    "name, rho_1, rho_10",
-    [("ebeamXTCAVPhase", 0.93, 0.71), ("ebeamL3Energy", 0.76, 0.30), ("ebeamCharge", 0.35, 0.07)],
-)
-def test_drifts_are_as_slow_as_the_measured_ones(lasing_run, name, rho_1, rho_10):
-    series = lasing_run.truth[name]
-    assert autocorrelation(series, 1) == pytest.approx(rho_1, abs=0.08)
-    assert autocorrelation(series, 10) == pytest.approx(rho_10, abs=0.12)
-
-
-def test_the_pulse_energy_is_distributed_as_measured():
-    pulses = np.concatenate(
-        [machine.run_shots(np.random.default_rng(i), 10_000, 1.0, True).pulse for i in range(5)]
-    )
-    pulses = pulses[pulses > 0]
-    assert pulses.mean() == pytest.approx(0.0441, rel=0.15)
-    assert pulses.std() == pytest.approx(0.0302, rel=0.15)
-    assert np.quantile(pulses, [0.5, 0.99]) == pytest.approx([0.0374, 0.1278], rel=0.2)
-    assert np.quantile(pulses, 0.01) == pytest.approx(0.0024, abs=0.002)  # measured with the detector's noise
-
-
-def test_the_gas_detector_tells_the_pulse_energy_and_the_l3_energy_follows_it(lasing_run):
-    good = lasing_run.beam
-    assert np.corrcoef(lasing_run.gas[good, 0], lasing_run.pulse[good])[0, 1] > 0.99
-    assert np.corrcoef(lasing_run.gas[good, 0], lasing_run.gas[good, 4])[0, 1] > 0.98
-    energy = lasing_run.truth["ebeamL3Energy"][good]
-    assert np.corrcoef(lasing_run.pulse[good], energy)[0, 1] == pytest.approx(0.36, abs=0.1)
-
-
-def test_beam_fails_in_bursts(lasing_run):
-    off = ~lasing_run.beam
-    bursts = (np.diff(off.astype(int)) == 1).sum()
-    assert off.mean() == pytest.approx(0.033, abs=0.012)
-    assert off.sum() / bursts / RATE == pytest.approx(1.0, abs=0.4)
-    charge = lasing_run.ebeam[:, 0]
-    assert charge[off].max() < 0.05 < 0.25 < charge[~off].min()
-    assert (lasing_run.mask[off] & 1 == 0).all()
-
-
-def test_without_lasing_only_the_pulse_is_missing(lasing_run):
-    dark_twin = machine.run_shots(np.random.default_rng(5), N, RATE, lasing=False)
-    assert (dark_twin.pulse == 0).all()
-    assert np.array_equal(dark_twin.ebeam, lasing_run.ebeam)
-    assert np.array_equal(dark_twin.beam, lasing_run.beam)
-    assert dark_twin.gas[:, 0].mean() == pytest.approx(machine.GAS_FLOOR, abs=1e-4)
-
-
-# --- the beam --------------------------------------------------------------------------------
-
-BEAM = BeamOnScreen()
-
-
-def mean_energy(light: np.ndarray, energy: np.ndarray) -> float:
-    return float((light.sum(axis=1) * energy).sum() / light.sum())
-
-
-def test_the_energy_on_the_screen_that_is_missing_is_the_pulse_energy():
-    """Mean energy of all electrons, with and without lasing, from the pictures alone."""
-    rng = np.random.default_rng(7)
-    on = machine.run_shots(np.random.default_rng(6), 50, 1.0, lasing=True)
-    off = machine.run_shots(np.random.default_rng(6), 50, 1.0, lasing=False)
-    wide = BEAM.model_copy(update={"energy_span": 300.0})  # so that no electron leaves the screen
-    _, energy = shots.pixel_axes(wide, (600, 200))
-    checked = 0
-    for i in np.flatnonzero(on.pulse > 0.02)[:10]:
-        seed = rng.integers(1 << 30)
-        lit = [shots.light(np.random.default_rng(seed), run, i, wide, (600, 200)) for run in (on, off)]
-        lost = mean_energy(lit[1], energy) - mean_energy(lit[0], energy)
-        electrons = on.truth["ebeamDumpCharge"][i]
-        assert lost * electrons / phasespace.MEV_PER_MJ == pytest.approx(on.pulse[i], rel=0.02)
-        checked += 1
-    assert checked > 5
-
-
-def test_lasing_takes_the_energy_asked_for_and_widens_what_it_takes_it_from():
-    before = phasespace.bunch(80, 1.2, 8, 6, 4, 1.0)
-    profile = phasespace.lasing_profile(np.random.default_rng(1), before.time, 80, 0.3, 7)
-    after = phasespace.lase(before, profile, loss=0.5, widening=0.7)
-    lost = before.energy - after.energy
-    assert (before.charge * lost).sum() == pytest.approx(0.5, rel=1e-9)
-    assert (lost >= 0).all()
-    assert np.array_equal(after.spread > before.spread, lost > 1e-7)
-    assert (lost[np.abs(before.time) > 35] < 1e-3).all()  # the horns do not lase
-    assert np.array_equal(phasespace.lase(before, profile, 0.0, 0.7).energy, before.energy)
-
-
-def test_a_bunch_has_horns_and_a_chirp():
-    slices = phasespace.bunch(80, 1.2, 20, 0, 0, 1.0)
-    middle, horn = (slices.charge[np.abs(slices.time - t).argmin()] for t in (0, 35))
-    assert horn > 1.5 * middle
-    assert np.polyfit(slices.time[30:66], slices.energy[30:66], 1)[0] == pytest.approx(20 / 80, rel=0.05)
-    assert slices.charge.sum() == pytest.approx(1)
-
-
-def test_two_islands_mirrored_by_the_streaks_sign():
-    state = machine.run_shots(np.random.default_rng(2), 5, 1.0, lasing=False)
-    pictures = [
-        shots.light(np.random.default_rng(3), state, 2, BEAM.model_copy(update={"streak_sign": sign}), SHAPE)
-        for sign in (1, -1)
-    ]
-    np.testing.assert_allclose(pictures[0], pictures[1][:, ::-1], rtol=1e-5, atol=1e-3)
-    profile = pictures[0].sum(axis=1)
-    lit = np.flatnonzero(profile > 0.05 * profile.max())
-    assert (np.diff(lit) > 3).sum() == 1  # two groups of rows with a gap between them
-
-
-def test_full_size_pictures_have_the_measured_range():
-    state = machine.run_shots(np.random.default_rng(2), 12, 1.0, lasing=True)
-    pedestal = camera.pedestal(np.random.default_rng(0), (726, 568), OpalCamera())
-    settings = SimulateConfig(shots={"dark": 1})
-    hot = pedestal > 60
-    for i in np.flatnonzero(state.beam)[:4]:
-        subtracted = shots.frame(np.random.default_rng(i), state, i, settings, pedestal) - pedestal
-        assert 900 < subtracted[~hot].max() < 2600
-        assert -25 < subtracted[~hot].min() < -5
-
-
-def test_without_beam_there_is_no_light():
-    state = machine.run_shots(np.random.default_rng(2), 5, 1.0, lasing=True, beam_on=False)
-    assert not state.beam.any()
-    assert shots.light(np.random.default_rng(3), state, 2, BEAM, SHAPE) is None
-
-
-# --- the camera ------------------------------------------------------------------------------
-
-
-def test_read_noise_and_shot_noise():
-    background = np.full((200, 200), 32.0, np.float32)
-    settings = OpalCamera(read_noise=2.0, electrons_per_count=4.0)
-    rng = np.random.default_rng(0)
-    dark = camera.expose(rng, None, background, settings)
-    lit = camera.expose(rng, np.full_like(background, 400.0), background, settings)
-    assert dark.mean() == pytest.approx(32.0, abs=0.05)
-    assert dark.var() == pytest.approx(2.0**2 + 1 / 12, rel=0.05)  # 1/12: rounding to whole counts
-    assert lit.mean() == pytest.approx(432.0, abs=0.3)
-    assert lit.var() == pytest.approx(2.0**2 + 400 / 4 + 1 / 12, rel=0.05)
-
-
-def test_saturation():
-    background = np.full((10, 10), 32.0, np.float32)
-    frame = camera.expose(np.random.default_rng(0), np.full_like(background, 1e6), background, OpalCamera())
-    assert (frame == 4095).all()
-
-
 def test_the_pattern_is_the_cameras_not_the_runs(tmp_path):
     simulate(config(tmp_path, shots={"dark": 40, "nolasing": 40, "lasing": 1}, missing=0.0, damaged=0.0))
     source = XtcSource(str(tmp_path / "xtc"), "xtcav")
@@ -344,77 +158,6 @@ def test_a_planted_drift_is_the_only_other_difference_between_runs(tmp_path, str
         means.append(np.mean([source.frame(run, int(i))[:6].astype(float) for i in good], axis=0).mean())
     source.close()
     assert (abs(means[0] - means[1]) > 0.5) == bool(strength)
-
-
-# --- what is refused -------------------------------------------------------------------------
-
-
-def test_an_unknown_lasing_class_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="simulate.lasing: 'lazing' is not a class"):
-        plan(config(tmp_path, lasing=["lazing"]))
-
-
-def test_runs_without_a_length_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="simulate.shots: says nothing of 'nolasing'"):
-        plan(config(tmp_path, shots={"dark": 3, "lasing": 3}))
-
-
-@pytest.mark.parametrize("rate", [0.0, 50.0, 240.0, -1.0])
-def test_rates_the_machine_does_not_have_are_refused(rate):
-    with pytest.raises(ValueError, match="Hz is not 120 Hz divided"):
-        SimulateConfig(shots={"dark": 1}, rate=rate)
-
-
-def numbers(model: type[Model], path: tuple = ()) -> Iterator[tuple[tuple, type]]:
-    """The path and the type of each number in the sections of `model`."""
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if kind in (int, float):
-            yield (*path, name), kind
-        elif hasattr(kind, "model_fields") and name != "vary":
-            yield from numbers(kind, (*path, name))
-
-
-EXTREMES = {int: (-1, 0, 1 << 33, 1 << 62), float: (-1e30, -1.0, 0.0, 1e-300, 1e-9, 1e9, 1e300)}
-
-
-@pytest.mark.parametrize("path, kind", [*numbers(SimulateConfig), *numbers(Bunch, ("bunch",))])
-def test_numbers_out_of_reach_are_refused_and_all_others_make_pictures(tmp_path, path, kind):
-    """In one line, when the config is read or the runs are planned; what is left overflows nowhere."""
-    for value in EXTREMES[kind]:
-        section = {"shots": {"dark": 2, "nolasing": 3, "lasing": 3}}
-        if path[0] == "bunch":
-            changed = {**BEAM.bunches[0].model_dump(), path[1]: value}
-            section["beam"] = {"bunches": [changed]}
-        else:
-            inner = section
-            for name in path[:-1]:
-                inner = inner.setdefault(name, {})
-            inner[path[-1]] = value
-        data = config(tmp_path).model_dump(mode="json")
-        data.update(camera={"shape": [4, 6]}, simulate=section)
-        with contextlib.suppress(ConfigError), np.errstate(all="raise", under="ignore"):
-            made = from_data(data, PrepareConfig, "x.yaml")
-            simulate(made, force=True)
-            with XtcSource(made.source.dir, made.camera.address) as source:
-                assert len(source.shots(70)) == 3
-
-
-@pytest.mark.parametrize("run", [-1, 0, 1 << 31])
-def test_numbers_that_no_run_has_are_refused(run):
-    data = {"name": "x", "source": {"kind": "psana"}, "runs": {"dark": [run], "unlabeled": [70]}}
-    with pytest.raises(ConfigError, match=f"runs.dark.0.: {run}: input should be"):
-        from_data(data, PrepareConfig, "x.yaml")
-
-
-@pytest.mark.parametrize(
-    "blocks", [{"length": 1e30}, {"length": 1e-10, "guard": 0.0}, {"cycle": {"train": 1 << 62, "test": 1}}]
-)
-def test_blocks_that_no_time_has_are_refused(tmp_path, blocks):
-    data = config(tmp_path).model_dump(mode="json")
-    data["select"]["blocks"] = blocks
-    with pytest.raises(ConfigError, match="select.blocks.*: (input should be|cycle: .* at the most)"):
-        from_data(data, PrepareConfig, "x.yaml")
 
 
 def test_unlabeled_runs_are_simulated_and_lase_where_asked(tmp_path):

@@ -16,7 +16,7 @@ from prepare.config import load_config
 from prepare.simulate import camera, machine, phasespace, sequence, shots, variety
 from prepare.simulate.config import BeamOnScreen, MachineMeans, OpalCamera, SimulateConfig
 from prepare.simulate.run import plan, simulate
-from tests.prepare.test_simulate import config
+from tests.prepare.simulated import config
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (363, 284)
